@@ -1,0 +1,43 @@
+# make setup   a virtual environment in .venv with the locked dependencies
+# make run     the whole default study, from the code on this machine to a report
+# make test    formatter, linter, type checker and tests
+# make lock    resolve the dependencies again and write requirements.lock
+PYTHON ?= python3
+PIP_ARGS ?=
+RUN_ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: setup run test lock clean
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Kringle needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+run: setup
+	$(BIN)/kringle run $(RUN_ARGS)
+
+test: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+lock:
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) torch==2.13.0 'setuptools>=77'
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[dev]'
+	{ echo "# Written by 'make lock'. PyTorch's own CUDA packages are left to it: its CPU build needs none."; \
+	  .venv-lock/bin/python -m pip freeze --all --exclude-editable --exclude pip \
+	  | sed 's/+cpu$$//' | grep -viE '^(nvidia|cuda|triton)'; } > requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .venv-lock build *.egg-info

@@ -1,0 +1,26 @@
+"""The two kinds of trouble that Kringle tells apart."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something the user can mend: bad input, a wrong key, a missing file.
+
+    The command line prints it as one line and exits with code 2, so the message must say *what* is wrong, *where*, and
+    *what to do*. Raise it before anything has been written, or after what was half-written has been removed.
+    """
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        self.what, self.where, self.hint = what, where, hint
+        line = f"{where}: {what}" if where else what
+        if hint:
+            line = f"{line}; {hint}"
+        super().__init__(" ".join(line.split()))
+
+
+class ShardError(Exception):
+    """A fault while working on one shard; names the shard and keeps the cause."""
+
+    def __init__(self, shard: str, cause: BaseException) -> None:
+        self.shard = shard
+        super().__init__(f"shard {shard}: {type(cause).__name__}: {cause}")

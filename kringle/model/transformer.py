@@ -1,0 +1,229 @@
+"""The transformer: GPT-2's decoder as SantaCoder trained it, with multi-query or multi-head attention behind one switch.
+
+Covers: the architecture of `gpt_bigcode` (pre-LayerNorm blocks, biases everywhere, learned absolute positions, tanh
+GELU, embedding tied to the output), its initialisation, document masks, a loss summed over valid tokens, exact counts
+of parameters and FLOPs. Does not cover: sampling (`kringle.generation`), storage (`kringle.model.exchange`),
+parallelism. Parameter names and tensor layouts are those of `transformers`' GPTBigCode, so saving is writing.
+
+Shapes: B rows, T positions, E width, H heads, D = E / H head size, G key-value heads (1 for multi-query, H for
+multi-head), V vocabulary rows, L layers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kringle.errors import UserError
+from kringle.randomness import torch_seed
+
+VOCABULARY_MULTIPLE = 128  # Megatron pads the embedding to a multiple of 128 rows: 49,157 -> 49,280 (Megatron-LM fork)
+LAYER_NORM_EPSILON = 1e-5  # SantaCoder's config.json
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a model. `vocab_size` counts embedding rows, padding included."""
+
+    layers: int
+    width: int
+    heads: int
+    attention: Literal["mqa", "mha"]
+    context: int
+    vocab_size: int
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "width", "heads", "context", "vocab_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}", where="model")
+        if self.width % self.heads:
+            raise UserError(
+                f"width {self.width} is not divisible by {self.heads} heads", where="model", hint="change one of them"
+            )
+        if self.attention not in ("mqa", "mha"):
+            raise UserError(f"attention is 'mqa' or 'mha', not '{self.attention}'", where="model")
+
+    @property
+    def head_size(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def key_value_heads(self) -> int:
+        return 1 if self.attention == "mqa" else self.heads
+
+    @property
+    def parameters(self) -> int:
+        """Exact number of trainable parameters (1,124,886,528 for SantaCoder, 1,313,722,368 for its MHA arm)."""
+        e, kv = self.width, 2 * self.key_value_heads * self.head_size
+        attention = e * (e + kv) + (e + kv) + e * e + e
+        mlp = e * 4 * e + 4 * e + 4 * e * e + e
+        norms = 4 * e
+        return self.vocab_size * e + self.context * e + self.layers * (attention + mlp + norms) + 2 * e
+
+    @property
+    def key_value_bytes_per_token(self) -> int:
+        """Size of the key-value cache per token in 16-bit precision (12,288 for SantaCoder, 196,608 for MHA)."""
+        return self.layers * 2 * self.key_value_heads * self.head_size * 2
+
+    def flops_per_token(self, context: int | None = None) -> int:
+        """Training FLOPs per token: 6 per matmul weight and 12 L E T for attention (PaLM appendix B, causal not halved)."""
+        e, kv = self.width, 2 * self.key_value_heads * self.head_size
+        matmul = self.layers * (e * (e + kv) + e * e + 8 * e * e) + self.vocab_size * e
+        return 6 * matmul + 12 * self.layers * e * (context or self.context)
+
+
+def padded_vocabulary(size: int) -> int:
+    """Embedding rows for a vocabulary of `size` ids, specials included: the next multiple of 128."""
+    return -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
+class Attention(nn.Module):
+    """Causal self-attention; rows of `c_attn` are [Q | K | V] for MQA and (head, 3, D) for MHA, as GPTBigCode stores."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        e = config.width
+        self.c_attn = nn.Linear(e, e + 2 * config.key_value_heads * config.head_size)
+        self.c_proj = nn.Linear(e, e)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, T, E) -> queries (B, H, T, D), keys and values (B, G, T, D)."""
+        b, t, e = x.shape
+        h, d = self.config.heads, self.config.head_size
+        fused = self.c_attn(x)
+        if self.config.attention == "mqa":
+            q, k, v = fused.split((e, d, d), dim=-1)
+            return q.view(b, t, h, d).transpose(1, 2), k.unsqueeze(1), v.unsqueeze(1)
+        q, k, v = fused.view(b, t, h, 3, d).unbind(dim=3)  # each (B, T, H, D)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x (B, T, E); mask (B, 1, T, T), True where a query (row) may see a key (column); None means causal."""
+        q, k, v = self.project(x)
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=self.config.attention == "mqa"
+        )
+        out: Tensor = self.c_proj(y.transpose(1, 2).reshape(x.shape))
+        return out
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.width, 4 * config.width)
+        self.c_proj = nn.Linear(4 * config.width, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return out
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.width, eps=LAYER_NORM_EPSILON)
+        self.attn = Attention(config)
+        self.ln_2 = nn.LayerNorm(config.width, eps=LAYER_NORM_EPSILON)
+        self.mlp = FeedForward(config)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        x = x + self.attn(self.ln_1(x), mask)
+        out: Tensor = x + self.mlp(self.ln_2(x))
+        return out
+
+
+class Decoder(nn.Module):
+    """Embeddings, blocks and final LayerNorm; its parameter names are GPTBigCode's `transformer.*`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(config.vocab_size, config.width)
+        self.wpe = nn.Embedding(config.context, config.width)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.ln_f = nn.LayerNorm(config.width, eps=LAYER_NORM_EPSILON)
+
+
+class Transformer(nn.Module):
+    """A GPT-2-style decoder. `Transformer(config)` holds memory only; `initialise(seed)` draws the weights."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = Decoder(config)
+
+    def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Final hidden states (B, T, E) of tokens (B, T) at positions (B, T)."""
+        x = self.transformer.wte(tokens) + self.transformer.wpe(positions)
+        for block in self.transformer.h:
+            x = block(x, mask)
+        out: Tensor = self.transformer.ln_f(x)
+        return out
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(.., E) -> (.., V) through the tied embedding."""
+        return F.linear(hidden, self.transformer.wte.weight)
+
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Logits (B, T, V). Without positions the rows count from 0; without a mask attention is causal."""
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        return self.logits(self.hidden(tokens, positions, mask))
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Draw every tensor from (seed, its name): two arms share all tensors whose name and shape they have in common.
+
+        N(0, 0.022) for weights and both embeddings, N(0, 0.022 / sqrt(2 L)) for the two projections back into the
+        residual stream, biases 0, LayerNorm 1 and 0 (Megatron-LM fork, SantaCoder's script). 0.022 is about 1/sqrt(2048);
+        a width other than SantaCoder's keeps that rule, 1/sqrt(E), rounded as the script rounds for E = 2048.
+        """
+        std = 0.022 if self.config.width == 2048 else 1.0 / math.sqrt(self.config.width)
+        for name, parameter in self.named_parameters():
+            if ".ln_" in name:
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            elif name.endswith("bias"):
+                parameter.zero_()
+            elif name.endswith("c_attn.weight"):
+                parameter.copy_(self._fuse(*(self._draw(seed, f"{name}.{part}", std) for part in ("q", "k", "v"))))
+            else:
+                scale = std / math.sqrt(2 * self.config.layers) if name.endswith("c_proj.weight") else std
+                parameter.copy_(self._draw(seed, name, scale))
+
+    def _draw(self, seed: int, name: str, std: float) -> Tensor:
+        """One float32 tensor; queries, keys and values of a fused weight are tensors of their own, so that multi-query
+        and multi-head models share their queries."""
+        e = self.config.width
+        shape: tuple[int, ...]
+        if name.endswith((".k", ".v")):
+            shape = (self.config.key_value_heads * self.config.head_size, e)
+        elif name.endswith(".q"):
+            shape = (e, e)
+        else:
+            shape = tuple(self.get_parameter(name).shape)
+        generator = torch.Generator().manual_seed(torch_seed(seed, "initialise", name))
+        return torch.empty(shape, dtype=torch.float32).normal_(0.0, std, generator=generator)
+
+    def _fuse(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Separate projections (rows, E) in the row order of `c_attn`."""
+        if self.config.attention == "mqa":
+            return torch.cat((q, k, v))
+        h, d, e = self.config.heads, self.config.head_size, self.config.width
+        return torch.stack([x.view(h, d, e) for x in (q, k, v)], dim=1).reshape(3 * e, e)
+
+
+def document_mask(segments: Tensor) -> Tensor:
+    """Causal mask (B, 1, T, T) that keeps each position inside its own segment; segments (B, T) holds segment numbers."""
+    t = segments.shape[1]
+    same = segments[:, :, None] == segments[:, None, :]
+    return (same & torch.ones(t, t, dtype=torch.bool, device=segments.device).tril())[:, None]
+
+
+def loss_sum(logits: Tensor, targets: Tensor) -> Tensor:
+    """Summed cross-entropy in nats over positions whose target is not -100; logits (.., V), targets (..)."""
+    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=-100, reduction="sum")

@@ -1,0 +1,396 @@
+"""Recipes: YAML in, frozen dataclasses out; anything that is not understood is refused with its path and a suggestion.
+
+A recipe names corpus, cleaning, tokenizer, model, training, evaluation and the ablations, each a named difference from
+the base. Sizes are written as people write them (`60MB`, `1M`, `5%`) and held as plain numbers here. No stage is run
+and no default is taken from anywhere but this file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Union
+
+import yaml
+
+from kringle.errors import UserError
+from kringle.quantities import (
+    parse_bytes,
+    parse_count,
+    parse_fraction,
+    parse_not_negative,
+    parse_positive,
+    parse_seeds,
+)
+
+LANGUAGES = ("python", "java", "javascript")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.IGNORECASE)
+
+
+def _parsed(parse: Callable[[Any, str], Any], default: Any = MISSING) -> Any:
+    """A dataclass field whose YAML value goes through `parse(value, path)`."""
+    return field(metadata={"parse": parse}) if default is MISSING else field(default=default, metadata={"parse": parse})
+
+
+# -- the recipe --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where documents come from: `installed: {}`, `folder: PATH` or `git: PATH`."""
+
+    kind: Literal["installed", "folder", "git"]
+    path: Path | None = None
+
+
+def _parse_sources(value: Any, path: str) -> tuple[Source, ...]:
+    if not isinstance(value, list) or not value:
+        raise UserError("expected a list such as [{installed: {}}] or [{folder: ~/code}]", where=path)
+    sources = []
+    for number, entry in enumerate(value):
+        here = f"{path}[{number}]"
+        if not isinstance(entry, dict) or len(entry) != 1:
+            raise UserError(f"expected one of installed, folder, git with its path, got {entry!r}", where=here)
+        ((kind, detail),) = entry.items()
+        if kind not in ("installed", "folder", "git"):
+            raise _unknown(str(kind), ("installed", "folder", "git"), here, "source")
+        if kind == "installed":
+            if detail not in (None, {}):
+                raise UserError(
+                    f"takes no settings, got {detail!r}", where=f"{here}.installed", hint="write installed: {}"
+                )
+            sources.append(Source("installed"))
+        elif isinstance(detail, str) and detail:
+            sources.append(Source(kind, Path(detail).expanduser()))
+        else:
+            raise UserError(f"expected a path, got {detail!r}", where=f"{here}.{kind}")
+    return tuple(sources)
+
+
+def _parse_languages(value: Any, path: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise UserError(f"expected a list out of {', '.join(LANGUAGES)}, got {value!r}", where=path)
+    for language in value:
+        if language not in LANGUAGES:
+            raise _unknown(str(language), LANGUAGES, path, "language")
+    return tuple(sorted(set(value), key=LANGUAGES.index))
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """What is collected. `max_bytes` caps the candidates' sizes before reading; `max_file_bytes` is The Stack's."""
+
+    sources: tuple[Source, ...] = _parsed(_parse_sources)
+    languages: tuple[str, ...] = _parsed(_parse_languages, LANGUAGES)
+    licenses: Literal["permissive", "any"] = "permissive"
+    allow_licenses: tuple[str, ...] = ()
+    max_bytes: int | None = _parsed(lambda v, p: None if v is None else parse_bytes(v, p), None)
+    max_file_bytes: int = _parsed(parse_bytes, 1_000_000)
+
+
+@dataclass(frozen=True)
+class CleanSettings:
+    """The basic filter from Codex with SantaCoder's thresholds (bigcode-dataset preprocessing/filtering.py), strict
+    comparisons: a file is dropped when max_line or mean_line is exceeded (characters) or alphanumeric is undercut."""
+
+    max_line: int = _parsed(parse_count, 1000)
+    mean_line: float = _parsed(parse_positive, 100.0)
+    alphanumeric: float = _parsed(parse_fraction, 0.25)
+    decontaminate: tuple[str, ...] = ("starter",)
+
+
+@dataclass(frozen=True)
+class CommentsFilter:
+    """Keep a document iff above < comment-to-code ratio < below, both strict (SantaCoder: 0.01 and 0.80)."""
+
+    above: float = _parsed(parse_fraction, 0.0)
+    below: float = _parsed(parse_fraction, 1.0)
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """Which documents an arm sees; None leaves a signal unused."""
+
+    comments: CommentsFilter | None = None
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """`vocab_size` counts neither the five specials nor the padding to a multiple of 128."""
+
+    vocab_size: int = _parsed(parse_count)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Shape of the transformer (see `kringle.model.transformer.ModelConfig`)."""
+
+    layers: int = _parsed(parse_count)
+    width: int = _parsed(parse_count)
+    heads: int = _parsed(parse_count)
+    attention: Literal["mqa", "mha"] = "mqa"
+    context: int = _parsed(parse_count, 2048)
+
+
+@dataclass(frozen=True)
+class FimSettings:
+    """Share of pieces rearranged for fill-in-the-middle, and the share of those in suffix-prefix-middle order."""
+
+    rate: float = _parsed(parse_fraction, 0.5)
+    spm: float = _parsed(parse_fraction, 0.5)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """One training run. Optimizer defaults are SantaCoder's (Adam 0.9/0.95/1e-8, decay 0.1, clip 1.0, warmup 2%)."""
+
+    tokens: int = _parsed(parse_count)
+    batch_tokens: int = _parsed(parse_count)
+    learning_rate: float = _parsed(parse_positive, 2e-4)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: float = _parsed(parse_fraction, 0.02)
+    weight_decay: float = _parsed(parse_not_negative, 0.1)
+    beta1: float = _parsed(parse_fraction, 0.9)
+    beta2: float = _parsed(parse_fraction, 0.95)
+    epsilon: float = _parsed(parse_positive, 1e-8)
+    clip: float = _parsed(parse_positive, 1.0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    fim: FimSettings = FimSettings()
+    seeds: tuple[int, ...] = _parsed(parse_seeds, (0,))
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps: the tokens, rounded to whole batches."""
+        return max(1, round(self.tokens / self.batch_tokens))
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Differences too small to matter, fixed before training: a share of the base for bits per byte, else points."""
+
+    bits_per_byte: float = _parsed(parse_fraction, 0.01)
+    infilling: float = _parsed(parse_fraction, 0.02)
+    pass_at_1: float = _parsed(parse_fraction, 0.02)
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is measured. `held_out` is the share of bytes per language that no arm trains on; at most `held_out_bytes`
+    of it are scored for bits per byte. Sampling is the paper's: top-p 0.95, temperature 0.8 for pass@10 and above."""
+
+    suites: tuple[str, ...] = ("starter",)
+    samples: int = _parsed(parse_count, 20)
+    temperature: float = _parsed(parse_positive, 0.8)
+    top_p: float = _parsed(parse_fraction, 0.95)
+    held_out: float = _parsed(parse_fraction, 0.05)
+    held_out_bytes: int = _parsed(parse_bytes, 1_000_000)
+    infilling_lines: int = _parsed(parse_count, 500)
+    margins: Margins = Margins()
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One ablation: the recipe's base with its difference applied."""
+
+    name: str
+    difference: Mapping[str, Any]
+    model: ModelSettings
+    training: TrainingSettings
+    filter: FilterSettings
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole study. `arms[0]` is the base: the first ablation, which must have no difference."""
+
+    name: str
+    fidelity: Literal["corrected"]
+    corpus: CorpusSettings
+    clean: CleanSettings
+    tokenizer: TokenizerSettings
+    evaluation: EvaluationSettings
+    arms: tuple[Arm, ...]
+    text: str
+
+    @property
+    def base(self) -> Arm:
+        return self.arms[0]
+
+
+# -- YAML to dataclasses -----------------------------------------------------------------------------------------------
+
+
+def _unknown(name: str, known: typing.Iterable[str], path: str, what: str) -> UserError:
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+    return UserError(f"unknown {what} '{name}'", where=path, hint=hint)
+
+
+def build(cls: type, raw: Any, path: str) -> Any:
+    """Build dataclass `cls` from a YAML mapping; `path` names it in errors (`training.fim`)."""
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise UserError(f"expected a mapping, got {raw!r}", where=path)
+    known = {f.name: f for f in fields(cls)}
+    renamed = {name.replace("pass_at_", "pass@"): name for name in known}  # `pass@1` is the field's name in the field
+    values: dict[str, Any] = {}
+    hints = typing.get_type_hints(cls)
+    for key, value in raw.items():
+        name = renamed.get(str(key))
+        if name is None:
+            raise _unknown(str(key), renamed, path, "key")
+        here = f"{path}.{key}"
+        parse = known[name].metadata.get("parse")
+        values[name] = parse(value, here) if parse else _convert(hints[name], value, here)
+    for name, f in known.items():
+        if name not in values and f.default is MISSING and f.default_factory is MISSING:
+            raise UserError(f"the key '{name}' is missing", where=path)
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    """A YAML value as the annotated type of its field."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise UserError(f"expected {' or '.join(map(str, choices))}, got {value!r}", where=path)
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        (hint,) = [a for a in typing.get_args(hint) if a is not type(None)]
+        return _convert(hint, value, path)
+    if is_dataclass(hint):
+        return build(typing.cast(type, hint), value, path)
+    if origin is tuple:
+        if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
+            raise UserError(f"expected a list of names, got {value!r}", where=path)
+        return tuple(value)
+    raise TypeError(f"no conversion for {hint} at {path}")
+
+
+def _merge(base: Mapping[str, Any], difference: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `difference` laid over it, mapping by mapping."""
+    merged = dict(base)
+    for key, value in difference.items():
+        inner = merged.get(key)
+        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _arm(name: str, difference: Any, raw: Mapping[str, Any]) -> Arm:
+    path = f"ablations.{name}"
+    difference = difference or {}
+    if not isinstance(difference, dict):
+        raise UserError(f"expected a difference such as {{model: {{attention: mha}}}}, got {difference!r}", where=path)
+    for key in difference:
+        if key not in ("model", "training", "filter"):
+            raise _unknown(str(key), ("model", "training", "filter"), path, "key")
+    merged = _merge({k: raw.get(k) or {} for k in ("model", "training")}, difference)
+    prefix = {key: f"{path}.{key}" if key in difference else key for key in ("model", "training", "filter")}
+    model = build(ModelSettings, merged["model"], prefix["model"])
+    training = build(TrainingSettings, merged["training"], prefix["training"])
+    if model.width % model.heads:
+        raise UserError(f"width {model.width} is not divisible by {model.heads} heads", where=prefix["model"])
+    if training.batch_tokens % model.context:
+        raise UserError(
+            f"batch_tokens {training.batch_tokens} is not a multiple of the context {model.context}",
+            where=f"{prefix['training']}.batch_tokens",
+            hint=f"use {max(1, training.batch_tokens // model.context) * model.context}",
+        )
+    return Arm(name, difference, model, training, build(FilterSettings, difference.get("filter"), prefix["filter"]))
+
+
+_SECTIONS = {
+    "corpus": CorpusSettings,
+    "clean": CleanSettings,
+    "tokenizer": TokenizerSettings,
+    "evaluation": EvaluationSettings,
+}
+
+
+def parse_recipe(text: str, where: str = "recipe") -> Recipe:
+    """A recipe from its YAML text; raises `UserError` with the path of whatever is wrong."""
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"{where}, line {mark.line + 1}" if mark else where
+        raise UserError(f"not valid YAML: {getattr(error, 'problem', error)}", where=line) from None
+    if not isinstance(raw, dict):
+        raise UserError("a recipe is a mapping with name, corpus, tokenizer, model, training, ablations", where=where)
+    known = ("name", "fidelity", *_SECTIONS, "model", "training", "ablations")
+    for key in raw:
+        if key not in known:
+            raise _unknown(str(key), known, where, "key")
+    for key in ("name", "corpus", "tokenizer", "model", "training", "ablations"):
+        if key not in raw:
+            raise UserError(f"the key '{key}' is missing", where=where)
+    if not isinstance(raw["name"], str) or not _NAME.fullmatch(raw["name"]):
+        raise UserError(f"expected letters, digits, '.', '_' and '-', got {raw['name']!r}", where="name")
+    if raw.get("fidelity", "corrected") != "corrected":
+        raise UserError(
+            f"only 'corrected' is available in this version, got {raw['fidelity']!r}",
+            where="fidelity",
+            hint="leave the key out or write corrected",
+        )
+    ablations = raw["ablations"]
+    if not isinstance(ablations, dict) or not ablations:
+        raise UserError("expected at least one ablation, the base, such as {fim: {}}", where="ablations")
+    for name in ablations:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UserError(f"expected letters, digits, '.', '_' and '-', got {name!r}", where="ablations")
+    first = next(iter(ablations))
+    if ablations[first]:
+        raise UserError(
+            "the first ablation is the base and has no difference",
+            where=f"ablations.{first}",
+            hint=f"write {first}: {{}}",
+        )
+    sections = {key: build(cls, raw.get(key), key) for key, cls in _SECTIONS.items()}
+    evaluation = sections["evaluation"]
+    if not 0 < evaluation.held_out < 1:
+        raise UserError("must be above 0 and below 1: verdicts need held-out data", where="evaluation.held_out")
+    arms = tuple(_arm(name, difference, raw) for name, difference in ablations.items())
+    return Recipe(name=raw["name"], fidelity="corrected", arms=arms, text=text, **sections)
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with Kringle."""
+    return sorted(
+        p.name.removesuffix(".yaml") for p in resources.files("kringle.recipes").iterdir() if p.name.endswith(".yaml")
+    )
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """A shipped recipe by name (`laptop`) or a file by path."""
+    path = Path(name_or_path).expanduser()
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        try:
+            return parse_recipe(path.read_text(encoding="utf-8"), where=str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=str(path)) from None
+    if name_or_path not in shipped():
+        raise _unknown(name_or_path, shipped(), "recipe", "recipe")
+    text = (resources.files("kringle.recipes") / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    return parse_recipe(text, where=f"recipe {name_or_path}")
+
+
+def plain(settings: Any) -> Any:
+    """Settings as JSON-able values, for fingerprints and manifests."""
+    if is_dataclass(settings) and not isinstance(settings, type):
+        return plain(asdict(settings))
+    if isinstance(settings, Mapping):
+        return {str(k): plain(v) for k, v in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [plain(v) for v in settings]
+    return str(settings) if isinstance(settings, Path) else settings

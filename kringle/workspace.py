@@ -1,0 +1,264 @@
+"""The workspace: what has been done, under which fingerprint, so that a rerun does only what is missing.
+
+A stage is published under the fingerprint of its settings, its inputs' fingerprints and the source code of the rooms
+that it runs. Inside a stage, shards have fingerprints of their own: a SIGKILL costs the shards in flight, a changed
+input only its own shards. Publication is a rename, so a folder that is there is whole. Layout:
+
+    workspace.json                    format and version
+    stages/NAME-FINGERPRINT/          a published stage: its files and manifest.json
+    stages/NAME-FINGERPRINT.partial/  one in the making; a rerun continues in it
+    shards/NAME/FINGERPRINT/          outputs of single shards, shared by all runs
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import kringle
+from kringle.engine import Engine, Stopwatch
+from kringle.errors import UserError
+
+FORMAT = 1  # raised when the layout above changes
+
+
+def fingerprint(*parts: Any) -> str:
+    """SHA-256 (hex, 32 digits) of JSON-able parts; keys are sorted, so the order of a mapping does not matter."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@functools.cache
+def code_fingerprint(rooms: tuple[str, ...]) -> str:
+    """Fingerprint of the Python source of modules or packages inside `kringle` (`"data"`, `"model/transformer.py"`)."""
+    root = Path(kringle.__file__).parent
+    digest = hashlib.sha256()
+    for room in sorted(rooms):
+        place = root / room
+        files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+        for file in files:
+            digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:32]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that readers see the old or the new content, never half of it, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def publish_folder(partial: Path, final: Path) -> None:
+    """Rename a finished folder into place, its files flushed to disk first."""
+    for file in sorted(partial.rglob("*")):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+    descriptor = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Task(NamedTuple):
+    """One shard's work: `function(payload, folder)` is run unless its fingerprint is already in the store."""
+
+    name: str
+    fingerprint: str
+    payload: Any
+
+
+class ShardStore:
+    """Outputs of single shards, by fingerprint. They outlive kills and serve every later run of the same stage."""
+
+    def __init__(self, root: Path, salt: str) -> None:
+        self.root, self.salt = root, salt
+
+    def map(
+        self,
+        engine: Engine,
+        function: Callable[[Any, Path], dict[str, Any]],
+        tasks: Sequence[Task],
+        on_done: Callable[[int], None] | None = None,
+    ) -> list[Path]:
+        """Run what is missing; return one published folder per task, in order, each with a `summary.json`.
+
+        `on_done(index)` is called for every task, those found in the store included.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        folders = [self.root / fingerprint(self.salt, task.fingerprint) for task in tasks]
+        missing = [i for i, folder in enumerate(folders) if not (folder / "summary.json").exists()]
+        for i in sorted(set(range(len(tasks))) - set(missing)):
+            if on_done:
+                on_done(i)
+        payloads = [(function, tasks[i].payload, folders[i]) for i in missing]
+        for i, _ in zip(missing, engine.map(_run_shard, payloads, names=[tasks[i].name for i in missing]), strict=True):
+            if on_done:
+                on_done(i)
+        return folders
+
+
+def _run_shard(job: tuple[Callable[[Any, Path], dict[str, Any]], Any, Path]) -> None:
+    function, payload, final = job
+    partial = final.with_name(f"{final.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        summary = function(payload, partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    write_atomically(partial / "summary.json", json.dumps(summary))
+    publish_folder(partial, final)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run under its fingerprint. Picklable, so that a worker process may run it."""
+
+    name: str
+    fingerprint: str
+    root: Path
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    code: str
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "stages" / f"{self.name}-{self.fingerprint[:12]}"
+
+    @property
+    def partial(self) -> Path:
+        return self.folder.with_name(self.folder.name + ".partial")
+
+    def manifest(self) -> dict[str, Any] | None:
+        """What was published, or None. A folder with missing or cut files counts as not published."""
+        path = self.folder / "manifest.json"
+        try:
+            manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        if manifest.get("fingerprint") != self.fingerprint:
+            return None
+        for name, size in manifest["files"].items():
+            file = self.folder / name
+            if not file.exists() or file.stat().st_size != size:
+                return None
+        return manifest
+
+    def run(self, engine: Engine, function: Callable[[Path, ShardStore], dict[str, Any]]) -> dict[str, Any]:
+        """Return the manifest, running `function(out, shards)` first if the stage is not published yet.
+
+        `function` writes into the folder `out`, which may hold what a killed run left there, and returns a summary.
+        """
+        if (done := self.manifest()) is not None:
+            return done
+        self.partial.mkdir(parents=True, exist_ok=True)
+        watch = Stopwatch(engine)
+        summary = function(self.partial, ShardStore(self.root / "shards" / self.name.split("@")[0], self.code))
+        files = {
+            str(p.relative_to(self.partial)): p.stat().st_size
+            for p in sorted(self.partial.rglob("*"))
+            if p.is_file() and p.name != "manifest.json"
+        }
+        manifest = {
+            "stage": self.name,
+            "fingerprint": self.fingerprint,
+            "settings": self.settings,
+            "inputs": self.inputs,
+            "code": self.code,
+            "kringle": kringle.__version__,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "cost": watch.read(),
+            "files": files,
+            "summary": summary,
+        }
+        write_atomically(self.partial / "manifest.json", json.dumps(manifest, indent=1))
+        publish_folder(self.partial, self.folder)
+        return manifest
+
+
+class Workspace:
+    """A folder that holds runs. One process at a time may write to it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._lock: IO[str] | None = None
+
+    @classmethod
+    def open(cls, root: Path, *, create: bool = True) -> Workspace:
+        """Open or make a workspace; refuses a folder that is something else, or a workspace of another version."""
+        root = root.expanduser().absolute()
+        marker = root / "workspace.json"
+        if root.exists() and not root.is_dir():
+            raise UserError("is a file, not a folder", where=str(root), hint="choose another --work folder")
+        if not marker.exists():
+            if not create:
+                raise UserError("is not a workspace", where=str(root), hint="make one with kringle run --work DIR")
+            if root.exists() and any(root.iterdir()):
+                raise UserError(
+                    "is a folder with other things in it", where=str(root), hint="choose an empty or new --work folder"
+                )
+            try:
+                root.mkdir(parents=True, exist_ok=True)
+                write_atomically(marker, json.dumps({"format": FORMAT, "kringle": kringle.__version__}))
+            except OSError as error:
+                raise UserError(f"cannot be written: {error.strerror}", where=str(root)) from None
+        try:
+            found = json.loads(marker.read_text(encoding="utf-8"))
+            version = found["format"]
+        except (json.JSONDecodeError, KeyError, TypeError, OSError):
+            raise UserError(
+                "cannot be read as a workspace", where=str(marker), hint="choose another --work folder"
+            ) from None
+        if version != FORMAT:
+            maker = f"Kringle {found.get('kringle', 'unknown')}"
+            raise UserError(
+                f"is a workspace of format {version}, made by {maker}; this version reads format {FORMAT}",
+                where=str(root),
+                hint="choose another --work folder or the Kringle that made it",
+            )
+        return cls(root)
+
+    def lock(self) -> None:
+        """Take the workspace for this process until it ends; refuses at once if another run holds it."""
+        file = (self.root / "lock").open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise UserError(
+                "another run is using this workspace", where=str(self.root), hint="wait for it, or use another --work"
+            ) from None
+        self._lock = file
+
+    def stage(
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        inputs: Iterable[Stage] = (),
+        rooms: Sequence[str] = (),
+        extra: str = "",
+    ) -> Stage:
+        """The stage `name` under these settings, inputs and rooms of code; `extra` fingerprints any further input."""
+        upstream = {stage.name: stage.fingerprint for stage in inputs}
+        if extra:
+            upstream["source"] = extra
+        code = code_fingerprint(tuple(rooms))
+        return Stage(name, fingerprint(name, settings, upstream, code), self.root, settings, upstream, code)

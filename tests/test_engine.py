@@ -1,0 +1,103 @@
+"""The engine keeps order, names faults, and leaves no worker behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kringle.engine import Engine, tick
+from kringle.errors import ShardError, UserError
+
+
+def square(x: int) -> int:
+    tick(x)
+    return x * x
+
+
+def fail_on_three(x: int) -> int:
+    if x == 3:
+        raise ValueError("three is too much")
+    return x
+
+
+def refuse(x: int) -> int:
+    raise UserError("wrong", where=f"item {x}")
+
+
+def die(x: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def test_results_come_in_order_and_ticks_arrive() -> None:
+    ticks: dict[int, float] = {}
+
+    def note(index: int, amount: float) -> None:
+        ticks[index] = ticks.get(index, 0) + amount
+
+    engine = Engine(2)
+    assert list(engine.map(square, list(range(20)), on_tick=note)) == [x * x for x in range(20)]
+    assert ticks == {x: float(x) for x in range(20)}
+    assert engine.cpu_seconds >= 0
+    assert engine.peak_memory > 1_000_000
+
+
+def test_a_fault_names_its_shard() -> None:
+    with pytest.raises(ShardError, match="shard c: ValueError: three is too much"):
+        list(Engine(2).map(fail_on_three, [1, 2, 3, 4], names=["a", "b", "c", "d"]))
+
+
+def test_a_users_mistake_passes_through_and_a_dead_worker_is_named() -> None:
+    with pytest.raises(UserError, match="item 7: wrong"):
+        list(Engine(1).map(refuse, [7]))
+    with pytest.raises(ShardError, match="a worker died"):
+        list(Engine(1).map(die, [1]))
+    with pytest.raises(UserError, match="at least one worker"):
+        Engine(0)
+
+
+SLEEPER = """
+import os, sys, time
+sys.path.insert(0, {tests!r})
+from kringle.engine import Engine
+from test_engine import note_and_sleep
+if __name__ == "__main__":
+    list(Engine(2).map(note_and_sleep, [{folder!r}, {folder!r}]))
+"""
+
+
+def note_and_sleep(folder: str) -> None:
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(120)
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "sleeper.py"
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    script.write_text(SLEEPER.format(tests=str(Path(__file__).parent), folder=str(notes)))
+    parent = subprocess.Popen([sys.executable, str(script)])
+    deadline = time.monotonic() + 60
+    while len(list(notes.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = [int(p.name) for p in notes.iterdir()]
+    assert len(workers) == 2
+    parent.kill()
+    parent.wait()
+    while time.monotonic() < deadline and any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers):
+        time.sleep(0.05)
+    assert not [pid for pid in workers if _runs(pid)]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
