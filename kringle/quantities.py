@@ -1,4 +1,4 @@
-"""Quantities as people write them: `60MB`, `1M`, `5%`. Each parser takes a value and the path that names it in errors."""
+"""Quantities as people write them: `60MB`, `1M`, `5%`. A parser takes a value and the path that names it in errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The transformer: GPT-2's decoder as SantaCoder trained it, with multi-query or multi-head attention behind one switch.
+"""The transformer: GPT-2's decoder as SantaCoder trained it, multi-query or multi-head attention behind one switch.
 
 Covers: the architecture of `gpt_bigcode` (pre-LayerNorm blocks, biases everywhere, learned absolute positions, tanh
 GELU, embedding tied to the output), its initialisation, document masks, a loss summed over valid tokens, exact counts
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kringle.errors import UserError
+from kringle.model.packed import Spans, gelu, span_attention
 from kringle.randomness import torch_seed
 
 VOCABULARY_MULTIPLE = 128  # Megatron pads the embedding to a multiple of 128 rows: 49,157 -> 49,280 (Megatron-LM fork)
@@ -71,7 +72,7 @@ class ModelConfig:
         return self.layers * 2 * self.key_value_heads * self.head_size * 2
 
     def flops_per_token(self, context: int | None = None) -> int:
-        """Training FLOPs per token: 6 per matmul weight and 12 L E T for attention (PaLM appendix B, causal not halved)."""
+        """Training FLOPs per token: 6 a matmul weight, 12 L E T of attention (PaLM appendix B, causal not halved)."""
         e, kv = self.width, 2 * self.key_value_heads * self.head_size
         matmul = self.layers * (e * (e + kv) + e * e + 8 * e * e) + self.vocab_size * e
         return 6 * matmul + 12 * self.layers * e * (context or self.context)
@@ -83,7 +84,7 @@ def padded_vocabulary(size: int) -> int:
 
 
 class Attention(nn.Module):
-    """Causal self-attention; rows of `c_attn` are [Q | K | V] for MQA and (head, 3, D) for MHA, as GPTBigCode stores."""
+    """Causal self-attention; rows of `c_attn` are [Q | K | V] for MQA, (head, 3, D) for MHA, as GPTBigCode stores."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -103,13 +104,32 @@ class Attention(nn.Module):
         q, k, v = fused.view(b, t, h, 3, d).unbind(dim=3)  # each (B, T, H, D)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x (B, T, E); mask (B, 1, T, T), True where a query (row) may see a key (column); None means causal."""
+    def forward(self, x: Tensor, mask: Tensor | Spans | None) -> Tensor:
+        """x (B, T, E); mask (B, 1, T, T), True where a query (row) may see a key (column); None means causal.
+
+        With spans instead of a mask, x is (N, E): pieces end to end, each attending to itself alone.
+        """
+        if isinstance(mask, tuple):
+            return self._within(x, mask)
         q, k, v = self.project(x)
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=self.config.attention == "mqa"
         )
         out: Tensor = self.c_proj(y.transpose(1, 2).reshape(x.shape))
+        return out
+
+    def _within(self, x: Tensor, spans: Spans) -> Tensor:
+        """x (N, E) -> (N, E); see `span_attention` for the order of the queries."""
+        n, e = x.shape
+        h, d = self.config.heads, self.config.head_size
+        fused = self.c_attn(x)
+        if self.config.attention == "mqa":
+            q, k, v = fused.split((e, d, d), dim=-1)
+            y = span_attention(q.reshape(1, n * h, d), k[None], v[None], spans).view(n, e)
+        else:
+            q, k, v = fused.view(n, h, 3, d).permute(2, 1, 0, 3).contiguous().unbind(0)  # each (H, N, D)
+            y = span_attention(q, k, v, spans).transpose(0, 1).reshape(n, e)
+        out: Tensor = self.c_proj(y)
         return out
 
 
@@ -119,8 +139,9 @@ class FeedForward(nn.Module):
         self.c_fc = nn.Linear(config.width, 4 * config.width)
         self.c_proj = nn.Linear(4 * config.width, config.width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+    def forward(self, x: Tensor, packed: bool = False) -> Tensor:
+        h = self.c_fc(x)
+        out: Tensor = self.c_proj(gelu(h) if packed else F.gelu(h, approximate="tanh"))
         return out
 
 
@@ -132,9 +153,9 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.width, eps=LAYER_NORM_EPSILON)
         self.mlp = FeedForward(config)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | Spans | None) -> Tensor:
         x = x + self.attn(self.ln_1(x), mask)
-        out: Tensor = x + self.mlp(self.ln_2(x))
+        out: Tensor = x + self.mlp(self.ln_2(x), packed=isinstance(mask, tuple))
         return out
 
 
@@ -157,8 +178,8 @@ class Transformer(nn.Module):
         self.config = config
         self.transformer = Decoder(config)
 
-    def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Final hidden states (B, T, E) of tokens (B, T) at positions (B, T)."""
+    def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor | Spans | None = None) -> Tensor:
+        """Final hidden states (B, T, E) of tokens (B, T) at positions (B, T); with spans for a mask, (N, E) of (N,)."""
         x = self.transformer.wte(tokens) + self.transformer.wpe(positions)
         for block in self.transformer.h:
             x = block(x, mask)
@@ -180,8 +201,8 @@ class Transformer(nn.Module):
         """Draw every tensor from (seed, its name): two arms share all tensors whose name and shape they have in common.
 
         N(0, 0.022) for weights and both embeddings, N(0, 0.022 / sqrt(2 L)) for the two projections back into the
-        residual stream, biases 0, LayerNorm 1 and 0 (Megatron-LM fork, SantaCoder's script). 0.022 is about 1/sqrt(2048);
-        a width other than SantaCoder's keeps that rule, 1/sqrt(E), rounded as the script rounds for E = 2048.
+        residual stream, biases 0, LayerNorm 1 and 0 (Megatron-LM fork, SantaCoder's script). 0.022 is 1/sqrt(2048) as
+        the script rounds it; a width other than SantaCoder's keeps that rule, 1/sqrt(E).
         """
         std = 0.022 if self.config.width == 2048 else 1.0 / math.sqrt(self.config.width)
         for name, parameter in self.named_parameters():
@@ -218,7 +239,7 @@ class Transformer(nn.Module):
 
 
 def document_mask(segments: Tensor) -> Tensor:
-    """Causal mask (B, 1, T, T) that keeps each position inside its own segment; segments (B, T) holds segment numbers."""
+    """Causal mask (B, 1, T, T) that keeps each position inside its own segment; segments (B, T) are segment numbers."""
     t = segments.shape[1]
     same = segments[:, :, None] == segments[:, None, :]
     return (same & torch.ones(t, t, dtype=torch.bool, device=segments.device).tril())[:, None]

@@ -1,0 +1,5 @@
+"""`python -m kringle`."""
+
+from kringle.cli import main
+
+main()

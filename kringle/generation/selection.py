@@ -1,0 +1,166 @@
+"""Choosing the next token: temperature, top-k, top-p and the draw, exactly and without sorting the vocabulary.
+
+Definitions. Tokens are ranked by probability, equal ones by lower id first. Top-k keeps the first k. Top-p keeps the
+smallest number of first-ranked tokens whose mass is at least p (of what top-k left). The draw is an inverse of the
+cumulative distribution over the kept tokens *in the order of their ids*, at a uniform number that the caller gives. The
+order matters: in order of rank a change of one unit in the last place swaps two near-equal tokens and with them the
+outcome, in order of ids it moves a border by as little.
+
+Two implementations keep the same tokens and draw alike: `selection_kernel` (numba, CPU) finds the borders by bisection,
+and `select_by_sorting` (torch, any device) sorts the 256 most probable tokens and falls back to sorting all of them for
+rows that keep more. Their exponentials differ by a rounding. Not covered: penalties, beam search, grammars.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kringle.errors import UserError
+
+PREFILTER = 256  # tokens looked at before the whole vocabulary is sorted
+# Exponent of the smallest weight, 10^-38 of the highest: below, exp leaves the normal floats and is ten times slower.
+FLOOR = -87.0
+WORTH_A_THREAD = 1 << 20  # logits, about two milliseconds of work; starting a thread takes a tenth of one
+
+
+class Truncation(NamedTuple):
+    """How each of R rows is drawn; arrays of shape (R,)."""
+
+    temperature: np.ndarray  # float64; 0 is greedy
+    top_p: np.ndarray  # float64 in (0, 1]
+    top_k: np.ndarray  # int64; 0 keeps every token
+
+    @property
+    def inverse_temperature(self) -> np.ndarray:
+        """float32; 0 for greedy rows, else at most the largest float, so that 0 times it is still 0."""
+        inverse = np.where(self.temperature > 0, 1.0 / np.where(self.temperature > 0, self.temperature, 1.0), 0.0)
+        return np.minimum(inverse, np.finfo(np.float32).max).astype(np.float32)
+
+
+def select(logits: Tensor, truncation: Truncation, uniforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one token for each of R rows of logits (R, V), or R tokens from one row (1, V), at uniforms (R,) in [0, 1).
+
+    Returns ids (R,) int64 and log-probabilities (R,) float32, in nats, under the untruncated distribution at
+    temperature 1. Raises UserError if a row holds NaN or +infinity, or nothing but -infinity.
+    """
+    highest = logits.amax(-1, keepdim=True).float()
+    if not bool(torch.isfinite(highest).all()):  # the maximum of a row with NaN is NaN
+        raise UserError(
+            "the model's logits are not finite numbers", where="sampling", hint="is the checkpoint damaged?"
+        )
+    by_kernel = logits.device.type == "cpu" and _numba_is_installed()
+    return (select_by_kernel if by_kernel else select_by_sorting)(
+        logits.float().contiguous(), highest, truncation, uniforms
+    )
+
+
+@cache
+def _numba_is_installed() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
+def select_by_kernel(
+    logits: Tensor, highest: Tensor, truncation: Truncation, uniforms: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`select` on a CPU, in as many threads as torch uses."""
+    from kringle.generation.selection_kernel import select_rows
+
+    rows, scores = len(uniforms), logits.numpy()
+    maxima = highest[:, 0].expand(rows).contiguous().numpy()
+    inverse = truncation.inverse_temperature
+    ids, log_probabilities = np.empty(rows, np.int64), np.empty(rows, np.float32)
+
+    def run(part: slice) -> None:
+        some = scores if len(scores) == 1 else scores[part]
+        select_rows(
+            some,
+            maxima[part],
+            inverse[part],
+            truncation.top_p[part],
+            truncation.top_k[part],
+            uniforms[part],
+            np.float32(FLOOR),
+            ids[part],
+            log_probabilities[part],
+        )
+
+    threads = max(1, min(torch.get_num_threads(), rows * logits.shape[1] // WORTH_A_THREAD))
+    borders = np.linspace(0, rows, threads + 1).astype(int).tolist()
+    parts = [slice(start, end) for start, end in pairwise(borders)]
+    if threads == 1:
+        run(parts[0])
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(run, parts))
+    return ids, log_probabilities
+
+
+@torch.inference_mode()
+def select_by_sorting(
+    logits: Tensor, highest: Tensor, truncation: Truncation, uniforms: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`select` on any device."""
+    device = logits.device
+    inverse, p, k, u = (
+        torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        for array in (truncation.inverse_temperature, truncation.top_p, truncation.top_k, uniforms)
+    )
+    shifted = (logits - highest).expand(len(uniforms), -1)
+    greedy = shifted.argmax(-1)
+    drawn = choose_by_sorting((shifted * inverse[:, None]).clamp_(min=FLOOR).exp_(), p, k, u)
+    ids = torch.where(inverse > 0, drawn, greedy)
+    log_probabilities = shifted.gather(1, ids[:, None])[:, 0] - shifted.exp().sum(-1).log()
+    return ids.cpu().numpy(), log_probabilities.cpu().numpy()
+
+
+def choose_by_sorting(weights: Tensor, p: Tensor, k: Tensor, u: Tensor) -> Tensor:
+    """Ids (R,) drawn from unnormalised probabilities (R, V) float32 with top-p (R,), top-k (R,) and uniforms (R,)."""
+    width = weights.shape[1]
+    k = torch.where(k > 0, k, width).clamp(max=width)
+    total = weights.sum(-1, dtype=torch.float64)
+    if width <= PREFILTER:
+        return _choose_ranked(*_ranked(weights), total, p, k, u)[0]
+    values, ids = weights.topk(PREFILTER, dim=-1)
+    by_id = ids.argsort(-1)  # `topk` leaves the order of equal values open
+    values, order = values.gather(1, by_id).sort(dim=-1, descending=True, stable=True)
+    ids = ids.gather(1, by_id).gather(1, order)
+    chosen, lowest_kept = _choose_ranked(values, ids, total, p, k, u)
+    # Where what is kept ends above the last value looked at, no token outside can belong to it; but a top-k wider than
+    # the prefilter has a mass that is not known yet.
+    undecided = ((lowest_kept <= values[:, -1]) | ((k > PREFILTER) & (k < width))).nonzero()[:, 0]
+    if len(undecided):
+        full = _ranked(weights[undecided])
+        chosen[undecided] = _choose_ranked(*full, total[undecided], p[undecided], k[undecided], u[undecided])[0]
+    return chosen
+
+
+def _ranked(weights: Tensor) -> tuple[Tensor, Tensor]:
+    values, ids = weights.sort(dim=-1, descending=True, stable=True)
+    return values, ids
+
+
+def _choose_ranked(
+    values: Tensor, ids: Tensor, total: Tensor, p: Tensor, k: Tensor, u: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Ids drawn (R,) and the lowest value kept (R,), from values (R, N) by rank with ids and the rows' whole mass."""
+    n = values.shape[1]
+    mass = values.double().cumsum(-1)
+    available = torch.where(k <= n, mass.gather(1, k.clamp(max=n)[:, None] - 1)[:, 0], total)
+    kept = torch.where(p < 1, (mass < (p * available)[:, None]).sum(-1) + 1, k)
+    kept = torch.minimum(kept, k).clamp(max=n)
+    lowest_kept = values.gather(1, kept[:, None] - 1)[:, 0]
+    inside = torch.arange(n, device=values.device) < kept[:, None]
+    by_id = torch.where(inside, ids, torch.iinfo(torch.int64).max).argsort(-1)
+    mass = torch.where(inside, values, 0).gather(1, by_id).double().cumsum(-1)
+    at = (mass <= u[:, None] * mass[:, -1:]).sum(-1)
+    # u < 1, yet u times the mass may round to the mass itself: the last token that adds to it is meant.
+    last = (mass < mass[:, -1:]).sum(-1)
+    return ids.gather(1, by_id.gather(1, torch.minimum(at, last)[:, None]))[:, 0], lowest_kept

@@ -1,0 +1,208 @@
+"""One arm of a study in a worker process: choose its documents, train, measure.
+
+An arm is a view on one token store: the training documents that pass its filter. Everything that its evaluation needs
+to know about the training (which tokens were shown) is worked out again from the recipe, because batches are a pure
+function of it. Torch is imported inside the functions: planning a study must not wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kringle.engine import Engine, tick
+from kringle.recipe import Arm, EvaluationSettings, FilterSettings
+from kringle.workspace import Stage
+
+if TYPE_CHECKING:
+    from kringle.evaluation.measure import HeldOutFile
+    from kringle.model.transformer import ModelConfig
+    from kringle.tokens.store import TokenStore
+    from kringle.training.batches import Batches
+
+CHECKPOINTS_PER_RUN = 10  # a kill costs at most a tenth of a training
+MEASURE_UNITS = 0.25  # an evaluation's length in progress bars, as a share of the training's
+
+
+@dataclass(frozen=True)
+class ArmJob:
+    """What a worker needs for one arm with one seed. Folders are those of published stages."""
+
+    arm: Arm
+    seed: int
+    train: Stage
+    evaluate: Stage
+    collect: Path
+    split: Path
+    annotate: Path
+    tokenizer: Path
+    encode: Path
+    evaluation: EvaluationSettings
+    threads: int
+    until: str  # "train" or "evaluate"
+
+    @property
+    def units(self) -> float:
+        """Length in progress bars, in training steps."""
+        steps = self.arm.training.steps
+        return steps * (1 + MEASURE_UNITS) if self.until == "evaluate" else steps
+
+
+def run_arm(job: ArmJob) -> None:
+    """Train and measure one arm, whatever of it is missing; ticks in training steps."""
+    import torch
+
+    torch.set_num_threads(job.threads)
+    engine = Engine(1)
+    job.train.run(engine, lambda out, shards: _train(job, out))
+    if job.until == "evaluate":
+        job.evaluate.run(engine, lambda out, shards: _evaluate(job, out))
+
+
+# -- the view ----------------------------------------------------------------------------------------------------------
+
+
+def split_of(split: Path) -> dict[str, str]:
+    """Document id -> "train" or "held-out"."""
+    from kringle.data.table import read_table
+
+    table = read_table(split / "split.parquet")
+    return dict(zip(table["id"].to_pylist(), table["split"].to_pylist(), strict=True))
+
+
+def view(
+    store: TokenStore, split: Mapping[str, str], signals: Mapping[str, float], chosen: FilterSettings
+) -> np.ndarray:
+    """Numbers in the store of the training documents that pass the filter; `signals`: comment-to-code ratio by id."""
+    from kringle.data.comments import passes
+
+    training = np.array([i for i, name in enumerate(store.ids) if split.get(name) == "train"], dtype=np.int64)
+    if chosen == FilterSettings():
+        return training
+    ratios = np.array([signals[store.ids[i]] for i in training])
+    return training[passes(chosen, ratios)]
+
+
+def _signals(annotate: Path) -> dict[str, float]:
+    from kringle.data.table import read_table
+
+    table = read_table(annotate / "signals.parquet")
+    return dict(zip(table["id"].to_pylist(), table["comment_ratio"].to_pylist(), strict=True))
+
+
+def _batches(job: ArmJob) -> tuple[TokenStore, Batches]:
+    from kringle.tokens.store import TokenStore
+    from kringle.tokens.tokenizer import Tokenizer
+    from kringle.training.batches import Batches
+
+    store = TokenStore.open(job.encode / "store")
+    signals = _signals(job.annotate) if job.arm.filter != FilterSettings() else {}
+    documents = view(store, split_of(job.split), signals, job.arm.filter)
+    batches = Batches(
+        store,
+        documents,
+        Tokenizer.load(job.tokenizer),
+        context=job.arm.model.context,
+        batch_tokens=job.arm.training.batch_tokens,
+        fim=job.arm.training.fim,
+        seed=job.seed,
+    )
+    return store, batches
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def _config(job: ArmJob, vocab_size: int) -> ModelConfig:
+    from kringle.model.transformer import ModelConfig, padded_vocabulary
+
+    shape = job.arm.model
+    return ModelConfig(
+        shape.layers, shape.width, shape.heads, shape.attention, shape.context, padded_vocabulary(vocab_size)
+    )
+
+
+def _train(job: ArmJob, out: Path) -> dict[str, Any]:
+    from kringle.training.trainer import train
+
+    store, batches = _batches(job)
+    settings = job.arm.training
+    result = train(
+        _config(job, batches.tokenizer.vocab_size),
+        settings,
+        batches,
+        out,
+        seed=job.seed,
+        checkpoints=out / "checkpoints",
+        checkpoint_every=max(1, settings.steps // CHECKPOINTS_PER_RUN),
+        on_step=lambda record, model: tick(),
+    )
+    shutil.rmtree(out / "checkpoints")  # they served resuming; the model and the log are published
+    documents = batches.documents
+    return {
+        **{key: value for key, value in asdict(result).items() if key not in ("model", "log")},
+        "documents": len(documents),
+        "unique_tokens": int((store.offsets[documents + 1] - store.offsets[documents]).sum()),
+        "bytes": int(store.sizes[documents].sum()),
+    }
+
+
+# -- evaluation --------------------------------------------------------------------------------------------------------
+
+
+def _held_out(job: ArmJob, store: TokenStore) -> list[HeldOutFile]:
+    """The held-out files in the order of the store."""
+    from kringle.data.table import iter_documents
+    from kringle.evaluation.measure import HeldOutFile
+
+    split = split_of(job.split)
+    numbers = {name: i for i, name in enumerate(store.ids) if split.get(name) == "held-out"}
+    files = [
+        HeldOutFile(numbers[d["id"]], d["id"], d["repo"], d["path"], d["language"], d["content"])
+        for d in iter_documents(job.collect / "documents", ["id", "repo", "path", "language", "content"])
+        if d["id"] in numbers
+    ]
+    return sorted(files, key=lambda file: file.number)
+
+
+def _evaluate(job: ArmJob, out: Path) -> dict[str, Any]:
+    from kringle.evaluation import infilling, measure
+    from kringle.evaluation.suites import load_suite
+    from kringle.model import exchange
+
+    share = job.arm.training.steps * MEASURE_UNITS / (2 + len(job.evaluation.suites))
+    model, tokenizer = exchange.load(job.train.folder / "model")
+    model.eval()
+    store, batches = _batches(job)
+    files = _held_out(job, store)
+    sequences = list(batches.shown(job.arm.training.steps))
+    shown = measure.Shown(sequences, tokenizer.decode_bytes(np.concatenate(sequences)))
+    scored = measure.scored_files(files, store, job.evaluation.held_out_bytes)
+    rows = measure.measure_bits(model, tokenizer, scored, store, shown)
+    (out / "bits_per_byte.json").write_text(json.dumps(rows))
+    tick(share)
+
+    tasks = infilling.make_tasks(((f.id, f.language, f.content) for f in files), job.evaluation.infilling_lines)
+    prompt: infilling.PromptFormat = "psm" if job.arm.training.fim.rate > 0 else "left-to-right"
+    results = infilling.run(model, tokenizer, tasks, prompt)
+    measure.write_lines(out / "infilling.jsonl", measure.infilling_rows(results, files))
+    tick(share)
+
+    for name in job.evaluation.suites:
+        samples = measure.sample_suite(
+            model,
+            tokenizer,
+            load_suite(name),
+            samples=job.evaluation.samples,
+            temperature=job.evaluation.temperature,
+            top_p=job.evaluation.top_p,
+        )
+        measure.write_lines(out / f"samples-{name}.jsonl", samples)
+        tick(share)
+    return {"files": len(scored), "tasks": len(tasks), "prompt": prompt, "shown_bytes": len(shown.text)}

@@ -1,0 +1,79 @@
+"""What a study found, in plain sentences: the verdicts as they are, and what the study cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kringle.study.results import Arm, Comparison
+
+
+def findings(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+    """The verdict of every comparison by arm, then how the models stand beside the 5-gram baseline."""
+    sentences = []
+    for name in dict.fromkeys(c.arm for c in comparisons):
+        of_arm = [c for c in comparisons if c.arm == name]
+        parts = "; ".join(_difference(c) for c in of_arm)
+        remarks = " and ".join(dict.fromkeys(c.remark for c in of_arm))
+        sentences.append(f"{name} against {of_arm[0].base}: {parts} ({remarks}).")
+    beaten: dict[str, list[str]] = {}
+    for arm in arms:
+        if arm.bits_per_byte is not None:
+            beaten.setdefault(arm.bits_per_byte.beats_ngram, []).append(arm.name)
+    judged = [arm for arm in arms if arm.bits_per_byte is not None]
+    if judged and len(beaten.get("yes", [])) == len(judged):
+        sentences.append("Every model beats the 5-gram model of its own training tokens on held-out bits per byte.")
+    else:
+        for answer, words in (
+            ("no", "does not beat the 5-gram model of its own training tokens"),
+            ("undecided", "is not clearly better or worse than the 5-gram model of its own training tokens"),
+        ):
+            sentences += [f"{name} {words} on held-out bits per byte." for name in beaten.get(answer, [])]
+    return tuple(sentences)
+
+
+def _difference(c: Comparison) -> str:
+    if c.unit == "fraction":
+        value, low, high = (f"{100 * x:+.1f}" for x in (c.difference, c.low, c.high))
+        amount = f"{value} points ({low} to {high})"
+    else:
+        value, low, high = (f"{x:+.3f}" for x in (c.difference, c.low, c.high))
+        amount = f"{value} ({low} to {high})"
+    return f"{c.measure} {amount}, {c.verdict}"
+
+
+def limitations(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+    """What a reader must not conclude."""
+    seeds = {name: sum(arm.name == name for arm in arms) for name in {arm.name for arm in arms}}
+    trained = [arm.training for arm in arms if arm.training is not None]
+    size = max((t.parameters for t in trained), default=0)
+    said = []
+    if comparisons and min(seeds.values()) == 1:
+        said.append(
+            "One seed per arm: intervals are about this pair of runs, and another seed could turn any of these "
+            "differences around. No verdict beyond 'undecided' is given."
+        )
+    if size:
+        said.append(
+            f"The models have up to {size / 1e6:.3g} million parameters: what helps here need not help at SantaCoder's "
+            "1.1 billion."
+        )
+    if any("filter." in key for arm in arms for key in arm.changes):
+        said.append(
+            "A filter changes how much data there is as well as which; without a control of the same size this study "
+            "cannot tell the two apart."
+        )
+    said.append(
+        "Intervals are over files, lines and problems. Files of one repository are alike, so they say little about "
+        "code of another kind."
+    )
+    zero = {
+        suite.suite
+        for arm in arms
+        for suite in arm.suites
+        if suite.pass_at and all(p.estimate.value == 0 for p in suite.pass_at)
+    }
+    said += [
+        f"No program passed for at least one arm on {name}: it is too hard to tell such models apart."
+        for name in sorted(zero)
+    ]
+    return tuple(said)

@@ -1,0 +1,255 @@
+"""From per-item measurements to what a study says: each arm's measures with intervals, the differences, the findings.
+
+Items are what was measured: held-out files for bits per byte, hidden lines for infilling, problems for pass@k.
+Intervals say what other items of the same kind would have given; files of one repository are alike, so they describe
+other files of these repositories rather than other repositories. What another training seed would give is another
+question: one seed answers it with "undecided".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kringle.evaluation.passk import pass_at_k
+from kringle.recipe import Margins
+from kringle.study.results import (
+    Baseline,
+    BitsPerByte,
+    Comparison,
+    Estimate,
+    Infilling,
+    InfillingScore,
+    PassAtK,
+    SuiteResult,
+    Unit,
+)
+from kringle.study.statistics import Interval, rate_interval, ratio_interval
+from kringle.study.verdicts import Difference, compare, judge
+
+PROMPT_FORMATS = {"psm": "prefix-suffix-middle", "left-to-right": "prefix only"}
+BASELINES = {"five_gram": "5-gram", "zstd": "zstd with dictionary"}
+KS = (1, 10)  # pass@k: the paper's, as far as the samples allow
+
+
+def estimate(interval: Interval) -> Estimate:
+    return Estimate(interval.value, interval.low, interval.high, interval.level, interval.method)
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """One run's items. `bits` rows are those of bits_per_byte.json, `lines` those of infilling.jsonl, `verdicts` by
+    suite those of verdicts-SUITE.jsonl, `skipped` the reason by suite for those that were not run."""
+
+    bits: Sequence[Mapping[str, Any]]
+    lines: Sequence[Mapping[str, Any]]
+    verdicts: Mapping[str, Sequence[Mapping[str, Any]]]
+    skipped: Mapping[str, str]
+    prompt: str
+
+    @staticmethod
+    def read(evaluate: Path, score: Path, prompt: str, scored: Mapping[str, Mapping[str, Any]]) -> Measurements:
+        """From the folders of the published stages; `scored` is the score stage's summary by suite."""
+        run = {name for name, summary in scored.items() if summary.get("not_run") is None}
+        return Measurements(
+            bits=json.loads((evaluate / "bits_per_byte.json").read_text(encoding="utf-8")),
+            lines=_lines(evaluate / "infilling.jsonl"),
+            verdicts={name: _lines(score / f"verdicts-{name}.jsonl") for name in sorted(run)},
+            skipped={name: scored[name]["not_run"] for name in scored if name not in run},
+            prompt=prompt,
+        )
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+# -- one arm -----------------------------------------------------------------------------------------------------------
+
+
+def bits_per_byte(rows: Sequence[Mapping[str, Any]]) -> BitsPerByte:
+    """Bits per byte with intervals, the baselines on the same files, and whether the 5-gram model is beaten.
+
+    "yes" and "no" need the whole interval of the paired difference on one side of zero.
+    """
+    languages = sorted({row["language"] for row in rows})
+    groups = {name: [row for row in rows if row["language"] == name] for name in languages}
+    return BitsPerByte(
+        total=_ratio(rows, "model"),
+        languages={name: _ratio(group, "model") for name, group in groups.items() if len(group) > 1},
+        baselines=tuple(
+            Baseline(title, _plain(rows, key), {name: _plain(group, key) for name, group in groups.items()})
+            for key, title in BASELINES.items()
+        ),
+        beats_ngram=_beats(rows),
+        files=len(rows),
+        bytes=sum(row["bytes"] for row in rows),
+    )
+
+
+def _ratio(rows: Sequence[Mapping[str, Any]], key: str) -> Estimate:
+    return estimate(ratio_interval([row[key] for row in rows], [row["bytes"] for row in rows]))
+
+
+def _plain(rows: Sequence[Mapping[str, Any]], key: str) -> float:
+    return float(sum(row[key] for row in rows) / sum(row["bytes"] for row in rows))
+
+
+def _beats(rows: Sequence[Mapping[str, Any]]) -> Any:
+    lead = ratio_interval([row["model"] - row["five_gram"] for row in rows], [row["bytes"] for row in rows])
+    return "yes" if lead.high < 0 else "no" if lead.low > 0 else "undecided"
+
+
+def infilling(rows: Sequence[Mapping[str, Any]], prompt: str) -> Infilling:
+    """Exact matches with intervals; tasks of one file are one unit."""
+    languages = sorted({row["language"] for row in rows})
+    return Infilling(
+        prompt_format=PROMPT_FORMATS[prompt],
+        total=_matches(rows),
+        languages={name: _matches([row for row in rows if row["language"] == name]) for name in languages},
+    )
+
+
+def _matches(rows: Sequence[Mapping[str, Any]]) -> InfillingScore:
+    exact = [float(row["exact"]) for row in rows]
+    clusters = [row["task"].rpartition(":")[0] for row in rows]
+    truncated = sum(bool(row["unfinished"]) for row in rows)
+    return InfillingScore(int(sum(exact)), len(rows), estimate(rate_interval(exact, clusters)), truncated)
+
+
+def per_problem(rows: Sequence[Mapping[str, Any]], k: int) -> np.ndarray:
+    """Each problem's unbiased pass@k estimate, in the suite's order; infrastructure errors do not count as samples."""
+    passed: dict[str, list[bool]] = {}
+    for row in rows:
+        outcomes = passed.setdefault(row["task_id"], [])
+        if row["verdict"] != "infrastructure":
+            outcomes.append(bool(row["passed"]))
+    return np.array([pass_at_k(len(outcomes), sum(outcomes), k) for outcomes in passed.values()])
+
+
+def suite_result(name: str, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]] | None) -> SuiteResult:
+    """pass@k on one suite with intervals over problems, or the reason why it was not run."""
+    verdicts: dict[str, int] = {}
+    for row in rows or ():
+        verdicts[row["verdict"]] = verdicts.get(row["verdict"], 0) + 1
+    pass_at = []
+    if rows is not None:
+        fewest = _fewest_samples(rows)
+        pass_at = [PassAtK(k, estimate(rate_interval(per_problem(rows, k)))) for k in KS if k <= fewest]
+    not_run = summary.get("not_run")
+    if rows is not None and not pass_at:
+        not_run = "a problem is left without a single sample: every one ended in an infrastructure error"
+    return SuiteResult(
+        suite=name,
+        prompts=summary["prompts"],
+        problems=summary["problems"],
+        samples=summary["samples"],
+        sampler=summary["sampler"],
+        jail=summary["jail"],
+        pass_at=tuple(pass_at),
+        verdicts=dict(sorted(verdicts.items())),
+        not_run=not_run,
+    )
+
+
+def _fewest_samples(rows: Sequence[Mapping[str, Any]]) -> int:
+    counts: dict[str, int] = {row["task_id"]: 0 for row in rows}
+    for row in rows:
+        counts[row["task_id"]] += row["verdict"] != "infrastructure"
+    return min(counts.values())
+
+
+# -- differences -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """A measure as `kringle.study.verdicts.compare` wants it. `items` gives a run's value per item."""
+
+    name: str
+    unit: Unit
+    higher_is_better: bool
+    margin: float | None
+    items: Callable[[Measurements], np.ndarray]
+    weights: Callable[[Measurements], np.ndarray] | None = None
+    clusters: Callable[[Measurements], list[str]] | None = None
+
+
+def compare_arms(
+    runs: Mapping[str, Mapping[int, Measurements]], base: str, margins: Margins, suites: Sequence[str]
+) -> list[Comparison]:
+    """Every arm against the base on every measure that both have; runs[arm][seed]. One family for Holm's correction."""
+    found: list[tuple[_Measure, str, Difference]] = []
+    for measure in _measures(runs, base, margins, suites):
+        values = {arm: {seed: measure.items(m) for seed, m in seeds.items()} for arm, seeds in runs.items()}
+        first = next(iter(runs[base].values()))
+        differences = compare(
+            values,
+            base,
+            higher_is_better=measure.higher_is_better,
+            weights=measure.weights(first) if measure.weights else None,
+            clusters=measure.clusters(first) if measure.clusters else None,
+            largest=1.0 if measure.unit == "fraction" else None,
+        )
+        found += [(measure, arm, difference) for arm, difference in differences.items()]
+    judgements = judge([d for _, _, d in found], [m.margin for m, _, _ in found])
+    return [
+        Comparison(
+            arm=arm,
+            base=base,
+            measure=measure.name,
+            unit=measure.unit,
+            higher_is_better=measure.higher_is_better,
+            difference=difference.value,
+            low=difference.low,
+            high=difference.high,
+            level=difference.level,
+            margin=measure.margin,
+            verdict=judgement.verdict,
+            remark=difference.remark,
+        )
+        for (measure, arm, difference), judgement in zip(found, judgements, strict=True)
+    ]
+
+
+def _measures(
+    runs: Mapping[str, Mapping[int, Measurements]], base: str, margins: Margins, suites: Sequence[str]
+) -> list[_Measure]:
+    base_bits = np.mean([_plain(m.bits, "model") for m in runs[base].values()])
+    measures = [
+        _Measure(
+            "bits per byte",
+            "bits per byte",
+            False,
+            float(margins.bits_per_byte * base_bits),
+            lambda m: np.array([row["model"] for row in m.bits]),
+            weights=lambda m: np.array([float(row["bytes"]) for row in m.bits]),
+        ),
+        _Measure(
+            "infilling",
+            "fraction",
+            True,
+            margins.infilling,
+            lambda m: np.array([float(row["exact"]) for row in m.lines]),
+            clusters=lambda m: [row["task"].rpartition(":")[0] for row in m.lines],
+        ),
+    ]
+    for suite in suites:
+        everyone = [m for seeds in runs.values() for m in seeds.values()]
+        if not all(suite in m.verdicts for m in everyone):
+            continue
+        fewest = min(_fewest_samples(m.verdicts[suite]) for m in everyone)
+        for k in [k for k in KS if k <= fewest]:
+            margin = margins.pass_at_1 if k == 1 else None
+
+            def items(m: Measurements, suite: str = suite, k: int = k) -> np.ndarray:
+                return per_problem(m.verdicts[suite], k)
+
+            measures.append(_Measure(f"pass@{k} on {suite}", "fraction", True, margin, items))
+    return measures

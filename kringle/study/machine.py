@@ -1,0 +1,44 @@
+"""What a result was made with: the machine and the versions of everything that can change a number."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from kringle import __version__
+from kringle.engine import default_workers
+from kringle.study.results import Machine
+
+PACKAGES = ("numba", "numpy", "pyarrow", "pygments", "safetensors", "tokenizers", "torch", "zstandard")
+
+
+def _cpu() -> str:
+    """The processor's own name where the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.lower().startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux: the platform module knows less, but something
+    return platform.processor() or platform.machine()
+
+
+def machine() -> Machine:
+    """This machine; `cores` are those that this process may use."""
+    return Machine(
+        cpu=_cpu(),
+        cores=default_workers(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        python=platform.python_version(),
+        torch=metadata.version("torch"),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Kringle, Python and the packages whose version can change a result."""
+    found = {"kringle": __version__, "python": sys.version.split()[0]}
+    return found | {package: metadata.version(package) for package in PACKAGES}

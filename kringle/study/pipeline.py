@@ -1,0 +1,311 @@
+"""Running a study: every stage of the plan that is not up to date, then the report.
+
+Public functions are what the commands call: `run_study`, `report_again`, `story`. Heavy libraries are imported by the
+stages that need them, so a run with nothing to do ends within a few seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kringle.engine import Engine, default_workers
+from kringle.errors import UserError
+from kringle.progress import Reporter
+from kringle.recipe import Recipe
+from kringle.study.arm import ArmJob, run_arm
+from kringle.study.plan import SPLIT_SEED, STAGES, Options, Plan, Run, make_plan, resolve
+from kringle.workspace import ShardStore, Stage, Workspace, write_atomically
+
+if TYPE_CHECKING:
+    from kringle.data.survey import Survey
+
+LAST_RUN = "last-run.json"
+
+
+@dataclass
+class Context:
+    """What the stages of one run share."""
+
+    plan: Plan
+    survey: Survey
+    engine: Engine
+    reporter: Reporter
+    suites: Mapping[str, Path]
+    computed: set[str]  # names of the stages that this run worked on
+
+
+def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
+    """Bring a study up to date; returns where its report is and what was done. The CLI's `kringle run`."""
+    started = time.monotonic()
+    reporter = Reporter(quiet=quiet)
+    recipe = resolve(options)
+    engine = Engine(options.workers)
+    survey, suites, outside = _look_around(recipe)
+    workspace = Workspace.open(options.work)
+    workspace.lock()
+    plan = make_plan(recipe, workspace, **outside)
+    if options.from_stage:
+        _forget(plan, options.from_stage)
+    wanted = plan.until(options.until)
+    missing = [stage.name for _, stage in wanted if stage.manifest() is None]
+    where = workspace.root / "report" / "report.html"
+    result = {"work": str(workspace.root), "computed": missing, "report": str(where) if not options.until else None}
+    if not missing and (options.until or where.exists()):
+        reporter.say(f"Nothing to do: all {len(wanted)} stages are up to date.")
+        if not options.until:
+            reporter.say(f"Report: {where}")
+        return result
+    for note in survey.notes:
+        reporter.say(f"note: {note}")
+    context = Context(plan, survey, engine, reporter, suites, set(missing))
+    _remember(workspace, options, recipe, outside)
+    _run_stages(context, options)
+    if options.until in (None, "report"):
+        _publish(workspace, plan)
+        _farewell(context, where, time.monotonic() - started)
+    return result
+
+
+def report_again(work: Path) -> Path:
+    """Write the report of the workspace's last run again. The CLI's `kringle report`."""
+    from kringle.study.assemble import write_report
+
+    workspace = Workspace.open(work, create=False)
+    workspace.lock()
+    options, plan = _recall(workspace)
+    missing = [stage.name for kind, stage in plan.stages() if kind != "report" and stage.manifest() is None]
+    if missing:
+        hint = f"bring them up to date with {options.command()}"
+        raise UserError(f"not up to date: {', '.join(missing[:3])}", where=str(workspace.root), hint=hint)
+    shutil.rmtree(plan.report.folder, ignore_errors=True)
+    plan.report.run(Engine(1), lambda out, shards: write_report(plan, set(), options, out))
+    _publish(workspace, plan)
+    return workspace.root / "report" / "report.html"
+
+
+# -- stages ------------------------------------------------------------------------------------------------------------
+
+
+def _look_around(recipe: Recipe) -> tuple[Survey, dict[str, Path], dict[str, Any]]:
+    """What the plan depends on outside the workspace: sources, suites and the jail's level, with their fingerprints."""
+    from kringle.data.survey import survey
+    from kringle.evaluation.jail.levels import probe
+    from kringle.evaluation.suites import load_suite, problems_file
+
+    names = sorted({*recipe.clean.decontaminate, *recipe.evaluation.suites})
+    suites = {name: load_suite(name) for name in names}
+    found = survey(recipe.corpus)
+    hashes = {name: suite.prompt_hash for name, suite in suites.items()}
+    outside = {"sources": found.fingerprint, "suites": hashes, "jail": str(probe().level.name)}
+    return found, {name: problems_file(name) for name in suites}, outside
+
+
+def _run_stages(context: Context, options: Options) -> None:
+    wanted = context.plan.until(options.until)
+    arms_done = False
+    for kind, stage in wanted:
+        if kind in ("train", "evaluate"):
+            if not arms_done:
+                _run_arms(context, "train" if options.until == "train" else "evaluate")
+                arms_done = True
+        elif stage.manifest() is None:
+            _run_stage(context, kind, stage, options)
+
+
+def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> None:
+    """Run one stage other than the arms' in this process."""
+    plan, engine, reporter = context.plan, context.engine, context.reporter
+    recipe = plan.recipe
+    documents = plan.collect.folder / "documents"
+
+    def build(out: Path, shards: ShardStore) -> dict[str, Any]:
+        if kind == "collect":
+            from kringle.data.collect import collect
+
+            return collect(context.survey, recipe.corpus, out, shards, engine, reporter)
+        if kind == "clean":
+            from kringle.data.clean import clean
+
+            return clean(recipe.clean, documents, out, shards, engine, reporter, context.suites)
+        if kind == "split":
+            from kringle.data.heldout import split
+
+            share = recipe.evaluation.held_out
+            survivors = plan.clean.folder / "survivors.parquet"
+            return split(share, SPLIT_SEED, documents, survivors, out, shards, engine, reporter)
+        if kind == "annotate":
+            from kringle.data.comments import annotate
+
+            return annotate(documents, plan.clean.folder / "survivors.parquet", out, shards, engine, reporter)
+        if kind == "tokenizer":
+            return _train_tokenizer(context, out)
+        if kind == "encode":
+            from kringle.study.arm import split_of
+            from kringle.tokens.encode import encode
+
+            return encode(documents, split_of(plan.split.folder), plan.tokenizer.folder, out, shards, engine, reporter)
+        if kind == "score":
+            from kringle.study.scoring import score_run
+
+            (run,) = [run for run in plan.runs if run.score == stage]
+            return score_run(run, recipe.evaluation, out, engine.workers, reporter)
+        from kringle.study.assemble import write_report
+
+        return write_report(plan, context.computed, options, out)
+
+    stage.run(engine, build)
+
+
+def _train_tokenizer(context: Context, out: Path) -> dict[str, Any]:
+    """The tokenizer of all arms, from the training documents alone: held-out files stay unseen by it too."""
+    from kringle.data.table import iter_documents
+    from kringle.study.arm import split_of
+    from kringle.tokens.tokenizer import train_tokenizer
+
+    plan = context.plan
+    split = split_of(plan.split.folder)
+    total = sum(1 for part in split.values() if part == "train")
+    size = 0
+    with context.reporter.task("tokenizer", total, unit="files") as counter:
+
+        def texts() -> Any:
+            nonlocal size
+            for document in iter_documents(plan.collect.folder / "documents", ["id", "content", "size"]):
+                if split.get(document["id"]) == "train":
+                    size += document["size"]
+                    counter.advance()
+                    yield document["content"]
+
+        tokenizer = train_tokenizer(texts(), plan.recipe.tokenizer.vocab_size, out)
+    return {"vocab_size": tokenizer.vocab_size, "files": total, "bytes": size}
+
+
+def _run_arms(context: Context, until: str) -> None:
+    """Train and measure all arms, as many side by side as there are cores, one thread each where cores are few."""
+    plan, engine = context.plan, context.engine
+    # From the recipe, not from what is missing: the number of threads decides the order of additions in a product, so a
+    # rerun of one arm must use as many as the first run did to give the same bits.
+    threads = max(1, default_workers() // len(plan.runs))
+    jobs = [_job(plan, run, until, threads) for run in plan.runs]
+    jobs = [j for j in jobs if j.train.manifest() is None or (until == "evaluate" and j.evaluate.manifest() is None)]
+    if not jobs:
+        return
+    titles = [job.train.name.removeprefix("train@") for job in jobs]
+    with context.reporter.tasks(titles, [job.units for job in jobs], unit="steps") as counters:
+
+        def advance(index: int, amount: float) -> None:
+            counters[index].advance(amount)
+
+        for _ in engine.map(run_arm, jobs, names=[job.train.name for job in jobs], on_tick=advance):
+            pass
+
+
+def _job(plan: Plan, run: Run, until: str, threads: int) -> ArmJob:
+    return ArmJob(
+        arm=run.arm,
+        seed=run.seed,
+        train=run.train,
+        evaluate=run.evaluate,
+        collect=plan.collect.folder,
+        split=plan.split.folder,
+        annotate=plan.annotate.folder,
+        tokenizer=plan.tokenizer.folder,
+        encode=plan.encode.folder,
+        evaluation=plan.recipe.evaluation,
+        threads=threads,
+        until=until,
+    )
+
+
+def _forget(plan: Plan, first: str) -> None:
+    """Remove what was published of this stage and all later ones, so that they run again."""
+    for kind, stage in plan.stages():
+        if STAGES.index(kind) >= STAGES.index(first):
+            shutil.rmtree(stage.folder, ignore_errors=True)
+            shutil.rmtree(stage.partial, ignore_errors=True)
+            shutil.rmtree(stage.root / "shards" / kind, ignore_errors=True)
+
+
+# -- the last run ------------------------------------------------------------------------------------------------------
+
+
+def _remember(workspace: Workspace, options: Options, recipe: Recipe, outside: Mapping[str, Any]) -> None:
+    """Keep what is needed to make the same plan again without looking at the sources."""
+    asked = {
+        "recipe": options.recipe,
+        "text": recipe.text,
+        "sources": [str(path.expanduser().absolute()) for path in options.sources],
+        "only": options.only,
+        "allow_licenses": options.allow_licenses,
+        "outside": outside,
+    }
+    write_atomically(workspace.root / LAST_RUN, json.dumps(asked, indent=1))
+
+
+def _recall(workspace: Workspace) -> tuple[Options, Plan]:
+    try:
+        asked = json.loads((workspace.root / LAST_RUN).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        hint = "run one with kringle run"
+        raise UserError("no run has been made in this workspace yet", where=str(workspace.root), hint=hint) from None
+    options = Options(
+        recipe=asked["recipe"],
+        work=workspace.root,
+        sources=tuple(Path(path) for path in asked["sources"]),
+        only=tuple(asked["only"]) if asked["only"] is not None else None,
+        allow_licenses=tuple(asked["allow_licenses"]),
+    )
+    return options, make_plan(resolve(options, asked["text"]), workspace, **asked["outside"])
+
+
+def _publish(workspace: Workspace, plan: Plan) -> None:
+    """Put report and models where people look for them: `report/` and `models/ARM-sSEED/` in the workspace."""
+    _link(plan.report.folder, workspace.root / "report")
+    models = workspace.root / "models"
+    models.mkdir(exist_ok=True)
+    for run in plan.runs:
+        _link(run.train.folder / "model", models / run.name)
+
+
+def _link(target: Path, name: Path) -> None:
+    """Make `name` a relative symbolic link to `target`, replacing an older one at once."""
+    temporary = name.with_name(f".{name.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(os.path.relpath(target, name.parent))
+    temporary.replace(name)
+
+
+def _farewell(context: Context, where: Path, seconds: float) -> None:
+    from kringle.study.results import Results
+
+    results = Results.from_json((where.parent / "results.json").read_text(encoding="utf-8"))
+    say: Callable[[str], None] = context.reporter.say
+    say("")
+    for finding in results.findings:
+        say(finding)
+    say("")
+    say(f"Done in {seconds:,.0f} s. Report: {where}")
+    say(f"Models: {where.parent.parent / 'models'}, each loadable by transformers")
+    say("Next: open the report, ask `kringle why FILE` about a file, or train on your own code with --source DIR")
+
+
+# -- one file's story --------------------------------------------------------------------------------------------------
+
+
+def story(work: Path, key: str) -> list[Any]:
+    """Every decision that the last run took on one file. The CLI's `kringle why`."""
+    from kringle.data.why import why
+
+    workspace = Workspace.open(work, create=False)
+    options, plan = _recall(workspace)
+    folders = [stage.folder for stage in (plan.collect, plan.clean, plan.split) if stage.manifest() is not None]
+    if not folders:
+        raise UserError("the data is not up to date", where=str(workspace.root), hint=f"run {options.command()}")
+    return why(folders, key)

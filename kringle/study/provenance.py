@@ -1,0 +1,193 @@
+"""The report's sections on where things come from: the data, the limits of the run, and how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kringle.study import figures, tables, units
+from kringle.study.markup import Markup, tag
+from kringle.study.page import Part, Section, bullets, heading, notice, paragraph, present, reproduce
+from kringle.study.results import Results, Share
+from kringle.study.tables import Column, Table
+
+
+def facts(pairs: Sequence[tuple[str, str]], class_: str = "facts") -> Markup:
+    """Names and values, side by side."""
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs), class_=class_)
+
+
+# -- data --------------------------------------------------------------------------------------------------------------
+
+
+def _shares_table(key: str, title: str, shares: Sequence[Share]) -> Table:
+    rows = [(tables.words(share.name), tables.count(share.files), tables.size(share.bytes)) for share in shares]
+    columns = (Column(title, number=False), Column("Files"), Column("Size"))
+    return Table(key, f"Files and bytes by {title.lower()}", columns, tables.with_bars(rows, 2))
+
+
+def _funnel_table(results: Results) -> Table:
+    rows = []
+    for step in results.funnel:
+        tokens = tables.missing() if step.tokens is None else tables.count(step.tokens)
+        rows.append(
+            (tables.words(step.name), tables.words("left"), tables.count(step.files), tables.size(step.bytes), tokens)
+        )
+        for drop in step.dropped:
+            reason = tables.words(drop.reason, tag("span", f"dropped: {drop.reason}", class_="dropped"))
+            rows.append(
+                (
+                    tables.words(step.name),
+                    reason,
+                    tables.count(drop.files),
+                    tables.size(drop.bytes),
+                    tables.missing(),
+                )
+            )
+    columns = (
+        Column("Step", number=False),
+        Column("What", number=False, wide=True),
+        Column("Files"),
+        Column("Size"),
+        Column("Tokens"),
+    )
+    return Table("funnel", "The data's way from disk to token store", columns, tuple(rows))
+
+
+def _tokenizer_table(results: Results) -> Table:
+    rows = [
+        (tables.words(language), tables.decimal(value, 2))
+        for language, value in results.tokenizer.bytes_per_token.items()
+    ]
+    columns = (Column("Language", number=False), Column("Bytes per token"))
+    return Table("tokenizer", "How much text a token holds", columns, tables.with_bars(rows, 1))
+
+
+def _corpus_parts(results: Results) -> tuple[Part, ...]:
+    corpus = results.corpus
+    absent = corpus.languages_without_data
+    return present(
+        heading("What was collected"),
+        bullets(corpus.notes) if corpus.notes else None,
+        notice(f"Languages without data on this machine: {', '.join(absent)}.") if absent else None,
+        (
+            _shares_table("languages", "Language", corpus.languages),
+            _shares_table("licenses", "Licence", corpus.licenses),
+        ),
+        _shares_table("sources", "Source", corpus.sources),
+        facts([("Fingerprint of the corpus", corpus.fingerprint)], "facts fingerprints"),
+        reproduce(results, "corpus"),
+    )
+
+
+def data(results: Results) -> Section:
+    held_out, tokenizer = results.held_out, results.tokenizer
+    return Section(
+        "data",
+        "Data",
+        present(
+            *_corpus_parts(results),
+            heading("The funnel"),
+            figures.funnel(results),
+            _funnel_table(results) if results.funnel else notice("No steps were counted."),
+            reproduce(results, "funnel"),
+            heading("Held-out code"),
+            paragraph(
+                f"Split by {held_out.split_by}. Candidates with a copy anywhere in the training pool were dropped, so "
+                "that no model is asked for what it has read."
+            ),
+            facts(
+                [
+                    ("Files", units.count(held_out.files)),
+                    ("Size", units.size(held_out.bytes)),
+                    ("Exact copies dropped", units.count(held_out.exact_copies_dropped)),
+                    ("Near copies dropped", units.count(held_out.near_copies_dropped)),
+                ]
+            ),
+            reproduce(results, "held-out"),
+            heading("Tokenizer"),
+            facts(
+                [
+                    ("Entries, specials and padding included", units.count(tokenizer.vocab_size)),
+                    ("Fingerprint", tokenizer.fingerprint),
+                ]
+            ),
+            _tokenizer_table(results),
+            reproduce(results, "tokenizer"),
+        ),
+    )
+
+
+# -- limits and making -------------------------------------------------------------------------------------------------
+
+
+def limitations(results: Results) -> Section:
+    body = bullets(results.limitations, "limits") if results.limitations else notice("No limits were stated.")
+    return Section("limits", "What this run cannot tell", (body,))
+
+
+def _stages_table(results: Results) -> Table:
+    rows = [
+        (
+            tables.words(stage.name),
+            tables.duration(stage.wall_seconds),
+            tables.duration(stage.cpu_seconds),
+            tables.size(stage.peak_memory_bytes),
+            tables.words("cached" if stage.cached else "computed"),
+            tables.code(stage.command),
+        )
+        for stage in results.stages
+    ]
+    columns = (
+        Column("Stage", number=False),
+        Column("Time"),
+        Column("CPU time"),
+        Column("Peak memory"),
+        Column("This run", number=False),
+        Column("Command", number=False, wide=True),
+    )
+    return Table("stages", "Time and memory of each stage", columns, tables.with_bars(rows, 1))
+
+
+def _commands_table(results: Results) -> Table:
+    rows = [(tables.words(c.makes), tables.code(c.command)) for c in results.commands]
+    rows += [(tables.words(figures.arm_label(results, arm)), tables.code(arm.command)) for arm in results.arms]
+    columns = (Column("Number", number=False), Column("Command", number=False, wide=True))
+    return Table("commands", "The command behind every number", columns, tuple(rows))
+
+
+def making(results: Results) -> Section:
+    machine = results.machine
+    return Section(
+        "making",
+        "How it was made",
+        present(
+            heading("Recipe"),
+            facts([("Recipe", results.recipe.name), ("Fingerprint", results.recipe.fingerprint)], "facts fingerprints"),
+            tag(
+                "pre",
+                tag("code", results.recipe.text),
+                class_="recipe",
+                tabindex="0",
+                role="region",
+                aria_label="Recipe",
+            ),
+            heading("Machine and versions"),
+            facts(
+                [
+                    ("Processor", machine.cpu),
+                    ("Cores", units.count(machine.cores)),
+                    ("Memory", units.size(machine.memory_bytes)),
+                    ("System", machine.system),
+                    ("Python", machine.python),
+                    ("PyTorch", machine.torch),
+                    ("Kringle", results.kringle_version),
+                    *results.versions.items(),
+                ]
+            ),
+            heading("Stages"),
+            _stages_table(results) if results.stages else notice("No stages were recorded."),
+            heading("Commands"),
+            facts([("This report", results.command_line)], "facts fingerprints"),
+            _commands_table(results),
+        ),
+    )

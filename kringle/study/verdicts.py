@@ -1,0 +1,268 @@
+"""Is one arm better than another? The difference, how sure it is, and the word for it.
+
+Two things move a measure that are not the ablation: which items it was measured on, and which seed the model was
+trained with. Items are many and are resampled. Seeds are few, so their variance is pooled over all arms of the study
+and carries its own degrees of freedom. The layout is the one of reader studies in medical imaging (arms are
+treatments, training seeds are readers, items are cases: Obuchowski & Rockette 1995, Communications in Statistics
+24:285; Hillis 2007, Statistics in Medicine 26:596), with the items' part taken from a bootstrap.
+
+    measure[arm, seed] = arm + seed + run[arm, seed]      the seed's own part is common to all arms (same tensors, same
+                                                          order of documents), so it cancels in a difference
+    noise of a difference = items' part (resampled)  +  sqrt(2 var(run) / seeds) * t(degrees of freedom)
+
+The items' part already holds what a seed does to single items, and so does var(run); that share is taken out of the
+former once. One seed alone says nothing about other seeds: its interval is about this pair of runs, and no verdict is
+given unless the variance between seeds is known from an earlier study of the same recipe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from kringle.randomness import stream
+from kringle.study.statistics import (
+    LEVEL,
+    RESAMPLES,
+    Floats,
+    resampled_sums,
+    student_t_quantile,
+    unit_sums,
+    wilson,
+)
+
+Verdict = Literal["better", "worse", "no difference", "undecided"]
+Runs = Mapping[str, Mapping[int, Floats]]  # arm -> seed -> one value per item (bits, exact match, pass@k)
+
+THIS_PAIR_ONLY = "this pair of runs only"
+
+
+@dataclass(frozen=True)
+class SeedVariance:
+    """What another seed would change, pooled over the arms of a study (squared units of the measure).
+
+    run: variance of one run's measure around arm and seed. items: the part of `run` that comes from single items going
+    up or down with the seed, which more items would average out. degrees_of_freedom: of both.
+    """
+
+    run: float
+    items: float
+    degrees_of_freedom: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Arm minus base on one measure. `probability_better` counts the better direction of the measure; `p_value` is
+    two-sided. `seed_variance` is None where there was one seed: the interval then covers `THIS_PAIR_ONLY`."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    probability_better: float
+    p_value: float
+    standard_error: float
+    higher_is_better: bool
+    items: int
+    units: int
+    seeds: tuple[int, ...]
+    seed_variance: SeedVariance | None
+
+    @property
+    def remark(self) -> str:
+        """What the interval covers, for the reader."""
+        if self.seed_variance is None:
+            return THIS_PAIR_ONLY
+        count = f"{len(self.seeds)} seed" + ("s" if len(self.seeds) > 1 else "")
+        return f"{count}; between-seed variance with {self.seed_variance.degrees_of_freedom} degrees of freedom"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict on one difference; `p_value` is corrected for the whole family of comparisons."""
+
+    verdict: Verdict
+    p_value: float
+
+
+def seed_variance(
+    runs: Runs, weights: Floats | None = None, clusters: Sequence[Hashable] | None = None
+) -> SeedVariance | None:
+    """Between-seed variance from all runs of a study; None where no arm was trained with a second shared seed.
+
+    Residuals of the additive layout arm + seed, by least squares, so arms may lack some seeds. With A arms and S seeds
+    everywhere there are (A - 1)(S - 1) degrees of freedom. Assumes that the arms vary equally between seeds; leave out
+    an arm of which that cannot be said. All runs must have been measured on the same items.
+    """
+    cells = [(arm, seed) for arm, by_seed in runs.items() for seed in by_seed]
+    arms, seeds = list(runs), sorted({seed for _, seed in cells})
+    layout = np.array(
+        [[arm == a for a in arms] + [seed == s for s in seeds[1:]] for arm, seed in cells], dtype=np.float64
+    )
+    freedom = len(cells) - int(np.linalg.matrix_rank(layout))
+    if freedom == 0:
+        return None
+    residual_of = np.eye(len(cells)) - layout @ np.linalg.pinv(layout)  # (cells, cells), a projection
+    units, weight = _units([runs[arm][seed] for arm, seed in cells], weights, clusters)  # (U, cells), (U,)
+    shares = units / weight.mean()  # a run's measure is the mean of its column
+    by_unit = shares @ residual_of  # (U, cells)
+    residual = by_unit.mean(axis=0)  # (cells,)
+    around = by_unit - np.outer(weight / weight.mean(), residual)
+    within = (around**2).sum() / (len(units) * (len(units) - 1))
+    return SeedVariance(float((residual**2).sum()) / freedom, float(within) / freedom, freedom)
+
+
+def compare(
+    runs: Runs,
+    base: str,
+    *,
+    higher_is_better: bool,
+    weights: Floats | None = None,
+    clusters: Sequence[Hashable] | None = None,
+    variance: SeedVariance | None = None,
+    largest: float | None = None,
+    seed: int = 0,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+) -> dict[str, Difference]:
+    """The difference of every other arm to `base`, over the items that all runs share and the seeds that both have.
+
+    runs[arm][seed] holds one number per item and weights (items,) their denominators, ones if absent: bits and bytes
+    for bits per byte, 0 or 1 for exact match, a problem's pass@k estimate for pass@k. A measure is their ratio of sums.
+    `clusters` names each item's document or repository. `variance` is a stored between-seed variance (same recipe, same
+    measure, same items), used in place of this study's own. `largest` is the largest possible difference of one item
+    (1 for a rate): where no item differs at all, the interval is at least what Wilson's bound for zero of `units` leaves
+    open.
+    """
+    if len({np.shape(values) for by_seed in runs.values() for values in by_seed.values()}) != 1:
+        raise ValueError("the runs were not measured on the same items")
+    variance = variance or seed_variance(runs, weights, clusters)
+    found = {}
+    for arm in runs:
+        if arm != base:
+            seeds = tuple(sorted(set(runs[arm]) & set(runs[base])))
+            if not seeds:
+                raise ValueError(f"arms '{arm}' and '{base}' have no seed in common")
+            columns = [runs[arm][s] - runs[base][s] for s in seeds]
+            units, weight = _units([np.mean(columns, axis=0)], weights, clusters)
+            noise = _noise(units[:, 0], weight, len(seeds), variance, seed, resamples)
+            value = float(units.sum() / weight.sum())
+            low, high = (float(x) for x in np.quantile(value + noise, (0.5 - level / 2, 0.5 + level / 2)))
+            if largest is not None and not units.any():
+                bound = largest * wilson(0, len(units), level).high
+                low, high = min(low, -bound), max(high, bound)
+            above = (np.count_nonzero(value + noise > 0) + np.count_nonzero(value + noise >= 0)) / (2 * resamples)
+            tail = min(np.count_nonzero(value + noise <= 0), np.count_nonzero(value + noise >= 0))
+            found[arm] = Difference(
+                value=value,
+                low=low,
+                high=high,
+                level=level,
+                probability_better=above if higher_is_better else 1 - above,
+                p_value=min(1.0, 2 * (tail + 1) / (resamples + 1)),
+                standard_error=float(noise.std()),
+                higher_is_better=higher_is_better,
+                items=len(columns[0]),
+                units=len(units),
+                seeds=seeds,
+                seed_variance=variance,
+            )
+    return found
+
+
+def _noise(
+    units: Floats, weight: Floats, seeds: int, variance: SeedVariance | None, seed: int, resamples: int
+) -> Floats:
+    """Draws (resamples,) of how far the difference could be from its true value; units and weight are (U,).
+
+    The two parts are drawn and added instead of being summarised by one t distribution with Satterthwaite's degrees of
+    freedom: where a few seeds carry nearly all of the variance, his 90% intervals covered 86% (one degree of freedom)
+    and 87% (two) in simulation, these 93% and 91%.
+    """
+    sums = resampled_sums(np.column_stack([units, weight]), seed, resamples)
+    noise: Floats = sums[:, 0] / sums[:, 1] - units.sum() / weight.sum()
+    if variance is None:
+        return noise
+    if (spread := float(noise.var())) > 0:
+        noise = noise * math.sqrt(max(0.0, 1 - 2 * variance.items / seeds / spread))
+    t = stream(seed, "between-seeds", variance.degrees_of_freedom).standard_t(variance.degrees_of_freedom, resamples)
+    return noise + math.sqrt(2 * variance.run / seeds) * t
+
+
+def _units(
+    columns: Sequence[Floats], weights: Floats | None, clusters: Sequence[Hashable] | None
+) -> tuple[Floats, Floats]:
+    """Unit sums (U, K) of item columns, and of the weights (U,)."""
+    weight = np.ones(len(columns[0])) if weights is None else np.asarray(weights, dtype=np.float64)
+    if not (weight > 0).all():
+        raise ValueError("an item's weight is not positive")
+    sums = unit_sums(np.column_stack([*columns, weight]).astype(np.float64), clusters)
+    if len(sums) < 2:
+        raise ValueError(f"{len(sums)} unit(s): a comparison needs at least two documents, problems or clusters")
+    return sums[:, :-1], sums[:, -1]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number (Holm 1979), so that the whole family errs no more often than one would."""
+    corrected, running = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = running
+    return corrected
+
+
+def judge(differences: Sequence[Difference], margins: Sequence[float | None]) -> list[Judgement]:
+    """One verdict per difference; the differences given together are the family that is corrected for.
+
+    - *undecided*, whatever the numbers, where nothing is known of the variance between seeds;
+    - *no difference*: the interval lies inside the margin, the difference too small to matter that was fixed before
+      training (two one-sided tests at 5% for a 90% interval: Schuirmann 1987). It comes first: a difference may be
+      certain and still too small to matter;
+    - *better*, *worse*: the two-sided p-value, Holm-corrected over the family, is below 1 - level;
+    - *undecided* otherwise.
+    """
+    corrected = holm([d.p_value for d in differences])
+    verdicts = []
+    for difference, margin, p in zip(differences, margins, corrected, strict=True):
+        verdict: Verdict = "undecided"
+        if difference.seed_variance is not None:
+            if margin is not None and -margin < difference.low and difference.high < margin:
+                verdict = "no difference"
+            elif p < 1 - difference.level:
+                verdict = "better" if (difference.value > 0) == difference.higher_is_better else "worse"
+        verdicts.append(Judgement(verdict, p))
+    return verdicts
+
+
+def minimum_detectable_difference(
+    item_deviation: float,
+    units: int,
+    *,
+    seeds: int,
+    run_deviation: float = 0.0,
+    degrees_of_freedom: float = math.inf,
+    family: int = 1,
+    level: float = LEVEL,
+    power: float = 0.8,
+) -> float:
+    """The smallest true difference that a study finds with probability `power`, in the measure's unit.
+
+    (t[1 - (1 - level) / 2 family] + t[power]) * sqrt(item_deviation^2 / units + 2 run_deviation^2 / seeds), with
+    Satterthwaite's degrees of freedom (1946). item_deviation: standard deviation of the paired difference of one unit,
+    averaged over seeds; run_deviation: the part of the between-seed standard deviation that is not of single items;
+    family: number of comparisons, all of which Holm's first step pays for. Without run_deviation the answer is about
+    one pair of runs.
+    """
+    if units < 2 or seeds < 1 or family < 1:
+        raise ValueError(f"{units} units, {seeds} seeds, {family} comparisons")
+    of_items, of_runs = item_deviation**2 / units, 2 * run_deviation**2 / seeds
+    if of_items + of_runs == 0:
+        return 0.0
+    uncertainty = of_items**2 / (units - 1) + of_runs**2 / degrees_of_freedom
+    freedom = (of_items + of_runs) ** 2 / uncertainty if uncertainty else math.inf
+    factor = student_t_quantile(1 - (1 - level) / (2 * family), freedom) + student_t_quantile(power, freedom)
+    return factor * math.sqrt(of_items + of_runs)

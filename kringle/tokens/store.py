@@ -1,0 +1,212 @@
+"""The token store: every document's tokens in one flat memory-mapped array, with offsets and provenance.
+
+A store is a folder that appears whole or not at all. It holds text tokens only: end-of-text and sentinels are laid
+around pieces when batches are cut, so one store serves every ablation. Does not cover: encoding
+(`kringle.tokens.encode`) and choosing documents; a view of a store is a list of document numbers.
+
+    manifest.json   format, counts, type of the tokens, languages, tokenizer, size and SHA-256 of each file below
+    tokens.bin      (N,) little-endian unsigned integers of the smallest width that fits, documents end to end
+    offsets.npy     (D + 1,) int64: document i is tokens[offsets[i] : offsets[i + 1]]
+    sizes.npy       (D,) int64: original bytes
+    languages.npy   (D,) uint16: index into the manifest's languages
+    ids.bin         ids as UTF-8, one a line
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kringle.errors import UserError
+
+FORMAT = 1
+WIDTHS = tuple(np.dtype(f"<u{width}") for width in (1, 2, 4))
+_READ = 1 << 20  # bytes at once where files are read through
+
+Document = tuple[str, str, int, np.ndarray]
+"""Id, language, original size in bytes, tokens (T,)."""
+
+
+def width_for(largest: int) -> np.dtype[Any]:
+    """The smallest unsigned integer type that holds `largest`."""
+    for dtype in WIDTHS:
+        if largest <= np.iinfo(dtype).max:
+            return dtype
+    raise ValueError(f"token id {largest} does not fit 32 bits")
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class TokenStore:
+    """A store opened for reading; tokens stay on disk until they are touched."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.vocab_size: int = manifest["vocab_size"]  # ids are below it; special tokens not counted
+        self.tokenizer: str = manifest["tokenizer"]  # checksum of the tokenizer file; empty if the writer gave none
+        self.offsets: np.ndarray = np.load(folder / "offsets.npy")
+        self.sizes: np.ndarray = np.load(folder / "sizes.npy")
+        names = manifest["languages"]
+        self.languages: list[str] = [names[code] for code in np.load(folder / "languages.npy")]
+        self.ids: list[str] = (folder / "ids.bin").read_bytes().decode("utf-8").split("\n")[:-1]
+        self.tokens: np.ndarray = (
+            np.memmap(folder / "tokens.bin", dtype=manifest["dtype"], mode="r")
+            if manifest["tokens"]
+            else np.empty(0, dtype=manifest["dtype"])  # an empty file cannot be mapped
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def checksum(self) -> str:
+        """What this store holds, as one hash: equal for equal documents in equal order."""
+        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
+
+    def document(self, index: int) -> np.ndarray:
+        """Tokens (T,) of one document, a view into the file."""
+        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+
+    @classmethod
+    def open(cls, folder: Path) -> TokenStore:
+        """Open a store, after checking that each file has its size; UserError names the one that has not.
+
+        The small files are read whole and checked against their checksums. The tokens are not (a large store would take
+        minutes); `verify` does that.
+        """
+        try:
+            manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+        except OSError as error:
+            raise UserError(
+                f"no token store here ({error.strerror})", where=str(folder), hint="run the encode stage first"
+            ) from error
+        except json.JSONDecodeError as error:
+            raise _damaged(folder, f"manifest.json is no JSON ({error})") from error
+        if manifest.get("format") != FORMAT:
+            raise UserError(
+                f"token store of format {manifest.get('format')}, this version reads {FORMAT}",
+                where=str(folder),
+                hint="delete it and encode again",
+            )
+        for name, expected in manifest["files"].items():
+            path = folder / name
+            found = path.stat().st_size if path.exists() else 0
+            if found != expected["bytes"]:
+                raise _damaged(folder, f"{name} has {found} bytes instead of {expected['bytes']}")
+            if name != "tokens.bin" and file_checksum(path) != expected["sha256"]:
+                raise _damaged(folder, f"{name} does not match its checksum")
+        return cls(folder, manifest)
+
+    def verify(self) -> None:
+        """Read all tokens and compare the checksum; UserError if a byte has changed since the store was written."""
+        if file_checksum(self.folder / "tokens.bin") != self.manifest["files"]["tokens.bin"]["sha256"]:
+            raise _damaged(self.folder, "tokens.bin does not match its checksum")
+
+    def documents(self) -> Iterator[Document]:
+        """All documents in order, as `write` takes them."""
+        for i, (id, language) in enumerate(zip(self.ids, self.languages, strict=True)):
+            yield id, language, int(self.sizes[i]), self.document(i)
+
+    @classmethod
+    def write(
+        cls, folder: Path, documents: Iterable[Document], *, vocab_size: int | None = None, tokenizer: str = ""
+    ) -> TokenStore:
+        """Write documents as they come; `folder` appears by one rename when all are on disk.
+
+        Memory holds the ids and offsets, never the tokens. Without a `vocab_size` the width follows the largest token
+        seen (what is already written is widened in place of being guessed). A folder that exists is replaced.
+        """
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            _write(partial, documents, vocab_size, tokenizer)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        return cls.open(folder)
+
+
+def _damaged(folder: Path, what: str) -> UserError:
+    return UserError(f"token store is damaged: {what}", where=str(folder), hint="delete it and encode again")
+
+
+def _write(folder: Path, documents: Iterable[Document], vocab_size: int | None, tokenizer: str) -> None:
+    dtype = width_for(vocab_size - 1 if vocab_size else 0)
+    path = folder / "tokens.bin"
+    ids: list[str] = []
+    languages: dict[str, int] = {}
+    codes: list[int] = []
+    sizes: list[int] = []
+    offsets = [0]
+    largest = -1
+    file = path.open("wb")
+    try:
+        for id, language, size, tokens in documents:
+            if "\n" in id:
+                raise ValueError(f"document id {id!r} holds a line break")
+            if len(tokens):
+                if tokens.min() < 0:
+                    raise ValueError(f"document {id} holds a negative token")
+                largest = max(largest, int(tokens.max()))
+            if vocab_size is not None and largest >= vocab_size:
+                raise ValueError(f"document {id} holds token {largest}, the vocabulary ends at {vocab_size - 1}")
+            if largest > np.iinfo(dtype).max:
+                file.close()
+                dtype = _widen(path, dtype, width_for(largest))
+                file = path.open("ab")
+            file.write(np.ascontiguousarray(tokens, dtype=dtype).data)
+            ids.append(id)
+            codes.append(languages.setdefault(language, len(languages)))
+            sizes.append(size)
+            offsets.append(offsets[-1] + len(tokens))
+    finally:
+        file.close()
+    np.save(folder / "offsets.npy", np.array(offsets, dtype=np.int64))
+    np.save(folder / "sizes.npy", np.array(sizes, dtype=np.int64))
+    np.save(folder / "languages.npy", np.array(codes, dtype=np.uint16))
+    (folder / "ids.bin").write_bytes("".join(f"{id}\n" for id in ids).encode("utf-8"))
+    names = ("tokens.bin", "offsets.npy", "sizes.npy", "languages.npy", "ids.bin")
+    manifest = {
+        "format": FORMAT,
+        "documents": len(ids),
+        "tokens": offsets[-1],
+        "dtype": dtype.str,
+        "vocab_size": vocab_size or largest + 1,
+        "tokenizer": tokenizer,
+        "languages": list(languages),
+        "files": {
+            name: {"bytes": (folder / name).stat().st_size, "sha256": file_checksum(folder / name)} for name in names
+        },
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    for name in (*names, "manifest.json"):
+        with (folder / name).open("rb") as written:
+            os.fsync(written.fileno())
+
+
+def _widen(path: Path, narrow: np.dtype[Any], wide: np.dtype[Any]) -> np.dtype[Any]:
+    """Rewrite the tokens of a file in a wider type, block by block."""
+    widened = path.with_suffix(".wide")
+    with path.open("rb") as source, widened.open("wb") as target:
+        while block := source.read(_READ):
+            target.write(np.frombuffer(block, dtype=narrow).astype(wide).data)
+    widened.replace(path)
+    return wide

@@ -1,0 +1,188 @@
+"""The tokenizer: byte-level BPE with digits apart, its five special tokens, and byte-exact decoding.
+
+Covers: training, encoding of plain text, decoding to the exact bytes, and the files that `transformers` loads.
+Does not cover: cutting fill-in-the-middle prompts (`kringle.training.fim`, `kringle.generation`). Special tokens are
+ids that only code asks for: text that happens to spell one (`<fim_prefix>` in a source file) is encoded as plain text,
+where SantaCoder's pipeline parsed it as the token itself.
+
+Pre-tokenisation is SantaCoder's: a digit splitter, then GPT-2's regular expression, then bytes (arXiv 2301.03988,
+section "Tokenizer"). The special tokens follow the trained vocabulary in the order of the BigCode Megatron fork.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from kringle.errors import UserError
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>")
+ALL_BYTES = 256  # the initial alphabet: every byte is a token, so every text can be encoded
+
+TOKENIZER_FILE = "tokenizer.json"
+
+# Kringle is parallel over processes; threads inside the tokenizer would compete with them for the same cores. Training
+# a tokenizer is the one place that turns them on, because it works alone.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@dataclass(frozen=True)
+class Specials:
+    """Ids of the special tokens: the trained vocabulary's size + 0..4 in this order."""
+
+    end_of_text: int
+    fim_prefix: int
+    fim_middle: int
+    fim_suffix: int
+    fim_pad: int
+
+    @classmethod
+    def after(cls, vocab_size: int) -> Specials:
+        """The special ids that follow a trained vocabulary of `vocab_size` tokens."""
+        return cls(*range(vocab_size, vocab_size + len(SPECIAL_TOKENS)))
+
+
+def _byte_of_character() -> dict[str, int]:
+    """The byte behind each character of a byte-level vocabulary.
+
+    Byte-level BPE writes a byte as a visible character: itself where Latin-1 prints it, else the next free character
+    from U+0100 on (GPT-2's convention, which the `tokenizers` library and its file format share).
+    """
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
+
+
+class Tokenizer:
+    """A trained tokenizer. Ids below `specials.end_of_text` are text; the five above are the special tokens."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, checksum: str) -> None:
+        self._backend = backend
+        self.checksum = checksum  # SHA-256 of the file: which tokenizer a store or a checkpoint belongs to
+        self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
+        self.specials = Specials.after(backend.get_vocab_size(with_added_tokens=False))
+        byte_of = _byte_of_character()
+        self.token_bytes: list[bytes] = [b""] * self.vocab_size  # the special tokens stand for no bytes
+        for token, id in backend.get_vocab(with_added_tokens=False).items():
+            self.token_bytes[id] = bytes(byte_of[character] for character in token)
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        """Read `tokenizer.json` (or the folder that holds it); UserError where it is missing or not one of ours."""
+        file = path / TOKENIZER_FILE if path.is_dir() else path
+        try:
+            raw = file.read_bytes()
+        except OSError as error:
+            raise UserError(f"no tokenizer here ({error.strerror})", where=str(file)) from error
+        try:
+            backend = tokenizers.Tokenizer.from_str(raw.decode("utf-8"))
+        except Exception as error:  # the library raises bare Exception for any malformed file
+            raise UserError(f"not a tokenizer file ({error})", where=str(file)) from error
+        expected = Specials.after(backend.get_vocab_size(with_added_tokens=False))
+        found = tuple(backend.token_to_id(token) for token in SPECIAL_TOKENS)
+        if found != tuple(vars(expected).values()):
+            raise UserError(
+                f"the special tokens {' '.join(SPECIAL_TOKENS)} have ids {found}", where=str(file),
+                hint=f"they must follow the vocabulary as {tuple(vars(expected).values())}",
+            )  # fmt: skip
+        backend.encode_special_tokens = True  # text that spells a special token stays text
+        return cls(backend, hashlib.sha256(raw).hexdigest())
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text; never a special id."""
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of many texts, each an int64 array; the same ids as `encode`, one call into the library."""
+        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The exact bytes behind the ids; special tokens and padded embedding rows have none."""
+        table, size = self.token_bytes, len(self.token_bytes)
+        return b"".join(table[i] for i in ids if i < size)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text behind the ids; bytes that are no valid UTF-8 (a character cut in two) become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def save(self, folder: Path, context: int) -> None:
+        """Write the three files from which `transformers` builds a fast tokenizer of `context` positions.
+
+        End-of-text serves as begin, end and unknown token, as in SantaCoder; `<fim_pad>` pads, because it is never a
+        target. There, special-token text in a prompt *is* parsed: callers write their own prompts.
+        """
+        end, *fim = SPECIAL_TOKENS
+        roles = {"bos_token": end, "eos_token": end, "unk_token": end, "pad_token": SPECIAL_TOKENS[4]}
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "add_prefix_space": False,
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": context,
+            "additional_special_tokens": fim,
+            **roles,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        self._backend.save(str(folder / TOKENIZER_FILE))
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        names = {**roles, "additional_special_tokens": fim}
+        (folder / "special_tokens_map.json").write_text(json.dumps(names, indent=2) + "\n")
+
+
+@contextmanager
+def _library_threads() -> Iterator[None]:
+    before = os.environ["TOKENIZERS_PARALLELISM"]
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    try:
+        yield
+    finally:
+        os.environ["TOKENIZERS_PARALLELISM"] = before
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> Tokenizer:
+    """Train on `texts` and write `out/tokenizer.json`; `vocab_size` counts neither the specials nor the padding.
+
+    The result depends on the texts alone, not on their order or on the number of threads: the trainer counts words
+    first and breaks ties by id. A vocabulary that the texts cannot fill is refused: filling it with ids that no text
+    ever produces would make its size, and every number per token, a fiction.
+    """
+    if vocab_size <= ALL_BYTES:
+        raise UserError(
+            f"vocabulary of {vocab_size} tokens",
+            where="tokenizer.vocab_size",
+            hint=f"every byte is a token, so it must exceed {ALL_BYTES}",
+        )
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    with _library_threads():
+        backend.train_from_iterator(texts, trainer)
+    reached = backend.get_vocab_size()
+    if reached < vocab_size:
+        raise UserError(
+            f"the corpus fills a vocabulary of only {reached} tokens, {vocab_size} were asked for",
+            where="tokenizer.vocab_size",
+            hint=f"use at most {reached}, or more source code",
+        )
+    backend.add_special_tokens(list(SPECIAL_TOKENS))
+    out.mkdir(parents=True, exist_ok=True)
+    backend.save(str(out / TOKENIZER_FILE))
+    return Tokenizer.load(out)
