@@ -24,12 +24,14 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help keeps the examples as they are typed
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 Work = Annotated[Path, typer.Option("--work", help="The workspace: where everything is kept.", show_default=True)]
 Json = Annotated[bool, typer.Option("--json", help="End with one machine-readable line on standard output.")]
 DEFAULT_WORK = Path("kringle-work")
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 def _emit(as_json: bool, result: dict[str, Any]) -> None:
@@ -102,12 +104,12 @@ def why(
     kringle why requests/adapters.py
     kringle why 5b6a1c0f --work /data/mine
     """
-    from kringle.study.pipeline import story
+    from kringle.study.story import story, told
 
-    rows = story(work, file)
-    for row in rows:
-        print(row.line())
-    _emit(as_json, {"file": file, "decisions": [row.as_dict() for row in rows]})
+    decisions = story(work, file)
+    for line in told(decisions):
+        print(line)
+    _emit(as_json, {"file": file, "decisions": [decision._asdict() for decision in decisions]})
 
 
 @app.command()
@@ -165,9 +167,10 @@ def main() -> None:
     except ShardError as error:
         print(f"kringle: {error}; run the same command again to continue", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("kringle: interrupted; run the same command again to continue", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:  # what typer makes of Ctrl-C
+            print("kringle: interrupted; run the same command again to continue", file=sys.stderr)
+        raise
     except BrokenPipeError:  # the reader went away, as in `kringle why x | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

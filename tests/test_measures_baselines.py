@@ -163,7 +163,7 @@ def code() -> bytes:
 
 
 def test_a_dictionary_reaches_back_over_all_that_was_shown() -> None:
-    """Copies from the beginning, the middle and the end of 3 MB cost next to nothing, as does a copy inside the file."""
+    """Copies from the beginning, the middle and the end of 3 MB cost next to nothing, alone or together."""
     noise = standard_random.Random(0).randbytes(3_000_000)
     pieces = [noise[:20_000], noise[1_500_000:1_520_000], noise[-20_000:], noise[:10_000] + noise[2_000_000:2_010_000]]
     found = zstd_bits([(str(i), "python", piece) for i, piece in enumerate(pieces)], noise)

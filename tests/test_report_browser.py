@@ -86,17 +86,18 @@ def test_figures_have_a_layout_of_their_own_on_a_phone(browser: Browser, pages: 
 
 
 def test_themes_and_paper(browser: Browser, pages: dict[str, Path]) -> None:
-    ground = "getComputedStyle(document.body).backgroundColor"
-    bar = "getComputedStyle(document.querySelector('.fill-0')).fill"
+    colours = """(() => {
+      const body = getComputedStyle(document.body), bar = getComputedStyle(document.querySelector(".fill-0"));
+      return [body.color, bar.fill, body.backgroundColor];
+    })()"""
     browser.open(pages["sample"], 1440)
-    light = browser.evaluate(f"[{ground}, {bar}]")
+    light = browser.evaluate(colours)
     browser.open(pages["sample"], 1440, dark=True)
-    dark = browser.evaluate(f"[{ground}, {bar}]")
-    assert light[0] != dark[0]
-    assert light[1] != dark[1]
+    dark = browser.evaluate(colours)
+    assert not [one for one, other in zip(light, dark, strict=True) if one == other]
     scheme = [{"name": "prefers-color-scheme", "value": "dark"}]
     browser.call("Emulation.setEmulatedMedia", media="print", features=scheme)
-    assert browser.evaluate(f"[{ground}, {bar}]") == light
+    assert browser.evaluate(colours) == [*light[:2], "rgba(0, 0, 0, 0)"]
     assert browser.evaluate("getComputedStyle(document.querySelector('.contents')).display") == "none"
     browser.call("Emulation.setEmulatedMedia", media="")
 

@@ -187,6 +187,8 @@ def iter_row_groups(path: Path, columns: Sequence[str] | None = None) -> Iterato
     """One table per row group of a Parquet file. Raises `CorruptTable` naming the file."""
     file = _open(path)
     try:
+        if missing := set(columns or ()) - set(file.schema_arrow.names):  # pyarrow itself would leave them out silently
+            raise CorruptTable(str(path), f"lacks the column {min(missing)}")
         for number in range(file.num_row_groups):
             yield file.read_row_group(number, columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:

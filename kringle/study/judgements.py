@@ -109,11 +109,16 @@ def _beats(rows: Sequence[Mapping[str, Any]]) -> Any:
 def infilling(rows: Sequence[Mapping[str, Any]], prompt: str) -> Infilling:
     """Exact matches with intervals; tasks of one file are one unit."""
     languages = sorted({row["language"] for row in rows})
+    groups = {name: [row for row in rows if row["language"] == name] for name in languages}
     return Infilling(
         prompt_format=PROMPT_FORMATS[prompt],
         total=_matches(rows),
-        languages={name: _matches([row for row in rows if row["language"] == name]) for name in languages},
+        languages={name: _matches(group) for name, group in groups.items() if _files(group) > 1},
     )
+
+
+def _files(rows: Sequence[Mapping[str, Any]]) -> int:
+    return len({row["task"].rpartition(":")[0] for row in rows})
 
 
 def _matches(rows: Sequence[Mapping[str, Any]]) -> InfillingScore:

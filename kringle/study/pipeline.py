@@ -1,6 +1,6 @@
 """Running a study: every stage of the plan that is not up to date, then the report.
 
-Public functions are what the commands call: `run_study`, `report_again`, `story`. Heavy libraries are imported by the
+Public functions are what the commands call: `run_study` and `report_again`. Heavy libraries are imported by the
 stages that need them, so a run with nothing to do ends within a few seconds.
 """
 
@@ -79,7 +79,7 @@ def report_again(work: Path) -> Path:
 
     workspace = Workspace.open(work, create=False)
     workspace.lock()
-    options, plan = _recall(workspace)
+    options, plan = recall(workspace)
     missing = [stage.name for kind, stage in plan.stages() if kind != "report" and stage.manifest() is None]
     if missing:
         hint = f"bring them up to date with {options.command()}"
@@ -117,6 +117,20 @@ def _run_stages(context: Context, options: Options) -> None:
                 arms_done = True
         elif stage.manifest() is None:
             _run_stage(context, kind, stage, options)
+        if kind == "split":
+            _require_items(context.plan)
+
+
+def _require_items(plan: Plan) -> None:
+    """Intervals and paired differences need at least two held-out files; say so before any model is trained."""
+    manifest = plan.split.manifest()
+    files = manifest["summary"]["held_out"]["files"] if manifest else 0
+    if files < 2:
+        raise UserError(
+            f"only {files} held-out file is left, and an interval needs at least two",
+            where="evaluation.held_out",
+            hint="add sources or hold out a larger share",
+        )
 
 
 def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> None:
@@ -249,7 +263,8 @@ def _remember(workspace: Workspace, options: Options, recipe: Recipe, outside: M
     write_atomically(workspace.root / LAST_RUN, json.dumps(asked, indent=1))
 
 
-def _recall(workspace: Workspace) -> tuple[Options, Plan]:
+def recall(workspace: Workspace) -> tuple[Options, Plan]:
+    """What the workspace's last run was asked for, and its plan. `UserError` where there was none."""
     try:
         asked = json.loads((workspace.root / LAST_RUN).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -294,18 +309,3 @@ def _farewell(context: Context, where: Path, seconds: float) -> None:
     say(f"Done in {seconds:,.0f} s. Report: {where}")
     say(f"Models: {where.parent.parent / 'models'}, each loadable by transformers")
     say("Next: open the report, ask `kringle why FILE` about a file, or train on your own code with --source DIR")
-
-
-# -- one file's story --------------------------------------------------------------------------------------------------
-
-
-def story(work: Path, key: str) -> list[Any]:
-    """Every decision that the last run took on one file. The CLI's `kringle why`."""
-    from kringle.data.why import why
-
-    workspace = Workspace.open(work, create=False)
-    options, plan = _recall(workspace)
-    folders = [stage.folder for stage in (plan.collect, plan.clean, plan.split) if stage.manifest() is not None]
-    if not folders:
-        raise UserError("the data is not up to date", where=str(workspace.root), hint=f"run {options.command()}")
-    return why(folders, key)

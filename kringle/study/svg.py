@@ -24,6 +24,8 @@ _ADVANCE = {character: width / 100 for width, characters in _ADVANCES for charac
 _BOLD = 1.15  # DejaVu Sans Bold against the regular, over running text
 _ASCENT, _DESCENT = 0.76, 0.24  # em; what a line of text covers above and below its baseline
 
+_MARGIN = 16  # pixels around a drawing that stands alone
+
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 Anchor = Literal["start", "middle", "end"]
 
@@ -152,9 +154,11 @@ class Drawing:
 
     def svg(self, alt: str, *, class_: str = "", standalone: bool = False) -> Markup:
         """The drawing as an `svg` element; `alt` says in words what it shows. A standalone one is a file of its own:
-        it carries its style and its background."""
-        size: dict[str, str | float] = {"width": self.width, "height": self.height} if standalone else {}
-        paper = tag("rect", class_="paper", width=self.width, height=self.height)
+        it carries its style, its background and a margin."""
+        margin = _MARGIN if standalone else 0
+        wide, high = self.width + 2 * margin, self.height + 2 * margin
+        size: dict[str, str | float] = {"width": wide, "height": high} if standalone else {}
+        paper = tag("rect", class_="paper", x=-margin, y=-margin, width=wide, height=high)
         own = [tag("style", Markup(figure_css())), paper] if standalone else []
         return tag(
             "svg",
@@ -162,7 +166,7 @@ class Drawing:
             *self._painted,
             class_=f"figure {class_}".strip(),
             xmlns="http://www.w3.org/2000/svg",
-            viewBox=f"0 0 {self.width:.6g} {self.height:.6g}",
+            viewBox=f"{-margin} {-margin} {wide:.6g} {high:.6g}",
             role="img",
             aria_label=alt,
             **size,

@@ -135,8 +135,8 @@ def compare(
     for bits per byte, 0 or 1 for exact match, a problem's pass@k estimate for pass@k. A measure is their ratio of sums.
     `clusters` names each item's document or repository. `variance` is a stored between-seed variance (same recipe, same
     measure, same items), used in place of this study's own. `largest` is the largest possible difference of one item
-    (1 for a rate): where no item differs at all, the interval is at least what Wilson's bound for zero of `units` leaves
-    open.
+    (1 for a rate): where no item differs at all, the interval is at least what Wilson's bound for zero of `units`
+    leaves open.
     """
     if len({np.shape(values) for by_seed in runs.values() for values in by_seed.values()}) != 1:
         raise ValueError("the runs were not measured on the same items")

@@ -24,6 +24,8 @@ from kringle.data.sources.declared import declared_licenses, declares
 from kringle.errors import UserError
 
 SUBMODULE = "submodule: a repository of its own"
+MISSING = "the blob is missing from the repository"
+NO_SIZE = -1  # of a submodule, and of a blob that the repository lacks
 _MARKS = ("linguist-vendored", "linguist-generated")
 _SCRIPT_BYTES = 100_000  # a longer file without an extension is not looked into for an interpreter line
 
@@ -120,7 +122,7 @@ class Blobs:
         stdin.flush()
         header = stdout.readline().split()
         if len(header) != 3:
-            raise OSError(0, "the blob is missing from the repository")
+            raise OSError(0, MISSING)
         data = stdout.read(int(header[2]) + 1)[:-1]
         if len(data) != int(header[2]):
             raise OSError(0, "git ended while reading the blob")
@@ -183,6 +185,9 @@ def _consider(entry: Entry, repo: str, lister: Lister, blobs: Blobs, marked: Map
     elif entry.mode == "120000":
         if script or language in lister.languages:
             lister.skip(repo, entry.path, SYMLINK)
+    elif entry.size == NO_SIZE:
+        if language in lister.languages:
+            lister.skip(repo, entry.path, f"unreadable: {MISSING}")
     else:
         if script and entry.mode == "100755" and entry.size <= _SCRIPT_BYTES:
             language = language_of_shebang(blobs.read(entry.blob)[:SHEBANG_BYTES])
@@ -198,7 +203,7 @@ def _tree(listing: bytes) -> Iterator[Entry]:
         if line:
             description, _, path = line.partition(b"\t")
             mode, kind, blob, size = description.decode().split()
-            yield Entry(mode, kind, blob, int(size) if size.isdigit() else 0, os.fsdecode(path))
+            yield Entry(mode, kind, blob, int(size) if size.isdigit() else NO_SIZE, os.fsdecode(path))
 
 
 def _licenses(entries: Sequence[Entry], blobs: Blobs) -> Mapping[str, tuple[str, ...]]:

@@ -23,7 +23,7 @@ from kringle.evaluation.suites import Problem
 
 SHIPPED = Path(__file__).parent / "attacks"
 KINDS = ("machine", "neighbours", "gaming")
-_LIMITS = Limits(cpu_seconds=0.5, memory_bytes=128 * 2**20, output_bytes=2**20)
+_LIMITS = Limits(cpu_seconds=0.1, memory_bytes=32 * 2**20, output_bytes=2**20)
 _ESCAPED = ("pass", "infrastructure")
 
 
@@ -56,7 +56,7 @@ def _problem(name: str, entry_point: str, *checks: str) -> Problem:
 _PROBLEMS = {
     "machine": _problem("machine", "solution", "assert candidate() == 'escaped'"),
     "gaming": _problem(
-        "gaming", "total", "assert candidate([1, 2, 3]) == 6", "assert candidate([]) == 0", "assert candidate([-1, -2]) == -3"
+        "gaming", "total", "assert candidate([1, 2, 3]) == 6", "assert candidate([]) == 0", "assert candidate([-1, -2, 0]) == -3"
     ),
     "nearly": _problem(
         "nearly",
@@ -64,6 +64,7 @@ _PROBLEMS = {
         "import math",
         "assert math.isclose(candidate(3), 1.5)",
         "assert math.fabs(candidate(5) - 2.5) < 1e-6",
+        "assert abs(candidate(7) - 3.5) < 1e-6",
     ),
     "apply": _problem(
         "apply", "apply", "assert candidate(lambda value: value + 41, 1) == 42", "assert candidate(lambda value: -value, 1) == -1"

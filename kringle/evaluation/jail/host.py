@@ -64,13 +64,14 @@ class Jail:
         self.layers: dict[str, tuple[bool, str]] = {}
         self._ended: dict[int, Ended] = {}
         self._started: list[int] = []
+        command = _command(way)
         ours, theirs = socket.socketpair()
         self._socket = ours
         self._inbox = Inbox(ours)
         self._group: cgroups.ControlGroup | None = None
         with theirs:
             self._process = subprocess.Popen(
-                _command(way, theirs.fileno()),
+                [*command, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -236,11 +237,12 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _command(way: Way, descriptor: int) -> list[str]:
+def _command(way: Way) -> list[str]:
+    """The command line of a jail, but for the number of its socket."""
     interpreter = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     here = str(Path(__file__).resolve().parent)
     # No user site, no site-packages, no script's folder on the path; not -I, which would ignore PYTHONHASHSEED.
-    start = [interpreter, "-s", "-S", "-P", "-B", "-X", "utf8", "-c", _START, here, str(descriptor)]
+    start = [interpreter, "-s", "-S", "-P", "-B", "-X", "utf8", "-c", _START, here]
     if way != "bubblewrap":
         return start
     program = shutil.which("bwrap")

@@ -19,11 +19,13 @@ from select import POLLHUP, POLLIN, poll
 
 from kringle.evaluation.jail.host import SCRATCH_BYTES, Ended, Jail, JailError
 from kringle.evaluation.jail.inside.execute import one_line
+from kringle.evaluation.jail.inside.keeper import OUT_OF_MEMORY
 from kringle.evaluation.jail.inside.wire import Inbox, Malformed, Message, send
 from kringle.evaluation.jail.levels import Level
 from kringle.evaluation.jail.verdicts import Kind, Limits, Run, Verdict, decide, needs_run_alone
 from kringle.evaluation.suites import Problem
 
+_WARM_BUDGET = 0.2  # CPU seconds before a program is moved to a process of its own; HumanEval's slowest solution takes 0.18
 _WARM_PATIENCE = 2.0  # seconds of wall time; a warm program that takes longer is simply run again in a fresh process
 _WARM_PROGRAMS = 1000  # before the warm process is replaced, so that its memory cannot fragment without end
 _REFEREE_PATIENCE = 1.0  # seconds for the referee to notice that a program was stopped; then it is replaced
@@ -137,7 +139,8 @@ class PythonRunner:
         return Run(answer["outcome"], str(answer["evidence"]), float(answer["cpu"]), time.monotonic() - started, None)
 
     def _ask_warm(self, jail: Jail, warm: _Service, problem: Problem, program: str) -> Message | None:
-        request: Message = {"program": program, "problem": problem.task_id, "serial": warm.served}
+        budget = min(_WARM_BUDGET, self._limits.cpu_seconds / 2)  # what takes longer is near a limit anyway
+        request: Message = {"program": program, "problem": problem.task_id, "serial": warm.served, "budget": budget}
         if problem.task_id not in warm.problems:
             request["tests"] = problem.tests
         try:
@@ -347,6 +350,8 @@ def _stopped_for_time(ended: Ended) -> tuple[str, str] | None:
 
 
 def _ended_by_itself(ended: Ended) -> tuple[str, str]:
+    if ended.code == OUT_OF_MEMORY:
+        return "memory", "MemoryError"
     if ended.code >= 0:
         return "ended", f"the process ended with status {ended.code} before its tests did"
     if ended.code == -signal.SIGKILL:
@@ -362,8 +367,8 @@ def _confirmed(message: Message, ended: Ended) -> tuple[str, str]:
             return "pass", ""
         case "fail" if evidence.startswith("MemoryError"):
             return "memory", evidence
-        case "ended" if ended.code == -signal.SIGKILL and ended.because is None:
-            return "memory", "ended by the system, out of memory"
+        case "ended" if _ended_by_itself(ended)[0] == "memory" and ended.because is None:
+            return _ended_by_itself(ended)
         case "tampered" if "a message of more than" in evidence:
             return "output", f"returned {evidence}"
         case "fail" | "ended" | "tampered":

@@ -69,10 +69,12 @@ def run(code: CodeType, task: Task, namespace: dict[str, object]) -> Result:
         exec(code, namespace)
         exec(compiled_tests(task.tests), namespace)
     except MemoryError:
-        return Result("memory", "MemoryError")
+        pass  # nothing can be made here: the exception still holds everything that filled the memory
     except BaseException as error:
         return Result("fail", describe(error, task.tests))
-    return Result("pass", "")
+    else:
+        return Result("pass", "")
+    return Result("memory", "MemoryError")
 
 
 def set_recursion_limit(extra: int = 0) -> None:

@@ -12,6 +12,7 @@ Roles of its children:
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import random
@@ -33,6 +34,7 @@ ROLES: dict[str, Callable[[socket.socket], None]] = {
     "apart": apart.main,
     "referee": referee.main,
 }
+OUT_OF_MEMORY = errno.ENOMEM  # exit status of a child that could not say so in a message
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.005, 0.5  # seconds between two looks at the running programs' clocks
 _IDLE_SHARE = 0.02  # of the second half of its time: a program that used less was waiting, not short of processors
 _HIGHEST_DESCRIPTOR = 256
@@ -88,7 +90,7 @@ class Keeper:
                 if descriptor == self._wake_reader:
                     os.read(self._wake_reader, 4096)
                 elif not self._obey():
-                    os._exit(0)
+                    self._end()
             self._reap()
             self._enforce()
 
@@ -102,6 +104,12 @@ class Keeper:
         elif request["do"] == "stop":
             self._stop(int(request["pid"]), "stopped")
         return True
+
+    def _end(self) -> None:
+        """The host is gone. Without a process namespace nobody else would end our children."""
+        for pid in self._children:
+            os.kill(pid, signal.SIGKILL)
+        os._exit(0)
 
     def _start(self, request: wire.Message, descriptors: list[int]) -> None:
         companion = request.get("companion")
@@ -133,11 +141,15 @@ class Keeper:
             channel = os.dup2(descriptors[0], 3, inheritable=False) if descriptors[0] != 3 else 3
             os.closerange(4, _HIGHEST_DESCRIPTOR)
             self._limit(request)
+            if sys.platform == "linux":
+                linux.call("prctl", linux.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if self._filtered:
                 seccomp.install(seccomp.program_filter(linux.machine(), os.getpid()))
             random.seed(execute.SEED)
             ROLES[request["role"]](socket.socket(fileno=channel))
             status = 0
+        except MemoryError:
+            status = OUT_OF_MEMORY  # too little even for a report
         finally:
             # Not even an exception may return into the keeper's loop, and no clean-up of the copied state may run.
             try:

@@ -52,9 +52,10 @@ def main(descriptor: int) -> None:
     settings = Settings(**hello)
     layers: Layers = {}
     try:
+        address_space = _address_space()
         if settings.way == "namespaces":
             _enter_namespaces(settings, layers)
-        _finish(control, settings, layers)
+        _finish(control, settings, layers, address_space)
     except Exception as error:
         # The host turns this into the reason why there is no jail; nothing untrusted has run yet.
         wire.send(control, {"failed": f"{type(error).__name__}: {error}", "layers": layers})
@@ -196,13 +197,12 @@ def _continue_as_first_process() -> None:
     linux.call("prctl", linux.PR_SET_PDEATHSIG, 9, 0, 0, 0)
 
 
-def _finish(control: socket.socket, settings: Settings, layers: Layers) -> None:
+def _finish(control: socket.socket, settings: Settings, layers: Layers, address_space: int | None) -> None:
     """The layers that need no privilege, then the keeper's loop, which ends only with the jail."""
     on_linux = sys.platform == "linux"
     if settings.way != "namespaces" and on_linux:
         _compare_namespaces(settings, layers)
         layers["read-only root"] = _look_at_root(settings)
-    address_space = _address_space()
     scratch = None if settings.way == "bare" else "/tmp"  # without a file system of our own there is nothing to write on
     os.chdir(scratch or "/")
     _limit_resources(settings, layers)
@@ -232,11 +232,13 @@ def _look_at_root(settings: Settings) -> tuple[bool, str]:
 
 
 def _address_space() -> int | None:
-    """Bytes of address space that the interpreter itself takes, to be added to every program's limit."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except OSError:
+    """Bytes of address space that the interpreter itself takes, to be added to every program's limit; None off Linux.
+
+    Asked for while there is still a /proc.
+    """
+    if sys.platform != "linux":
         return None
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
     return pages * resource.getpagesize()
 
 

@@ -7,6 +7,7 @@ Not covered: anything that needs a header file at run time. Every constant comes
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import time
 from pathlib import Path
@@ -119,11 +120,16 @@ def drop_capabilities() -> None:
             break
     try:
         call("prctl", PR_SET_SECUREBITS, SECUREBITS_LOCKED, 0, 0, 0)
-    except PermissionError:
-        pass  # an ordinary user without capabilities cannot set them and does not need to: nothing is executed here
+    except SystemCallError as error:
+        # An ordinary user without capabilities may not set them, and has no need to: nothing is executed here.
+        if error.errno != errno.EPERM:
+            raise
     header = (ctypes.c_uint32 * 2)(LINUX_CAPABILITY_VERSION_3, 0)
-    nothing = (ctypes.c_uint32 * 6)()
-    _checked("capset", _library.capset(header, nothing))
+    sets = (ctypes.c_uint32 * 6)()
+    _checked("capset", _library.capset(header, sets))
+    _checked("capget", _library.capget(header, sets))
+    if any(sets):
+        raise SystemCallError(0, "some capabilities remain")
 
 
 def namespace_ids() -> dict[str, str]:

@@ -17,7 +17,7 @@ import functools
 import struct
 from typing import NamedTuple
 
-from .linux import PR_SET_SECCOMP, SECCOMP_MODE_FILTER, call, machine
+from .linux import PR_SET_PDEATHSIG, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, call, machine
 
 # (x86-64, aarch64) from asm/unistd_64.h and asm-generic/unistd.h; None where the machine lacks the call.
 NUMBERS: dict[str, tuple[int | None, int | None]] = {
@@ -42,6 +42,25 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "swapon": (167, 224),
     "swapoff": (168, 225),
     "fanotify_init": (300, 262),
+    # owners, modes, times and attributes of files, which Landlock leaves to their owner
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "chown": (92, None),
+    "fchown": (93, 55),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "utimensat": (280, 88),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "truncate": (76, 45),
     # new namespaces and new processes
     "setns": (308, 268),
     "unshare": (272, 97),
@@ -66,6 +85,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "tgkill": (234, 131),
     "rt_sigqueueinfo": (129, 138),
     "rt_tgsigqueueinfo": (297, 240),
+    "prctl": (157, 167),
     "fcntl": (72, 25),
     "ioctl": (16, 29),
     "prlimit64": (302, 261),
@@ -138,7 +158,7 @@ _X32_BIT = 0x40000000  # calls of the x32 interface carry this bit and would pas
 
 # Numbers with an argument that decides; all others of the table are denied outright.
 _IN_EVERY_JAIL = {"clone", "clone3", "fcntl", "ioctl", "socketpair"}
-_FROM_PROGRAMS_ONLY = {"fork", "vfork", "kill", "tgkill", "pidfd_open", "pidfd_send_signal", "sched_setaffinity", "prlimit64"}
+_FROM_PROGRAMS_ONLY = {"fork", "vfork", "kill", "tgkill", "prctl", "pidfd_open", "pidfd_send_signal", "sched_setaffinity", "prlimit64"}
 _FROM_PROGRAMS_ONLY |= {"setpriority", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"}
 
 CLONE_THREAD = 0x00010000
@@ -203,6 +223,7 @@ def _program_filter(architecture: str) -> bytes:
         ["fork", "vfork", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open", "pidfd_send_signal", "setpriority"],
         [
             Argument("clone", 0, _JUMP_ANY_BIT, (CLONE_THREAD,), then_allow=True),
+            Argument("prctl", 0, _JUMP_EQUAL, (PR_SET_PDEATHSIG,), then_allow=False),
             Argument("kill", 0, _JUMP_EQUAL, (_ANY_PID,), then_allow=True),
             Argument("tgkill", 0, _JUMP_EQUAL, (_ANY_PID,), then_allow=True),
             Argument("prlimit64", 0, _JUMP_EQUAL, (0, _ANY_PID), then_allow=True),
