@@ -80,12 +80,15 @@ def test_sizes_are_judged_inclusively() -> None:
 
 
 JDK = "GPL-2.0-only WITH Classpath-exception-2.0"
-MIXED = canonical(
-    candidate(i, licenses=licenses, repo=repo)
-    for i, (licenses, repo) in enumerate(
-        [(("MIT",), "a"), ((JDK,), "jdk"), ((JDK,), "jdk"), ((), "mine"), (("MIT", "MPL-2.0"), "b"), (("MIT OR GPL-3.0-only",), "c")]
-    )
-)  # fmt: skip
+_LICENSED = (
+    ("a", ("MIT",)),
+    ("jdk", (JDK,)),
+    ("jdk", (JDK,)),
+    ("mine", ()),
+    ("b", ("MIT", "MPL-2.0")),
+    ("c", ("MIT OR GPL-3.0-only",)),
+)
+MIXED = canonical(candidate(i, repo=repo, licenses=licenses) for i, (repo, licenses) in enumerate(_LICENSED))
 
 
 def test_permissive_leaves_out_the_rest_and_says_how_to_keep_it() -> None:

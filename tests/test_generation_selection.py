@@ -121,7 +121,8 @@ LOGITS = {
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("shape", LOGITS)
 @pytest.mark.parametrize(
-    ("temperature", "p", "k"), [(1.0, 1.0, 0), (0.2, 0.95, 0), (0.8, 0.95, 0), (2.5, 0.5, 0), (1.0, 1.0, 5), (1.0, 0.7, 9)]
+    ("temperature", "p", "k"),
+    [(1.0, 1.0, 0), (0.2, 0.95, 0), (0.8, 0.95, 0), (2.5, 0.5, 0), (1.0, 1.0, 5), (1.0, 0.7, 9)],
 )
 def test_frequencies_are_the_exact_probabilities(
     implementation: Implementation, shape: str, temperature: float, p: float, k: int
@@ -167,7 +168,9 @@ def test_implementations_agree_from_logits_with_mixed_rows() -> None:
     random = stream(2, "test", "mixed")
     logits = torch.from_numpy(random.standard_normal((rows, width)).astype(np.float32) * 3)
     truncation = Truncation(
-        random.choice([0.0, 0.2, 0.8, 1.0, 1.7], rows), random.choice([0.5, 0.95, 1.0], rows), random.choice([0, 40], rows)
+        random.choice([0.0, 0.2, 0.8, 1.0, 1.7], rows),
+        random.choice([0.5, 0.95, 1.0], rows),
+        random.choice([0, 40], rows),
     )
     uniforms = random.random(rows)
     ids, log_probabilities = select(logits, truncation, uniforms)

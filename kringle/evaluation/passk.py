@@ -39,7 +39,9 @@ def mean_pass_at_k(counts: Mapping[str, Count], k: int) -> float:
         raise UserError("pass@k of no problems at all")
     for task_id, count in counts.items():
         if count.samples < k:
-            raise UserError(f"pass@{k} needs at least {k} samples of each problem", where=task_id, hint=f"it has {count.samples}")
+            raise UserError(
+                f"pass@{k} needs at least {k} samples of each problem", where=task_id, hint=f"it has {count.samples}"
+            )
     return math.fsum(pass_at_k(*count, k) for count in counts.values()) / len(counts)
 
 

@@ -40,7 +40,11 @@ class _Work(queue.SimpleQueue[int | None]):
 
 
 def score(
-    suite: Suite, completions: Sequence[Completion], workers: int, unsafe: bool = False, progress: Progress | None = None
+    suite: Suite,
+    completions: Sequence[Completion],
+    workers: int,
+    unsafe: bool = False,
+    progress: Progress | None = None,
 ) -> list[Verdict]:
     """One verdict for each completion, in their order. Infrastructure verdicts are logged as errors.
 
@@ -127,5 +131,3 @@ def _run_workers(suite: Suite, distinct: Sequence[Completion], workers: int, lev
 
 class _Note(Protocol):
     def __call__(self, number: int, verdict: Verdict | None) -> None: ...
-
-

@@ -153,7 +153,9 @@ def _suite_file(name_or_path: str | Path) -> Path:
     if path.is_file():
         return path
     names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
-    raise UserError(f"no suite called {str(name_or_path)!r}", hint=f"shipped are {names}; or give the path of a suite's YAML file")
+    raise UserError(
+        f"no suite called {str(name_or_path)!r}", hint=f"shipped are {names}; or give the path of a suite's YAML file"
+    )
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -197,7 +199,9 @@ def _source(settings: dict[str, Any], suite_file: Path, data_dir: Path | None) -
         if path.is_file():
             return path
     searched = " or ".join(str(folder) for folder in folders)
-    raise UserError(f"the problems of {settings['name']} ({settings['source']}) are not in {searched}", hint=settings["get"])
+    raise UserError(
+        f"the problems of {settings['name']} ({settings['source']}) are not in {searched}", hint=settings["get"]
+    )
 
 
 def _problems(path: Path, language: str) -> Iterator[Problem]:
@@ -219,7 +223,7 @@ def _problems(path: Path, language: str) -> Iterator[Problem]:
 def _lines(path: Path) -> list[str]:
     try:
         raw = path.read_bytes()
-        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8").splitlines()
+        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8").split("\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read: {error}", where=str(path), hint="is the file complete?") from None
 

@@ -8,27 +8,58 @@ from kringle.study.results import Arm, Comparison
 
 
 def findings(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> tuple[str, ...]:
-    """The verdict of every comparison by arm, then how the models stand beside the 5-gram baseline."""
-    sentences = []
+    """The study in one sentence, then every comparison by arm, then how the models stand beside the 5-gram baseline."""
+    sentences = [_headline(comparisons)] if comparisons else []
     for name in dict.fromkeys(c.arm for c in comparisons):
         of_arm = [c for c in comparisons if c.arm == name]
         parts = "; ".join(_difference(c) for c in of_arm)
-        remarks = " and ".join(dict.fromkeys(c.remark for c in of_arm))
-        sentences.append(f"{name} against {of_arm[0].base}: {parts} ({remarks}).")
-    beaten: dict[str, list[str]] = {}
-    for arm in arms:
-        if arm.bits_per_byte is not None:
-            beaten.setdefault(arm.bits_per_byte.beats_ngram, []).append(arm.name)
+        sentences.append(f"{name} against {of_arm[0].base}: {parts}.")
+    return (*sentences, *_beside_ngrams(arms))
+
+
+def _headline(comparisons: Sequence[Comparison]) -> str:
+    """What was decided, by arm; or that nothing was, and why."""
+    base = comparisons[0].base
+    decided = [c for c in comparisons if c.verdict != "undecided"]
+    if not decided:
+        arms = list(dict.fromkeys(c.arm for c in comparisons))
+        which = f"neither {' nor '.join(arms)}" if len(arms) == 2 else f"none of {', '.join(arms)}"
+        subject = f"{arms[0]} is not" if len(arms) == 1 else f"{which} is"
+        reason = "; ".join(dict.fromkeys(c.remark for c in comparisons))
+        return f"Undecided: {subject} shown to differ from {base} or to equal it ({reason})."
+    parts = []
+    for name in dict.fromkeys(c.arm for c in decided):
+        words = ", ".join(f"{c.verdict} on {c.measure}" for c in decided if c.arm == name)
+        parts.append(f"{name} is {words}")
+    open_ones = len(comparisons) - len(decided)
+    rest = f" {open_ones} of {len(comparisons)} comparisons are undecided." if open_ones else ""
+    return f"Against {base}, {'; '.join(parts)}.{rest}"
+
+
+def _beside_ngrams(arms: Sequence[Arm]) -> list[str]:
     judged = [arm for arm in arms if arm.bits_per_byte is not None]
-    if judged and len(beaten.get("yes", [])) == len(judged):
-        sentences.append("Every model beats the 5-gram model of its own training tokens on held-out bits per byte.")
-    else:
-        for answer, words in (
-            ("no", "does not beat the 5-gram model of its own training tokens"),
-            ("undecided", "is not clearly better or worse than the 5-gram model of its own training tokens"),
-        ):
-            sentences += [f"{name} {words} on held-out bits per byte." for name in beaten.get(answer, [])]
-    return tuple(sentences)
+    groups: dict[str, list[str]] = {}
+    for arm in judged:
+        assert arm.bits_per_byte is not None
+        groups.setdefault(arm.bits_per_byte.beats_ngram, []).append(arm.name)
+    words = {
+        "yes": "needs fewer bits per byte of held-out code than the 5-gram model of its own training tokens",
+        "no": "needs more bits per byte of held-out code than the 5-gram model of its own training tokens: not beaten",
+        "undecided": "is not clearly better or worse on held-out code than the 5-gram model of its own training tokens",
+    }
+    said = []
+    for answer, names in groups.items():
+        who = "Every model" if len(names) == len(judged) and len(names) > 1 else " and ".join(dict.fromkeys(names))
+        said.append(
+            f"{who} {words[answer] if who == 'Every model' or len(set(names)) == 1 else _plural(words[answer])}."
+        )
+    return said
+
+
+def _plural(words: str) -> str:
+    verb, _, rest = words.partition(" ")
+    plural = {"needs": "need", "is": "are"}[verb]
+    return f"{plural} {rest.replace('its own', 'their own')}"
 
 
 def _difference(c: Comparison) -> str:

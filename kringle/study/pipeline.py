@@ -65,7 +65,7 @@ def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
     for note in survey.notes:
         reporter.say(f"note: {note}")
     context = Context(plan, survey, engine, reporter, suites, set(missing))
-    _remember(workspace, options, recipe, outside)
+    _remember(workspace, options, plan, outside)
     _run_stages(context, options)
     if options.until in (None, "report"):
         _publish(workspace, plan)
@@ -250,15 +250,16 @@ def _forget(plan: Plan, first: str) -> None:
 # -- the last run ------------------------------------------------------------------------------------------------------
 
 
-def _remember(workspace: Workspace, options: Options, recipe: Recipe, outside: Mapping[str, Any]) -> None:
-    """Keep what is needed to make the same plan again without looking at the sources."""
+def _remember(workspace: Workspace, options: Options, plan: Plan, outside: Mapping[str, Any]) -> None:
+    """Keep what is needed to find this run's stages again, whatever becomes of the sources and of Kringle's version."""
     asked = {
         "recipe": options.recipe,
-        "text": recipe.text,
+        "text": plan.recipe.text,
         "sources": [str(path.expanduser().absolute()) for path in options.sources],
         "only": options.only,
         "allow_licenses": options.allow_licenses,
         "outside": outside,
+        "stages": {stage.name: stage.fingerprint for _, stage in plan.stages()},
     }
     write_atomically(workspace.root / LAST_RUN, json.dumps(asked, indent=1))
 
@@ -277,7 +278,8 @@ def recall(workspace: Workspace) -> tuple[Options, Plan]:
         only=tuple(asked["only"]) if asked["only"] is not None else None,
         allow_licenses=tuple(asked["allow_licenses"]),
     )
-    return options, make_plan(resolve(options, asked["text"]), workspace, **asked["outside"])
+    plan = make_plan(resolve(options, asked["text"]), workspace, **asked["outside"])
+    return options, plan.as_published(asked["stages"])
 
 
 def _publish(workspace: Workspace, plan: Plan) -> None:

@@ -114,6 +114,24 @@ class Plan:
     runs: tuple[Run, ...]
     report: Stage
 
+    def as_published(self, fingerprints: Mapping[str, str]) -> Plan:
+        """This plan with the stages that an earlier run published under these fingerprints, by name."""
+
+        def then(stage: Stage) -> Stage:
+            return replace(stage, fingerprint=fingerprints.get(stage.name, stage.fingerprint))
+
+        runs = [replace(r, train=then(r.train), evaluate=then(r.evaluate), score=then(r.score)) for r in self.runs]
+        return replace(
+            self,
+            collect=then(self.collect),
+            clean=then(self.clean),
+            split=then(self.split),
+            annotate=then(self.annotate),
+            tokenizer=then(self.tokenizer),
+            encode=then(self.encode),
+            runs=tuple(runs),
+        )
+
     def stages(self) -> Iterator[tuple[str, Stage]]:
         """(kind, stage) in order; kinds are `STAGES`."""
         for kind in STAGES[:6]:

@@ -56,7 +56,11 @@ def _problem(name: str, entry_point: str, *checks: str) -> Problem:
 _PROBLEMS = {
     "machine": _problem("machine", "solution", "assert candidate() == 'escaped'"),
     "gaming": _problem(
-        "gaming", "total", "assert candidate([1, 2, 3]) == 6", "assert candidate([]) == 0", "assert candidate([-1, -2, 0]) == -3"
+        "gaming",
+        "total",
+        "assert candidate([1, 2, 3]) == 6",
+        "assert candidate([]) == 0",
+        "assert candidate([-1, -2, 0]) == -3",
     ),
     "nearly": _problem(
         "nearly",
@@ -67,10 +71,16 @@ _PROBLEMS = {
         "assert abs(candidate(7) - 3.5) < 1e-6",
     ),
     "apply": _problem(
-        "apply", "apply", "assert candidate(lambda value: value + 41, 1) == 42", "assert candidate(lambda value: -value, 1) == -1"
+        "apply",
+        "apply",
+        "assert candidate(lambda value: value + 41, 1) == 42",
+        "assert candidate(lambda value: -value, 1) == -1",
     ),
     "every": _problem(
-        "every", "total", "cases = [([1, 2], 3), ([4], 4)]", "assert all(map(lambda case: candidate(case[0]) == case[1], cases))"
+        "every",
+        "total",
+        "cases = [([1, 2], 3), ([4], 4)]",
+        "assert all(map(lambda case: candidate(case[0]) == case[1], cases))",
     ),
 }
 # Uses what the neighbours try to spoil; `{}` is where a wrong program differs.
@@ -93,7 +103,9 @@ def shipped_attacks() -> tuple[Attack, ...]:
     attacks = []
     for kind in KINDS:
         for row in yaml.safe_load((SHIPPED / f"{kind}.yaml").read_text("utf-8")):
-            attacks.append(Attack(kind, row["name"], row["program"], row.get("problem", ""), tuple(row.get("verdicts", ()))))
+            attacks.append(
+                Attack(kind, row["name"], row["program"], row.get("problem", ""), tuple(row.get("verdicts", ())))
+            )
     return tuple(attacks)
 
 

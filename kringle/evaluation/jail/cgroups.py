@@ -6,12 +6,16 @@ cannot take more than this. Ordinary users have them only where the system deleg
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
+_PREFIX = "kringle-"
+_numbers = itertools.count()
 _MOST_PROCESSES = 64
 _PATIENCE = 2.0  # seconds for the kernel to forget the processes of a jail that has ended
 
@@ -40,8 +44,9 @@ class ControlGroup:
                     time.sleep(0.005)
 
 
-def create(name: str, memory_bytes: int, root: Path = _ROOT, membership: str | None = None) -> ControlGroup | str:
-    """Make groups called `name` beside this process's own ones; or say why that cannot be."""
+def create(memory_bytes: int, root: Path = _ROOT, membership: str | None = None) -> ControlGroup | str:
+    """Make groups beside this process's own ones; or say why that cannot be."""
+    name = f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
     text = Path("/proc/self/cgroup").read_text() if membership is None else membership
     own = {controllers: path for _, controllers, path in (line.split(":", 2) for line in text.splitlines())}
     by_controller = {name: path for names, path in own.items() for name in names.split(",") if name}
@@ -63,6 +68,7 @@ def _version_1(name: str, memory_bytes: int, root: Path, paths: dict[str, str]) 
             ("pids", "pids.max", _MOST_PROCESSES),
         ):
             folder = root / controller / paths[controller].lstrip("/") / name
+            _sweep(folder.parent)
             folder.mkdir()
             made.append(folder)
             (folder / limit).write_text(str(value))
@@ -89,8 +95,18 @@ def _version_2(name: str, memory_bytes: int, root: Path, path: str) -> ControlGr
         if not os.access(parent, os.W_OK) or not os.access(parent / "cgroup.procs", os.W_OK):
             continue
         folder = parent / name
+        _sweep(parent)
         folder.mkdir()
         (folder / "memory.max").write_text(str(memory_bytes))
         (folder / "pids.max").write_text(str(_MOST_PROCESSES))
         return ControlGroup((folder,))
     return "no group above this process shares out memory and processes and may be written to"
+
+
+def _sweep(parent: Path) -> None:
+    """Remove groups whose maker was killed before it could."""
+    for folder in parent.glob(f"{_PREFIX}*-*"):
+        maker = folder.name.removeprefix(_PREFIX).split("-")[0]
+        if maker.isdigit() and not Path(f"/proc/{maker}").exists():
+            with contextlib.suppress(OSError):  # still in use after all, or somebody else's
+                folder.rmdir()

@@ -7,7 +7,6 @@ side closes the socket, or dies in any way, the jail's first process ends and th
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import shutil
 import socket
@@ -31,8 +30,9 @@ SCRATCH_BYTES = 64 * 2**20  # of /tmp, which is memory
 SCRATCH_FILES = 256
 _PATIENCE = 20.0  # seconds for the keeper, which never runs anything untrusted, to answer on a loaded machine
 _SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache")
-_START = "import sys; sys.path.append(sys.argv[1]); from inside.launch import main; sys.path.pop(); main(int(sys.argv[2]))"
-_numbers = itertools.count()
+_START = (
+    "import sys; sys.path.append(sys.argv[1]); from inside.launch import main; sys.path.pop(); main(int(sys.argv[2]))"
+)
 
 
 class JailError(Exception):
@@ -101,14 +101,16 @@ class Jail:
         memory: int,
         cpu: float | None = None,
         wall: float | None = None,
+        idle_share: float = 0.0,
         companion: int | None = None,
     ) -> int:
         """Start a process with a role, a channel and a descriptor for its output; returns its number inside the jail.
 
-        memory: bytes beyond the interpreter's own. cpu, wall: seconds until it is ended. companion: another process of
-        the jail whose CPU time counts too.
+        memory: bytes beyond the interpreter's own. cpu, wall: seconds until it is ended. idle_share: of a processor, below which
+        it was waiting and not starved when its wall time ended. companion: another process of the jail whose CPU time counts too.
         """
-        request = {"do": "start", "role": role, "memory": memory, "cpu": cpu, "wall": wall, "companion": companion}
+        request = {"do": "start", "role": role, "memory": memory, "cpu": cpu, "wall": wall}
+        request |= {"idle_share": idle_share, "companion": companion}
         descriptors = [channel.fileno()] if output is None else [channel.fileno(), output]
         self._tell(request, descriptors)
         self._wait_until(lambda: bool(self._started))
@@ -157,7 +159,7 @@ class Jail:
             self._group = None
 
     def _build(self, way: Way, memory_bytes: int) -> None:
-        group = cgroups.create(f"kringle-{os.getpid()}-{next(_numbers)}", memory_bytes)
+        group = cgroups.create(memory_bytes)
         if isinstance(group, cgroups.ControlGroup):
             self._group = group
             try:

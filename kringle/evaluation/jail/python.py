@@ -25,7 +25,10 @@ from kringle.evaluation.jail.levels import Level
 from kringle.evaluation.jail.verdicts import Kind, Limits, Run, Verdict, decide, needs_run_alone
 from kringle.evaluation.suites import Problem
 
-_WARM_BUDGET = 0.2  # CPU seconds before a program is moved to a process of its own; HumanEval's slowest solution takes 0.18
+_LONGEST_PROGRAM = 2**20  # characters; even escaped in JSON it fits into a message
+_WARM_BUDGET = (
+    0.2  # CPU seconds before a program is moved to a process of its own; HumanEval's slowest solution takes 0.18
+)
 _WARM_PATIENCE = 2.0  # seconds of wall time; a warm program that takes longer is simply run again in a fresh process
 _WARM_PROGRAMS = 1000  # before the warm process is replaced, so that its memory cannot fragment without end
 _REFEREE_PATIENCE = 1.0  # seconds for the referee to notice that a program was stopped; then it is replaced
@@ -92,6 +95,9 @@ class PythonRunner:
             self._jail = None
 
     def _judge(self, problem: Problem, program: str, alone: bool) -> Verdict | None:
+        if len(program) > _LONGEST_PROGRAM:
+            kind, evidence = Kind.FAIL, f"longer than {_LONGEST_PROGRAM} characters"
+            return self._verdict(problem, kind, evidence, "reject", None)
         run = None if alone else self._reject_warm(problem, program)
         if run is None:
             run = self._reject_fresh(problem, program, alone)
@@ -229,10 +235,13 @@ class PythonRunner:
             memory=self._limits.memory_bytes,
             cpu=self._limits.cpu_until_stopped(alone),
             wall=self._limits.wall_until_stopped(alone),
+            idle_share=self._limits.idle_share(alone),
             companion=companion,
         )
 
-    def _follow(self, jail: Jail, pid: int, inbox: Inbox, output: int, alone: bool) -> tuple[Message | None, Ended, bool]:
+    def _follow(
+        self, jail: Jail, pid: int, inbox: Inbox, output: int, alone: bool
+    ) -> tuple[Message | None, Ended, bool]:
         """Drain a program's output and wait for the word on it, then end it.
 
         Returns the message, how the process ended, and whether it printed more than its limit.

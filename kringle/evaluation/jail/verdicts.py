@@ -42,6 +42,11 @@ class Limits:
         """Five times the CPU time, or thirty when alone: a machine eight times overloaded is then still no reason to fail."""
         return self.cpu_seconds * (30 if alone else 5)
 
+    def idle_share(self, alone: bool) -> float:
+        """Share of a processor below which a program waits of its own accord. Fair scheduling gives a starved one more: a
+        200th with two hundred others beside it, a 20th where a run alone would still end within its wall time."""
+        return 0.05 if alone else 0.005
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -12,7 +12,9 @@ import socket
 from . import execute, wire
 from .peer import FOR_TESTS, Peer, Tampered
 
-_OUR_FRAMES = 20  # between this module and a call that a test makes; a program must not find less room here than elsewhere
+_OUR_FRAMES = (
+    20  # between this module and a call that a test makes; a program must not find less room here than elsewhere
+)
 
 
 def main(channel: socket.socket) -> None:

@@ -20,12 +20,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 Node = list[Any]
-_NARROW = 2**63  # integers beyond it travel in hexadecimal: decimal conversion is quadratic and limited by the interpreter
+_NARROW = (
+    2**63
+)  # integers beyond it travel in hexadecimal: decimal conversion is quadratic and limited by the interpreter
 
 NOT_A_VALUE = (TypeError, ValueError, LookupError, ArithmeticError, RecursionError, AttributeError)
 
 _MUTABLE: dict[str, type] = {"list": list, "dict": dict, "set": set, "deque": deque, "bytearray": bytearray}
 _IMMUTABLE: dict[str, type] = {"tuple": tuple, "frozenset": frozenset}
+# A view of a dictionary equals sets and keeps its order, so it arrives as a view of another dictionary.
+_VIEWS: tuple[tuple[type, str], ...] = (
+    (type({}.keys()), "keys"),
+    (type({}.items()), "items"),
+    (type({}.values()), "values"),
+)
+FROZEN = frozenset({*_IMMUTABLE, *(name for _, name in _VIEWS)})
 _CONTAINERS: tuple[tuple[type, str], ...] = tuple((kind, name) for name, kind in (_MUTABLE | _IMMUTABLE).items())
 _DATES: dict[str, type] = {"datetime": datetime.datetime, "date": datetime.date, "time": datetime.time}
 
@@ -83,7 +92,7 @@ class Encoder:
         scalar = _scalar(value)
         if scalar is not None:
             return scalar
-        for base, tag in _CONTAINERS:
+        for base, tag in _CONTAINERS + _VIEWS:
             if isinstance(value, base):
                 return self._add([tag], value)
         if self._records.get(kind.__name__) is kind and kind.__new__ is object.__new__ and hasattr(value, "__dict__"):
@@ -167,16 +176,16 @@ class Decoder:
         kind = node[0]
         if kind == "record":
             return object.__new__(self._records[node[1]])
-        return None if kind in _IMMUTABLE else _MUTABLE[kind]()
+        return None if kind in FROZEN else _MUTABLE[kind]()
 
     def _resolve(self, number: int) -> object:
         """The object of a node; tuples and frozen sets are made on first use, because their parts must exist before them."""
         node = self._new_nodes.get(number)
-        if node is not None and node[0] in _IMMUTABLE and self.objects[number] is None:
+        if node is not None and node[0] in FROZEN and self.objects[number] is None:
             if number in self._under_way:
                 raise ValueError("an immutable value that contains itself")
             self._under_way.add(number)
-            self.objects[number] = _IMMUTABLE[node[0]](self.value(part) for part in node[1])
+            self.objects[number] = _frozen(node[0], [self.value(part) for part in node[1]])
         return self.objects[number]
 
     def refill(self, number: int, node: Node) -> None:
@@ -216,6 +225,17 @@ class Decoder:
         if tag == "member":
             return self._records[reference[1]][reference[2]]  # type: ignore[index]
         return _plain(tag, *reference[1:])
+
+
+def _frozen(kind: str, parts: list[Any]) -> object:
+    match kind:
+        case "keys":
+            return dict.fromkeys(parts).keys()
+        case "items":
+            return dict(parts).items()
+        case "values":
+            return dict(enumerate(parts)).values()
+    return _IMMUTABLE[kind](parts)
 
 
 def _plain(tag: str, *parts: Any) -> object:

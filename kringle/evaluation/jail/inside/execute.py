@@ -42,6 +42,7 @@ def prepare_interpreter() -> None:
     builtins.exit = _sitebuiltins.Quitter("exit", "")
     builtins.quit = _sitebuiltins.Quitter("quit", "")
     warnings.simplefilter("ignore")
+    sys.argv = ["program.py"]
 
 
 @functools.lru_cache(maxsize=256)

@@ -36,7 +36,6 @@ ROLES: dict[str, Callable[[socket.socket], None]] = {
 }
 OUT_OF_MEMORY = errno.ENOMEM  # exit status of a child that could not say so in a message
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.005, 0.5  # seconds between two looks at the running programs' clocks
-_IDLE_SHARE = 0.02  # of the second half of its time: a program that used less was waiting, not short of processors
 _HIGHEST_DESCRIPTOR = 256
 
 
@@ -48,6 +47,9 @@ class Child:
     started: float
     cpu_limit: float | None = None
     wall_limit: float | None = None
+    idle_share: float = (
+        0.0  # of the second half of its time: a program that used less was waiting, not short of processors
+    )
     companion: int | None = None
     companion_cpu_before: float = 0.0
     cpu_at_half_time: float | None = None
@@ -118,6 +120,7 @@ class Keeper:
             started=time.monotonic(),
             cpu_limit=request.get("cpu"),
             wall_limit=request.get("wall"),
+            idle_share=request["idle_share"],
             companion=companion,
             companion_cpu_before=(linux.cpu_seconds(companion) or 0.0) if companion else 0.0,
         )
@@ -196,7 +199,7 @@ class Keeper:
                 self._stop(child.pid, "cpu")
             elif age >= child.wall_limit:
                 progress = used - (child.cpu_at_half_time or 0.0)
-                self._stop(child.pid, "idle" if progress < _IDLE_SHARE * child.wall_limit / 2 else "wall")
+                self._stop(child.pid, "idle" if progress < child.idle_share * child.wall_limit / 2 else "wall")
             elif age >= child.wall_limit / 2 and child.cpu_at_half_time is None:
                 child.cpu_at_half_time = used
 

@@ -203,7 +203,9 @@ def _finish(control: socket.socket, settings: Settings, layers: Layers, address_
     if settings.way != "namespaces" and on_linux:
         _compare_namespaces(settings, layers)
         layers["read-only root"] = _look_at_root(settings)
-    scratch = None if settings.way == "bare" else "/tmp"  # without a file system of our own there is nothing to write on
+    scratch = (
+        None if settings.way == "bare" else "/tmp"
+    )  # without a file system of our own there is nothing to write on
     os.chdir(scratch or "/")
     _limit_resources(settings, layers)
     if on_linux:
@@ -254,7 +256,10 @@ def _limit_resources(settings: Settings, layers: Layers) -> None:
         _, hard = resource.getrlimit(kind)
         lowered = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(kind, (lowered, lowered))
-    layers["resource limits"] = (True, "file size, open files, stack, locked memory; per program: CPU time, address space")
+    layers["resource limits"] = (
+        True,
+        "file size, open files, stack, locked memory; per program: CPU time, address space",
+    )
 
 
 def _become_ordinary(layers: Layers) -> None:
@@ -286,7 +291,9 @@ def _give_up_privileges(layers: Layers) -> None:
 
 def _restrict_paths(settings: Settings, scratch: str | None, layers: Layers) -> None:
     try:
-        version = landlock.restrict(settings.readable, [scratch] if scratch else [], [f"/dev/{name}" for name in _DEVICES])
+        version = landlock.restrict(
+            settings.readable, [scratch] if scratch else [], [f"/dev/{name}" for name in _DEVICES]
+        )
         layers["landlock"] = (True, f"version {version}")
     except linux.SystemCallError as error:
         layers["landlock"] = (False, error.strerror or str(error))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from . import wire
-from .codec import NOT_A_VALUE, Decoder, Encoder
+from .codec import FROZEN, NOT_A_VALUE, Decoder, Encoder
 
 FOR_TESTS = frozenset({"name", "call", "get", "item", "set item", "iterate", "next", "length", "text", "truth"})
 FOR_PROGRAMS = frozenset({"call", "iterate", "next"})
@@ -34,7 +34,9 @@ def _takes_a_message(kind: object) -> bool:
     return not issubclass(kind, StopIteration | StopAsyncIteration)
 
 
-_EXCEPTIONS: dict[str, type[Exception]] = {name: kind for name, kind in vars(builtins).items() if _takes_a_message(kind)}
+_EXCEPTIONS: dict[str, type[Exception]] = {
+    name: kind for name, kind in vars(builtins).items() if _takes_a_message(kind)
+}
 _ENDINGS = ("SystemExit", "KeyboardInterrupt")
 
 
@@ -137,7 +139,9 @@ class Peer:
         return Encoder(self._export, self._number_of_theirs, self._records, known)
 
     def _decoder(self, nodes: Any, known: list[object] | None = None) -> Decoder:
-        return Decoder(nodes, lambda number, name: Handle(self, number, name), self._exported.__getitem__, self._records, known)
+        return Decoder(
+            nodes, lambda number, name: Handle(self, number, name), self._exported.__getitem__, self._records, known
+        )
 
     def _export(self, value: object) -> int:
         self._exported.append(value)
@@ -227,7 +231,7 @@ class Stepper:
 
 
 def _mutable(nodes: list[list[Any]]) -> list[tuple[int, list[Any]]]:
-    return [(number, node) for number, node in enumerate(nodes) if node[0] not in ("tuple", "frozenset")]
+    return [(number, node) for number, node in enumerate(nodes) if node[0] not in FROZEN]
 
 
 def _nearest_builtin(error: BaseException) -> str:

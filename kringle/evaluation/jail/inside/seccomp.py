@@ -158,7 +158,17 @@ _X32_BIT = 0x40000000  # calls of the x32 interface carry this bit and would pas
 
 # Numbers with an argument that decides; all others of the table are denied outright.
 _IN_EVERY_JAIL = {"clone", "clone3", "fcntl", "ioctl", "socketpair"}
-_FROM_PROGRAMS_ONLY = {"fork", "vfork", "kill", "tgkill", "prctl", "pidfd_open", "pidfd_send_signal", "sched_setaffinity", "prlimit64"}
+_FROM_PROGRAMS_ONLY = {
+    "fork",
+    "vfork",
+    "kill",
+    "tgkill",
+    "prctl",
+    "pidfd_open",
+    "pidfd_send_signal",
+    "sched_setaffinity",
+    "prlimit64",
+}
 _FROM_PROGRAMS_ONLY |= {"setpriority", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"}
 
 CLONE_THREAD = 0x00010000
@@ -220,7 +230,16 @@ def program_filter(architecture: str, pid: int) -> bytes:
 def _program_filter(architecture: str) -> bytes:
     return _assemble(
         architecture,
-        ["fork", "vfork", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open", "pidfd_send_signal", "setpriority"],
+        [
+            "fork",
+            "vfork",
+            "tkill",
+            "rt_sigqueueinfo",
+            "rt_tgsigqueueinfo",
+            "pidfd_open",
+            "pidfd_send_signal",
+            "setpriority",
+        ],
         [
             Argument("clone", 0, _JUMP_ANY_BIT, (CLONE_THREAD,), then_allow=True),
             Argument("prctl", 0, _JUMP_EQUAL, (PR_SET_PDEATHSIG,), then_allow=False),

@@ -26,6 +26,16 @@ _GRACE = 0.1  # CPU seconds for a program to end after the first reminder
 _MOST_OUTPUT = 1 << 16  # characters
 # `sys` is left out: its record of the last exception changes with every failure, and nothing harmless reaches it.
 _FINGERPRINTED = [import_module(name) for name in sorted(screen.SAFE_MODULES | {"builtins", "collections.abc"})]
+# Loaded by library functions on first use, which would look like a change.
+for _lazy in (
+    "_strptime",
+    "encodings.ascii",
+    "encodings.latin_1",
+    "encodings.cp1252",
+    "encodings.utf_16",
+    "encodings.utf_32",
+):
+    import_module(_lazy)
 DEFER = execute.Result("defer", "")
 
 
@@ -92,7 +102,13 @@ class Fingerprint:
 
     @staticmethod
     def _see_objects() -> list[object]:
-        objects: list[object] = [sys.stdout, sys.stderr, sys.gettrace(), sys.getprofile(), signal.getsignal(signal.SIGPROF)]
+        objects: list[object] = [
+            sys.stdout,
+            sys.stderr,
+            sys.gettrace(),
+            sys.getprofile(),
+            signal.getsignal(signal.SIGPROF),
+        ]
         for module in _FINGERPRINTED:
             objects += module.__dict__.values()
         return objects
