@@ -22,5 +22,8 @@ class ShardError(Exception):
     """A fault while working on one shard; names the shard and keeps the cause."""
 
     def __init__(self, shard: str, cause: BaseException) -> None:
-        self.shard = shard
+        self.shard, self.cause = shard, cause
         super().__init__(f"shard {shard}: {type(cause).__name__}: {cause}")
+
+    def __reduce__(self) -> tuple[type[ShardError], tuple[str, BaseException]]:
+        return type(self), (self.shard, self.cause)  # exceptions pickle by their arguments, which the message replaced

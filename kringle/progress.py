@@ -35,11 +35,13 @@ class _Line:
         self.last = self.start
 
     def advance(self, amount: float = 1) -> None:
-        self.done += amount
         now = time.monotonic()
+        if not self.done:  # work that waited for its turn has not been slow
+            self.start = self.last = now
+        self.done += amount
         if now - self.last >= LINE_EVERY:
             self.last = now
-            rate = self.done / (now - self.start)
+            rate = self.done / max(1e-9, now - self.start)
             left = (self.total - self.done) / rate if rate else 0.0
             share = f"{self.done:,.0f} of {self.total:,.0f} {self.unit}"
             print(f"{self.title}: {share}, {rate:,.1f} {self.unit}/s, {left:,.0f} s left", file=sys.stderr, flush=True)
@@ -52,9 +54,12 @@ class _Line:
 
 class _Bar:
     def __init__(self, bars: Progress, task: Any) -> None:
-        self.bars, self.task = bars, task
+        self.bars, self.task, self.started = bars, task, False
 
     def advance(self, amount: float = 1) -> None:
+        if not self.started:
+            self.bars.start_task(self.task)
+            self.started = True
         self.bars.advance(self.task, amount)
 
 
@@ -80,7 +85,7 @@ class Reporter:
                 line.finish()
             return
         with self._bars(unit) as bars:
-            yield _Bar(bars, bars.add_task(title, total=total))
+            yield _Bar(bars, bars.add_task(title, total=total, start=False))
 
     @contextmanager
     def tasks(self, titles: list[str], totals: list[float], unit: str) -> Iterator[list[Counter]]:
@@ -90,7 +95,7 @@ class Reporter:
             yield list(lines)
             return
         with self._bars(unit) as bars:
-            yield [_Bar(bars, bars.add_task(t, total=n)) for t, n in zip(titles, totals, strict=True)]
+            yield [_Bar(bars, bars.add_task(t, total=n, start=False)) for t, n in zip(titles, totals, strict=True)]
 
     def _bars(self, unit: str) -> Progress:
         return Progress(

@@ -318,14 +318,30 @@ _SECTIONS = {
 }
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's safe types; a key that comes twice is refused instead of the first being forgotten."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[typing.Hashable, Any]:
+        seen: set[str] = set()
+        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' comes twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def parse_recipe(text: str, where: str = "recipe") -> Recipe:
     """A recipe from its YAML text; raises `UserError` with the path of whatever is wrong."""
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"{where}, line {mark.line + 1}" if mark else where
         raise UserError(f"not valid YAML: {getattr(error, 'problem', error)}", where=line) from None
+    except RecursionError:
+        raise UserError("not a recipe: nested too deeply", where=where) from None
     if not isinstance(raw, dict):
         raise UserError("a recipe is a mapping with name, corpus, tokenizer, model, training, ablations", where=where)
     known = ("name", "fidelity", *_SECTIONS, "model", "training", "ablations")
@@ -374,11 +390,11 @@ def shipped() -> list[str]:
 def load_recipe(name_or_path: str) -> Recipe:
     """A shipped recipe by name (`laptop`) or a file by path."""
     path = Path(name_or_path).expanduser()
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        try:
+    try:
+        if path.suffix in (".yaml", ".yml") or path.exists():
             return parse_recipe(path.read_text(encoding="utf-8"), where=str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=str(path)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=str(path)) from None
     if name_or_path not in shipped():
         raise _unknown(name_or_path, shipped(), "recipe", "recipe")
     text = (resources.files("kringle.recipes") / f"{name_or_path}.yaml").read_text(encoding="utf-8")

@@ -53,11 +53,15 @@ def code_fingerprint(rooms: tuple[str, ...]) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that readers see the old or the new content, never half of it, also after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def publish_folder(partial: Path, final: Path) -> None:
@@ -74,6 +78,15 @@ def publish_folder(partial: Path, final: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _remove_hidden(folder: Path) -> None:
+    """Remove what a killed run was in the middle of writing: files and folders whose names begin with a dot."""
+    for leftover in sorted(folder.rglob(".*"), reverse=True):  # what is inside a folder comes before it
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 class Task(NamedTuple):
@@ -102,6 +115,8 @@ class ShardStore:
         `on_done(index)` is called for every task, those found in the store included.
         """
         self.root.mkdir(parents=True, exist_ok=True)
+        for leftover in self.root.glob("*.partial"):  # of a killed run: nobody else works here while this one does
+            shutil.rmtree(leftover, ignore_errors=True)
         folders = [self.root / fingerprint(self.salt, task.fingerprint) for task in tasks]
         missing = [i for i, folder in enumerate(folders) if not (folder / "summary.json").exists()]
         for i in sorted(set(range(len(tasks))) - set(missing)):
@@ -170,12 +185,13 @@ class Stage:
         if (done := self.manifest()) is not None:
             return done
         self.partial.mkdir(parents=True, exist_ok=True)
+        _remove_hidden(self.partial)
         watch = Stopwatch(engine)
         summary = function(self.partial, ShardStore(self.root / "shards" / self.name.split("@")[0], self.code))
         files = {
             str(p.relative_to(self.partial)): p.stat().st_size
             for p in sorted(self.partial.rglob("*"))
-            if p.is_file() and p.name != "manifest.json"
+            if p.is_file() and p != self.partial / "manifest.json"
         }
         manifest = {
             "stage": self.name,
@@ -206,20 +222,24 @@ class Workspace:
         """Open or make a workspace; refuses a folder that is something else, or a workspace of another version."""
         root = root.expanduser().absolute()
         marker = root / "workspace.json"
-        if root.exists() and not root.is_dir():
-            raise UserError("is a file, not a folder", where=str(root), hint="choose another --work folder")
-        if not marker.exists():
-            if not create:
-                raise UserError("is not a workspace", where=str(root), hint="make one with kringle run --work DIR")
-            if root.exists() and any(root.iterdir()):
-                raise UserError(
-                    "is a folder with other things in it", where=str(root), hint="choose an empty or new --work folder"
-                )
-            try:
+        try:
+            if root.exists() and not root.is_dir():
+                raise UserError("is a file, not a folder", where=str(root), hint="choose another --work folder")
+            if not marker.exists():
+                if not create:
+                    raise UserError("is not a workspace", where=str(root), hint="make one with kringle run --work DIR")
+                if root.exists() and any(root.iterdir()):
+                    raise UserError(
+                        "is a folder with other things in it",
+                        where=str(root),
+                        hint="choose an empty or new --work folder",
+                    )
                 root.mkdir(parents=True, exist_ok=True)
                 write_atomically(marker, json.dumps({"format": FORMAT, "kringle": kringle.__version__}))
-            except OSError as error:
-                raise UserError(f"cannot be written: {error.strerror}", where=str(root)) from None
+        except OSError as error:
+            raise UserError(
+                f"cannot be used as a workspace: {error.strerror}", where=str(root), hint="choose another --work folder"
+            ) from None
         try:
             found = json.loads(marker.read_text(encoding="utf-8"))
             version = found["format"]
@@ -238,7 +258,10 @@ class Workspace:
 
     def lock(self) -> None:
         """Take the workspace for this process until it ends; refuses at once if another run holds it."""
-        file = (self.root / "lock").open("a+")
+        try:
+            file = (self.root / "lock").open("a+")
+        except OSError as error:
+            raise UserError(f"cannot be written: {error.strerror}", where=str(self.root)) from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

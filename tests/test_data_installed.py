@@ -102,6 +102,8 @@ def test_nodes_packages_with_their_licences(tmp_path: Path) -> None:
             "@scope/deep/tool/e.py": "x",
             "texty/LICENSE.md": "Licensed under the MIT license.",
             "texty/f.js": "x",
+            "hostile/package.json": '{"name": "h\\ud800", "version": "1\\n2", "license": "\\ud800"}',
+            "hostile/i.js": "x",
             "broken/package.json": "{",
             "broken/g.js": "x",
             ".cache/h.js": "x",
@@ -117,6 +119,7 @@ def test_nodes_packages_with_their_licences(tmp_path: Path) -> None:
         "@scope/deep:tool/e.py": (("ISC",), ""),
         "texty:f.js": (("MIT",), ""),
         "broken:g.js": ((), ""),
+        "h\\ud800:i.js": ((), "1\\n2"),
     }
     assert [(s.path, s.reason) for s in found.skipped] == [("linked", "symbolic link, not followed")]
 

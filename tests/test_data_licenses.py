@@ -5,7 +5,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kringle.data.license_metadata import (
@@ -117,6 +117,7 @@ _trees = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(_trees)
 def test_canonical_form_keeps_the_meaning(text: str) -> None:
     assert normalise(render(parse(text))) == render(parse(text))

@@ -138,6 +138,33 @@ def test_shared_prompts_change_nothing() -> None:
     assert same == 10
 
 
+def test_a_sample_is_what_its_definition_says(model: Transformer) -> None:
+    """Written out: uncached logits, temperature, nucleus by sorting, draw by the sample's uniform for that position."""
+    request = Request([3, 1, 4], samples=25, max_new_tokens=12, temperature=0.8, top_p=0.9, seed=5, key="k")
+    longest = 0
+    for completion in generate(model, TOKENS, [request], rows=9):
+        uniforms = stream(5, "sample", "k", completion.sample).random(12)
+        tokens: list[int] = []
+        while len(tokens) < len(completion.tokens):
+            with torch.no_grad():
+                logits = model(torch.tensor([[3, 1, 4, *tokens]]))[0, -1, : TOKENS.vocab_size]
+            probabilities = torch.softmax(logits.double() / 0.8, -1).tolist()
+            kept, mass = [], 0.0
+            for token in sorted(range(TOKENS.vocab_size), key=lambda t: -probabilities[t]):
+                if mass < 0.9:
+                    kept.append(token)
+                    mass += probabilities[token]
+            target, at = uniforms[len(tokens)] * mass, 0.0
+            for token in sorted(kept):
+                at += probabilities[token]
+                if at > target:
+                    tokens.append(token)
+                    break
+        assert completion.tokens == tokens
+        longest = max(longest, len(tokens))
+    assert longest > 5
+
+
 @pytest.mark.parametrize("attention", ["mqa", "mha"])
 def test_samples_do_not_depend_on_rows_or_order(attention: str, record_property: Callable[[str, object], None]) -> None:
     """Long samples from a wide vocabulary: many borders that a rounding could carry a uniform over."""
@@ -176,7 +203,7 @@ def test_stop_strings_end_the_text_wherever_tokens_fall(model: Transformer) -> N
     wanted = requests(16, samples=20, temperature=1.0)
     free = by_name(list(generate(model, TOKENS, wanted)), wanted)
     spanning = 0
-    for stops in ((b"abca",), (b"bb", b"a\n"), (b"cabc", b"ccc", b"\n"), (b"a", b"abc"), (b"zz",)):
+    for stops in ((b"abca",), (b"bb", b"a\n"), (b"cabc", b"ccc", b"\n"), (b"a", b"abc"), (b"b",), (b"zz",)):
         stopping = [replace(request, stops=stops) for request in wanted]
         for name, completion in by_name(list(generate(model, TOKENS, stopping, rows=33)), stopping).items():
             tokens, text = [], b""
@@ -253,6 +280,26 @@ def test_memory_limit_refuses_clearly_and_is_kept(model: Transformer) -> None:
     assert {name: c.tokens for name, c in fewer.items()} == {
         name: c.tokens for name, c in by_name(list(generate(model, TOKENS, wanted)), wanted).items()
     }
+
+
+def test_prompts_that_are_copied_do_not_stay(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for all rows and one prompt, twelve prompts of one sample each fill twelve rows at once."""
+    wanted = [Request([1] * 20, max_new_tokens=4, key=str(i)) for i in range(12)]
+    token_bytes = model.config.key_value_bytes_per_token * 2  # float32
+    row_bytes = 23 * token_bytes + TOKENS.vocab_size * 4
+    fed = []
+    step = Decoder.step
+
+    def watch(self: Decoder, tokens: torch.Tensor, *rest: object) -> torch.Tensor:
+        fed.append(len(tokens))
+        return step(self, tokens, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Decoder, "step", watch)
+    limit = 12 * row_bytes + 20 * token_bytes
+    completions = list(generate(model, TOKENS, wanted, memory_limit=limit))
+    assert fed[0] == 12 - sum(len(c.tokens) == 1 for c in completions) > 6
+    with pytest.raises(UserError, match="11 rows fit"):
+        generate(model, TOKENS, wanted, memory_limit=limit - 1)
 
 
 def test_prompts_wait_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,3 +222,25 @@ def test_logits_that_are_not_numbers_are_refused(bad: float) -> None:
         select(logits, uniform_truncation(3, 0.8, 0.95, 0), np.full(3, 0.5))
     with pytest.raises(UserError, match="not finite"):
         select(torch.full((1, 10), -math.inf), uniform_truncation(1, 0.0, 1.0, 0), np.zeros(1))
+
+
+def test_the_kernel_stays_inside_its_arrays(tmp_path: Path) -> None:
+    """Fuzzed with bounds checks compiled in: widths around the block size, ties, wide and narrow rows."""
+    script = """
+import numpy as np, numba
+from kringle.generation.selection_kernel import BLOCK, _sum, select_rows
+assert _sum.targetoptions.get("boundscheck") or numba.config.BOUNDSCHECK
+random = np.random.Generator(np.random.Philox(5))
+for width in (1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 300):
+    for spread in (0.0, 1.0, 60.0):
+        rows = 40
+        logits = (np.round(random.standard_normal((rows, width)) * 4) / 4 * spread).astype(np.float32)
+        ids, log_probabilities = np.full(rows, -1), np.full(rows, 9, np.float32)
+        inverse = random.choice([0, 0.1, 1, 5], rows).astype(np.float32)
+        p, k = random.choice([1e-9, 0.5, 0.95, 1.0], rows), random.choice([0, 1, 3, width, 999], rows)
+        u = random.choice([0.0, 0.3, np.nextafter(1, 0)], rows)
+        select_rows(logits, logits.max(-1), inverse, p, k, u, np.float32(-87), ids, log_probabilities)
+        assert ((0 <= ids) & (ids < width) & (log_probabilities <= 1e-6)).all()
+"""
+    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)

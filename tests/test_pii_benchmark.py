@@ -214,6 +214,17 @@ def _jwt(text: str) -> bool:
     return "alg" in json.loads(header) and "iss" in json.loads(payload) and len(signature) in (32, 64, 128)
 
 
+def _crc_armour(text: str) -> bool:
+    """RFC 4880, section 6.1: CRC-24 of the bytes, in the line that begins with an equals sign."""
+    lines = [line.strip() for line in text.splitlines()[2:-1]]
+    remainder = 0xB704CE
+    for byte in base64.b64decode("".join(lines[:-1])):
+        remainder ^= byte << 16
+        for _ in range(8):
+            remainder = remainder << 1 ^ (0x1864CFB if remainder & 0x800000 else 0)
+    return (remainder & 0xFFFFFF).to_bytes(3, "big") == base64.b64decode(lines[-1][1:])
+
+
 CHECKS = {
     "github_personal_token": _crc_base62,
     "github_oauth_token": _crc_base62,
@@ -223,6 +234,7 @@ CHECKS = {
     "age_secret_key": _bech32,
     "bitcoin_wif": _base58check,
     "jwt": _jwt,
+    "pgp_private": _crc_armour,
 }
 
 
@@ -232,21 +244,24 @@ def test_checksums(form: str) -> None:
     assert len(values) >= 4
     for value in values:
         assert CHECKS[form](value), value
-        broken = value[:-1] + ("a" if value[-1] != "a" else "b") if form != "jwt" else value.rpartition(".")[0] + "."
-        assert not CHECKS[form](broken.upper() if form == "age_secret_key" else broken)
+        if form == "jwt":
+            broken = "e30." + value.split(".", 1)[1]  # an empty header
+        else:
+            place = 80 if form == "pgp_private" else len(value) - 1
+            broken = value[:place] + ("Q" if value[place] != "Q" else "R") + value[place + 1 :]
+        assert not CHECKS[form](broken)
 
 
 def test_private_keys_are_armoured_base64() -> None:
     """Between the two marks lies the base 64 of a key, whatever the language needs to join its lines."""
-    seen = Counter()
+    joins = re.compile(r"\\n|[\"']\s*[+,]\s*[\"']|[ \t]*\r?\n[ \t]*")
+    seen: Counter[str] = Counter()
     for form, text in KEYS:
         if not form.startswith(("pem_", "pgp_")):
             continue
         found = re.fullmatch(r"-----BEGIN ([A-Z ]+)-----(.*)-----END \1-----", text, re.DOTALL)
         assert found, text[:40]
-        body = re.sub(r"\\n|[\s\"'+,]+(?=[\s\"'+,])|\b(?:Proc-Type|DEK-Info):.*", "\n", found[2])
-        words = [line.strip(" \t\r\n\"',") for line in body.split("\n")]
-        letters = "".join(re.sub(r'^[+"\s]+', "", word) if '+ "' in word else word for word in words)
+        letters = "".join(line for line in joins.split(found[2]) if ":" not in line)
         assert re.fullmatch(r"[A-Za-z0-9+/]{100,}={0,2}(?:=[A-Za-z0-9+/]{4})?", letters), letters
         seen[form] += 1
     assert {"pem_rsa", "pem_ec", "pem_pkcs8", "pem_openssh", "pem_rsa_encrypted", "pgp_private"} == set(seen)

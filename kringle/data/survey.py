@@ -15,7 +15,7 @@ from typing import Any
 
 from kringle.data.languages import TITLES, describe_extensions
 from kringle.data.licenses import Allowed, LicenseSyntaxError, leaves, normalise, parse
-from kringle.data.sources.candidates import Candidate, Found, Skipped
+from kringle.data.sources.candidates import Candidate, Found, Skipped, printable
 from kringle.data.sources.folder import folder
 from kringle.data.sources.git import git
 from kringle.data.sources.installed import installed
@@ -52,7 +52,7 @@ def survey(corpus: CorpusSettings) -> Survey:
     for source in corpus.sources:
         one = _find(source, corpus)
         if source.kind != "installed":
-            _require_candidates(one, corpus, str(source.path))
+            _require_candidates(one, corpus, printable(str(source.path)))
         found.extend(one)
     _require_candidates(found, corpus, "sources")
     candidates = canonical(found.candidates)

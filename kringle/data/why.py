@@ -57,9 +57,10 @@ def _by_path(table: pa.Table, key: str) -> pa.ChunkedArray:
         if pc.any(matches).as_py():
             return matches
     for column in (full, pc.binary_join_element_wise("", table["path"], "/")):
-        inside = pa.chunked_array([[any(p.endswith(name) for p in spellings) for name in column.to_pylist()]])
+        ends = [any(place.endswith(name) for place in spellings) for name in column.to_pylist()]
+        inside = pa.chunked_array([pa.array(ends, pa.bool_())])
         lengths = pc.utf8_length(column)
         longest = pc.max(lengths.filter(inside)).as_py()
         if longest is not None:
             return pc.and_(inside, pc.equal(lengths, longest))
-    return pa.chunked_array([pa.array([False] * table.num_rows)])
+    return pa.chunked_array([pa.array([False] * table.num_rows, pa.bool_())])

@@ -1,7 +1,7 @@
 """pass@k: the chance that at least one of k completions is right, without bias (Chen et al., 2021, section 2.1).
 
-From n completions of a problem, c of them right: 1 - C(n-c, k) / C(n, k). With fewer than k completions there is no such
-estimate, and none is given: an estimator that returns 1 there has produced a perfect pass@100 from 20 samples.
+From n completions of a problem, c of them right: 1 - C(n-c, k) / C(n, k). With fewer than k completions there is no
+such estimate, and none is given: an estimator that returns 1 there has produced a perfect pass@100 from 20 samples.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Verdicts on completions: identical programs once, every core busy, the doubtful ones alone at the end.
 
-The result depends on the completions and the suite only: not on the number of workers, nor on which of them got which program,
-nor on the load of the machine (times and memory aside).
+The result depends on the completions and the suite only: not on the number of workers, nor on which of them got which
+program, nor on the load of the machine (times and memory aside).
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def score(
 ) -> list[Verdict]:
     """One verdict for each completion, in their order. Infrastructure verdicts are logged as errors.
 
-    Raises UserError for a completion of a problem that the suite does not have, and where no jail can be had and `unsafe` is
-    not set.
+    Raises UserError for a completion of a problem that the suite does not have, and where no jail can be had and
+    `unsafe` is not set.
     """
     level = level_for_scoring(unsafe)
     for completion in completions:
@@ -96,7 +96,7 @@ def _judge_all(
     return verdicts
 
 
-def _run_workers(suite: Suite, distinct: Sequence[Completion], workers: int, level: Level, note: "_Note") -> None:
+def _run_workers(suite: Suite, distinct: Sequence[Completion], workers: int, level: Level, note: _Note) -> None:
     """One thread and one jail each: the threads only wait for their jails, where the work is done."""
     work = _Work()
     for number in range(len(distinct)):

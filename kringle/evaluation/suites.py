@@ -1,9 +1,9 @@
 """Suites of problems: a small YAML file of settings beside a JSON Lines file of problems in HumanEval's format.
 
-    problems: task_id, prompt, entry_point, canonical_solution, test          (openai/human-eval, data/HumanEval.jsonl.gz)
+    problems: task_id, prompt, entry_point, canonical_solution, test    (openai/human-eval, data/HumanEval.jsonl.gz)
 
-A suite's settings are part of its results: the same completions score differently with other stop strings, another limit or
-another edition of the prompts. So they are data, they are hashed, and nothing of them has a default in code.
+A suite's settings are part of its results: the same completions score differently with other stop strings, another
+limit or another edition of the prompts. So they are data, they are hashed, and nothing of them has a default in code.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ class Problem:
         return f"{self.test[self._blank :]}\ncheck({self.entry_point})"
 
     def program(self, completion: str) -> str:
-        """The text before `tests`. Both together are human-eval's program: prompt + completion + "\\n" + test + "\\n" + call."""
+        """The text before `tests`.
+
+        Both together are human-eval's program: prompt + completion + "\\n" + test + "\\n" + call.
+        """
         return f"{self.prompt}{completion}\n{self.test[: self._blank]}"
 
     @cached_property
@@ -73,8 +76,8 @@ class Problem:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How completions are sampled: whether the prompt loses its trailing white space, how long they may be, and whether the
-    prompt counts towards that length (as it does in MultiPL-E and in BigCode's harness)."""
+    """How completions are sampled: whether the prompt loses its trailing white space, how long they may be, and
+    whether the prompt counts towards that length (as it does in MultiPL-E and in BigCode's harness)."""
 
     strip_prompt: bool
     max_new_tokens: int
@@ -113,8 +116,8 @@ class Suite:
 def load_suite(name_or_path: str | Path, data_dir: Path | None = None) -> Suite:
     """Load a shipped suite by name, or a suite file of the user's by path.
 
-    The problems lie beside the suite file or in `data_dir`. Raises UserError if anything is absent, malformed, or not the
-    edition that the suite file pins.
+    The problems lie beside the suite file or in `data_dir`. Raises UserError if anything is absent, malformed, or not
+    the edition that the suite file pins.
     """
     path = _suite_file(name_or_path)
     settings = _settings(path)
@@ -195,7 +198,7 @@ def _source(settings: dict[str, Any], suite_file: Path, data_dir: Path | None) -
     """The file of problems: beside the suite file, else in the user's data folder."""
     folders = [suite_file.parent] + ([data_dir] if data_dir is not None else [])
     for folder in folders:
-        path = folder / settings["source"]
+        path = folder / str(settings["source"])
         if path.is_file():
             return path
     searched = " or ".join(str(folder) for folder in folders)

@@ -1,1 +1,1 @@
-
+"""The sampling engine: key-value cache, continuous batching, token selection, stop strings, prompts."""

@@ -4,8 +4,8 @@ Covers: where the special tokens go and what is left out when the text is longer
 splitting documents for training (`kringle.training.fim`) and moving the cursor to a token border (token healing).
 
 PSM is `<fim_prefix> prefix <fim_suffix> suffix <fim_middle>`; SPM is `<fim_prefix> <fim_suffix> suffix <fim_middle>
-prefix`, variant 2 of Bavarian et al. (arXiv 2207.14255, appendix D), which the BigCode Megatron fork trains half of its
-transformed documents with. In both the model goes on with the middle.
+prefix`, the second variant of Bavarian et al. (arXiv 2207.14255), in which the BigCode Megatron fork puts half of the
+documents that it transforms. In both the model goes on with the middle.
 
 Prefix and suffix are encoded apart, as in training. What does not fit is cut in tokens, far from the cursor first: the
 prefix keeps its end, the suffix its beginning. Room is kept for `new_tokens`; of the rest three quarters belong to the

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 import zlib
 from collections.abc import Callable
@@ -38,7 +39,8 @@ class Format(NamedTuple):
     """One token format.
 
     `anchor` is a cheap pattern of fixed length `anchor_length` that the multi-pattern scan looks for; the token starts
-    `lookback` bytes before the anchor. `pattern` matches the whole token; its groups are the secret segments.
+    `lookback` bytes before the anchor. `pattern` matches the whole token; its groups are the secret segments. `check` is
+    what a finding must pass; `genuine` (the same where not given) is what a stand-in must fail.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Format(NamedTuple):
     confidence: float
     lookback: tuple[int, ...] = (0,)
     check: Callable[[bytes], bool] | None = None
+    genuine: Callable[[bytes], bool] | None = None
 
 
 def _base62(number: int, width: int) -> bytes:
@@ -97,6 +100,21 @@ def discord_id(token: bytes) -> bool:
     return 15 <= len(decoded) <= 20 and decoded.isdigit()
 
 
+def aws_base32(token: bytes) -> bool:
+    """Access key ids are base 32: the digits 0, 1, 8 and 9 do not occur in real ones."""
+    return not set(token) & set(b"0189")
+
+
+def json_header(token: bytes) -> bool:
+    """The first part of a JSON Web Token is a JSON object that names its algorithm (RFC 7515)."""
+    head = token.split(b".", 1)[0]
+    try:
+        header = json.loads(base64.urlsafe_b64decode(head + b"=" * (-len(head) % 4)))
+    except ValueError:
+        return False
+    return isinstance(header, dict) and "alg" in header
+
+
 def _prefixed(
     name: str,
     prefixes: str,
@@ -135,7 +153,7 @@ def _checked(row: Format, check: Callable[[bytes], bool]) -> Format:
 
 FORMATS: tuple[Format, ...] = (
     # Clouds
-    *_prefixed("aws-access-key-id", "AKIA ASIA ABIA ACCA", UPPER, 16),
+    *(row._replace(genuine=aws_base32) for row in _prefixed("aws-access-key-id", "AKIA ASIA ABIA ACCA", UPPER, 16)),
     *_prefixed("aws-bedrock-key", "ABSK", BASE64, 109, 269, tail="={0,2}"),
     *_prefixed("gcp-api-key", "AIza", URL64, 35),
     *_prefixed("gcp-oauth-secret", "GOCSPX-", URL64, 28),
@@ -191,7 +209,7 @@ FORMATS: tuple[Format, ...] = (
     *_prefixed("stripe-webhook-secret", "whsec_", r"A-Za-z0-9+/", 32, 64, tail="={0,2}"),
     *_prefixed("square-token", "sq0atp-", URL64, 22),
     *_prefixed("square-secret", "sq0csp-", URL64, 43),
-    *_prefixed("square-token", "EAAA", URL64, 60),
+    *_prefixed("square-token", "EAAA", URL64, 60, confidence=LIKELY),
     *_prefixed("shopify-token", "shpat_ shpca_ shppa_ shpss_", ANYHEX, 32),
     *_prefixed("braintree-token", "access_token$production$", LOWER, 16, tail=r"\$([0-9a-f]{32})"),
     *_prefixed("flutterwave-key", "FLWSECK- FLWSECK_TEST-", ANYHEX, 32, tail="-X"),
@@ -201,11 +219,13 @@ FORMATS: tuple[Format, ...] = (
     *_prefixed("slack-token", "xoxb- xoxp- xoxa- xoxr- xoxs- xoxe- xoxc- xoxd-", "A-Za-z0-9%-", 20, 255),
     *_prefixed("slack-app-token", "xapp-", "A-Za-z0-9-", 50, 255),
     *_prefixed("slack-configuration-token", "xoxe.xoxp- xoxe.xoxb-", "A-Za-z0-9-", 50, 255),
-    *_prefixed("slack-webhook", "hooks.slack.com/services/", UPPER, 8, 14, tail="/([A-Z0-9]{8,14})/([A-Za-z0-9]{20,32})(?![A-Za-z0-9])"),
-    *_prefixed("discord-webhook", "discord.com/api/webhooks/ discordapp.com/api/webhooks/", "0-9", 17, 20, tail="/([A-Za-z0-9_-]{60,80})(?![A-Za-z0-9_-])"),
+    *_prefixed("slack-webhook", "https://hooks.slack.com/services/", UPPER, 8, 14, tail="/([A-Z0-9]{8,14})/([A-Za-z0-9]{20,32})(?![A-Za-z0-9])"),
+    *_prefixed("discord-webhook", "https://discord.com/api/webhooks/ https://discordapp.com/api/webhooks/", "0-9", 17, 20, tail="/([A-Za-z0-9_-]{60,80})(?![A-Za-z0-9_-])"),
     _checked(_inner("discord-bot-token", (24, 25, 26, 28, 23), r"\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27}", 35, r"([A-Za-z0-9_-]{23,28})\.([A-Za-z0-9_-]{6})\.([A-Za-z0-9_-]{27,38})(?![A-Za-z0-9_-])", DISTINCT), discord_id),
     _inner("telegram-bot-token", (10, 9, 8), ":AA[A-Za-z0-9_-]{33}", 36, r"([0-9]{8,10}):AA([A-Za-z0-9_-]{33})(?![A-Za-z0-9_-])", DISTINCT),
     *_prefixed("twilio-key", "SK", HEX, 32),
+    *_prefixed("twilio-account-sid", "AC", HEX, 32),
+    _inner("firebase-server-key", (11,), ":APA91b", 7, r"([A-Za-z0-9_-]{11}):APA91b([A-Za-z0-9_-]{134})(?![A-Za-z0-9_-])", DISTINCT),
     *_prefixed("sendgrid-key", "SG.", URL64, 22, tail=r"\.([A-Za-z0-9_-]{43})(?![A-Za-z0-9_-])"),
     *_prefixed("brevo-key", "xkeysib-", HEX, 64, tail="-([A-Za-z0-9]{16})"),
     *_prefixed("mailgun-key", "key-", HEX, 32, confidence=LIKELY),
@@ -238,8 +258,18 @@ FORMATS: tuple[Format, ...] = (
     *_prefixed("dropbox-token", "sl.", URL64, 130, 300),
     *_prefixed("adafruit-key", "aio_", ALNUM, 28),
     *_prefixed("mapbox-secret-token", "sk.eyJ", URL64, 60, 200, tail=r"\.([A-Za-z0-9_-]{22})"),
-    *_prefixed("twitter-bearer-token", "AAAAAAAAAAAAAAAAAAAAA", "A-Za-z0-9%", 80, 120),
+    *_prefixed("twitter-bearer-token", "AAAAAAAAAAAAAAAAAAAAA", "A-Za-z0-9%", 80, 120, confidence=LIKELY),
     # Keys
     *_prefixed("age-secret-key", "AGE-SECRET-KEY-1", "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L", 58, confidence=CERTAIN, check=bech32_checksum),
-    *_prefixed("json-web-token", "eyJ", URL64, 8, 4000, tail=r"\.(eyJ[A-Za-z0-9_-]{8,8000})\.([A-Za-z0-9_-]{20,2000})(?![A-Za-z0-9_-])"),
-)  # fmt: skip
+    _checked(
+        _inner(
+            "json-web-token",
+            (0,),
+            "eyJ[A-Za-z0-9_-]{4}",
+            7,
+            r"eyJ[A-Za-z0-9_-]{8,4000}\.eyJ([A-Za-z0-9_-]{5,8000})\.([A-Za-z0-9_-]{20,2000})(?![A-Za-z0-9_-])",
+            DISTINCT,
+        ),
+        json_header,
+    ),
+)

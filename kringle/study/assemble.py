@@ -7,6 +7,7 @@ measured here.
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -294,6 +295,6 @@ def _commands(options: Options) -> tuple[Command, ...]:
         ("infilling", "infilling by exact match", _with(options, "--from evaluate --until evaluate")),
         ("examples", "the completions", _with(options, "--from evaluate --until evaluate")),
         ("left-to-right", "the verdicts behind pass@k", _with(options, "--from score --until score")),
-        ("comparisons", "differences and verdicts", f"kringle report --work {options.work}"),
+        ("comparisons", "differences and verdicts", shlex.join(["kringle", "report", "--work", str(options.work)])),
     ]
     return tuple(Command(section, makes, command) for section, makes, command in rows)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from kringle.engine import Engine, default_workers
 from kringle.errors import UserError
 from kringle.progress import Reporter
-from kringle.recipe import Recipe
+from kringle.recipe import Recipe, parse_recipe
 from kringle.study.arm import ArmJob, run_arm
 from kringle.study.plan import SPLIT_SEED, STAGES, Options, Plan, Run, make_plan, resolve
 from kringle.workspace import ShardStore, Stage, Workspace, write_atomically
@@ -55,19 +55,23 @@ def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
         _forget(plan, options.from_stage)
     wanted = plan.until(options.until)
     missing = [stage.name for _, stage in wanted if stage.manifest() is None]
+    to_the_end = options.until in (None, "report")
     where = workspace.root / "report" / "report.html"
-    result = {"work": str(workspace.root), "computed": missing, "report": str(where) if not options.until else None}
-    if not missing and (options.until or where.exists()):
+    result = {"work": str(workspace.root), "computed": missing, "report": str(where) if to_the_end else None}
+    _remember(workspace, options, plan, outside)
+    if not missing:
         reporter.say(f"Nothing to do: all {len(wanted)} stages are up to date.")
-        if not options.until:
+        if to_the_end:
+            _publish(workspace, plan)  # another study may have been run here in the meantime
             reporter.say(f"Report: {where}")
         return result
     for note in survey.notes:
         reporter.say(f"note: {note}")
+    if {"train", "evaluate"} & {kind for kind, stage in wanted if stage.name in missing}:
+        _require_context(plan)
     context = Context(plan, survey, engine, reporter, suites, set(missing))
-    _remember(workspace, options, plan, outside)
     _run_stages(context, options)
-    if options.until in (None, "report"):
+    if to_the_end:
         _publish(workspace, plan)
         _farewell(context, where, time.monotonic() - started)
     return result
@@ -131,6 +135,22 @@ def _require_items(plan: Plan) -> None:
             where="evaluation.held_out",
             hint="add sources or hold out a larger share",
         )
+
+
+def _require_context(plan: Plan) -> None:
+    """Infilling needs room for a prompt beside the completion; say so before anything is trained."""
+    from kringle.evaluation.infilling import NEW_TOKENS
+    from kringle.generation.fim import SENTINELS
+
+    for arm in plan.recipe.arms:
+        least = NEW_TOKENS + SENTINELS + 1
+        if arm.model.context < least:
+            raise UserError(
+                f"a context of {arm.model.context} tokens leaves no room for a prompt beside an infilling of "
+                f"{NEW_TOKENS} tokens",
+                where=f"ablations.{arm.name}: model.context",
+                hint=f"use at least {least}",
+            )
 
 
 def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> None:
@@ -204,9 +224,10 @@ def _train_tokenizer(context: Context, out: Path) -> dict[str, Any]:
 def _run_arms(context: Context, until: str) -> None:
     """Train and measure all arms, as many side by side as there are cores, one thread each where cores are few."""
     plan, engine = context.plan, context.engine
-    # From the recipe, not from what is missing: the number of threads decides the order of additions in a product, so a
-    # rerun of one arm must use as many as the first run did to give the same bits.
-    threads = max(1, default_workers() // len(plan.runs))
+    # From the recipe as it is written, not from what is missing or asked for: the number of threads decides the order
+    # of additions in a product, so one arm alone must use as many as among all others to give the same bits.
+    written = sum(len(arm.training.seeds) for arm in parse_recipe(plan.recipe.text).arms)
+    threads = max(1, default_workers() // written)
     jobs = [_job(plan, run, until, threads) for run in plan.runs]
     jobs = [j for j in jobs if j.train.manifest() is None or (until == "evaluate" and j.evaluate.manifest() is None)]
     if not jobs:
@@ -293,9 +314,12 @@ def _publish(workspace: Workspace, plan: Plan) -> None:
 
 def _link(target: Path, name: Path) -> None:
     """Make `name` a relative symbolic link to `target`, replacing an older one at once."""
+    relative = Path(os.path.relpath(target, name.parent))
+    if name.is_symlink() and name.readlink() == relative:
+        return
     temporary = name.with_name(f".{name.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(os.path.relpath(target, name.parent))
+    temporary.symlink_to(relative)
     temporary.replace(name)
 
 

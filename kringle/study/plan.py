@@ -7,6 +7,7 @@ that depend on their difference.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,12 +47,12 @@ class Options:
 
     def command(self) -> str:
         """The command line that asks for this."""
-        parts = ["kringle run", *([self.recipe] if self.recipe != "laptop" else [])]
-        parts += [f"--work {self.work}"] if self.work != Path("kringle-work") else []
-        parts += [f"--source {path}" for path in self.sources]
-        parts += [f"--only {','.join(self.only)}"] if self.only else []
-        parts += [f"--allow-license '{name}'" for name in self.allow_licenses]
-        return " ".join(parts)
+        parts = ["kringle", "run", *([self.recipe] if self.recipe != "laptop" else [])]
+        parts += ["--work", str(self.work)] if self.work != Path("kringle-work") else []
+        parts += [part for path in self.sources for part in ("--source", str(path))]
+        parts += ["--only", ",".join(self.only)] if self.only else []
+        parts += [part for name in self.allow_licenses for part in ("--allow-license", name)]
+        return shlex.join(parts)
 
 
 def resolve(options: Options, text: str | None = None) -> Recipe:
@@ -69,6 +70,8 @@ def resolve(options: Options, text: str | None = None) -> Recipe:
     arms = recipe.arms
     if options.only is not None:
         known = [arm.name for arm in arms]
+        if not options.only:
+            raise UserError("names no ablation", where="--only", hint=f"known: {', '.join(known)}")
         for name in options.only:
             if name not in known:
                 raise UserError(f"unknown ablation '{name}'", where="--only", hint=f"known: {', '.join(known)}")
@@ -76,12 +79,18 @@ def resolve(options: Options, text: str | None = None) -> Recipe:
     for where, stage in (("--from", options.from_stage), ("--until", options.until)):
         if stage is not None and stage not in STAGES:
             raise UserError(f"unknown stage '{stage}'", where=where, hint=f"known: {', '.join(STAGES)}")
+    first, last = options.from_stage, options.until
+    if first and last and STAGES.index(first) > STAGES.index(last):
+        raise UserError(f"'{first}' comes after the last stage, '{last}'", where="--from", hint="leave one of them out")
     return replace(recipe, corpus=corpus, arms=arms)
 
 
 def _own_source(path: Path) -> Source:
     """A bare repository is read through git; any other folder, with or without repositories in it, as files."""
-    bare = (path / "HEAD").is_file() and (path / "objects").is_dir()
+    try:
+        bare = (path / "HEAD").is_file() and (path / "objects").is_dir()
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(path), hint="check its permissions") from None
     return Source("git" if bare else "folder", path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -65,7 +66,7 @@ class Found:
         self.unasked += more.unasked
 
 
-_ESCAPED = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\udc80-\udcff]")
+_ESCAPED = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ESCAPE = re.compile(r"\\(?:\\|n|u([0-9a-f]{4}))")
 
 
@@ -89,6 +90,8 @@ def original_name(text: str) -> str:
 
 
 SYMLINK = "symbolic link, not followed"
+UNREADABLE = f"unreadable: {os.strerror(errno.EACCES)}"  # told by the survey, so that lifting it is a change it sees
+_EFFECTIVE = os.access in os.supports_effective_ids
 
 
 class Lister:
@@ -134,6 +137,9 @@ class Lister:
                 language = _script_language(entry.path) if status.st_mode & 0o111 else None
                 if not self.wanted(language, entry.name):
                     return
+            if not os.access(entry.path, os.R_OK, effective_ids=_EFFECTIVE):
+                self.skip(repo, path, UNREADABLE)
+                return
         except OSError as error:
             self.unreadable(repo, path, error)
             return
@@ -141,7 +147,7 @@ class Lister:
         self.found.candidates.append(
             Candidate(
                 self.source, printable(repo), printable(path), language, status.st_size, status.st_mtime_ns,
-                licenses, revision, None, "file", "", entry.path,
+                licenses, printable(revision), None, "file", "", entry.path,
             )
         )  # fmt: skip
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kringle.data.license_texts import MAX_TEXT_BYTES
-from kringle.data.sources.candidates import Found, Lister
+from kringle.data.sources.candidates import Found, Lister, printable
 from kringle.data.sources.declared import declared_licenses, declares
-from kringle.data.sources.walk import read_text, walk
+from kringle.data.sources.walk import children, read_text, walk
 from kringle.errors import UserError
 
 INSTALLED = "installed packages, not this folder's own code"
@@ -48,13 +48,17 @@ def folder(path: Path, languages: Collection[str]) -> Found:
     """Candidates of a directory tree. Raises `UserError` when `path` is not a directory that can be listed."""
     try:
         if not path.expanduser().exists():
-            raise UserError("no such folder", where=str(path), hint="check the path given as source")
+            raise UserError("no such folder", where=printable(str(path)), hint="check the path given as source")
         path = path.expanduser().resolve()
         if not path.is_dir():
-            raise UserError("is a file, not a folder", where=str(path), hint="give the folder that it lies in")
+            raise UserError(
+                "is a file, not a folder", where=printable(str(path)), hint="give the folder that it lies in"
+            )
         top = {entry.name for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink()}
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", where=str(path), hint="check its permissions") from None
+        raise UserError(
+            f"cannot be read: {error.strerror}", where=printable(str(path)), hint="check its permissions"
+        ) from None
 
     name = path.name or "root"
     lister = Lister("folder", languages)
@@ -107,6 +111,6 @@ def _left_out(name: str, siblings: set[str], path: str) -> str | None:
         return _BY_NAME[name]
     if name.endswith((".egg-info", ".dist-info")):
         return UNMENTIONED
-    if name in _OUTPUTS and siblings & _BUILDS and not (Path(path) / "__init__.py").exists():
+    if name in _OUTPUTS and siblings & _BUILDS and Path(path) / "__init__.py" not in children(Path(path)):
         return BUILT
     return None

@@ -84,7 +84,9 @@ def _run(git_dir: str, *arguments: str, input: bytes = b"", **extra: str) -> byt
     if done.returncode:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(
-            f"git {arguments[0]} failed: {lines[-1].removeprefix('fatal: ')}", where=git_dir, hint="try git fsck there"
+            f"git {arguments[0]} failed: {lines[-1].removeprefix('fatal: ')}",
+            where=printable(git_dir),
+            hint="try git fsck there",
         )
     return done.stdout
 
@@ -132,17 +134,21 @@ class Blobs:
 def find_git_dir(path: Path) -> str:
     """The git directory of a clone (`path/.git`) or of a bare repository (`path`). Raises `UserError`."""
     if shutil.which("git") is None:
-        raise UserError("git is not installed", where=str(path), hint="install git or use source folder")
+        raise UserError("git is not installed", where=printable(str(path)), hint="install git or use source folder")
     try:
         if not path.exists():
-            raise UserError("no such repository", where=str(path), hint="check the path given as source")
+            raise UserError("no such repository", where=printable(str(path)), hint="check the path given as source")
         if (path / ".git").exists():
             return str(path.resolve() / ".git")
         if (path / "HEAD").is_file() and (path / "objects").is_dir():
             return str(path.resolve())
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", where=str(path), hint="check its permissions") from None
-    raise UserError("is not a git repository", where=str(path), hint="use source folder for a plain directory")
+        raise UserError(
+            f"cannot be read: {error.strerror}", where=printable(str(path)), hint="check its permissions"
+        ) from None
+    raise UserError(
+        "is not a git repository", where=printable(str(path)), hint="use source folder for a plain directory"
+    )
 
 
 def git(path: Path, languages: Collection[str]) -> Found:
@@ -153,7 +159,7 @@ def git(path: Path, languages: Collection[str]) -> Found:
         commit = _run(git_dir, "rev-parse", "--verify", "--quiet", "HEAD^{commit}").decode().strip()
     except UserError:
         raise UserError(
-            "has no commit to read", where=str(path), hint="commit something, or use source folder"
+            "has no commit to read", where=printable(str(path)), hint="commit something, or use source folder"
         ) from None
     repo = path.resolve().name.removesuffix(".git") or "repository"
     entries = list(_tree(_run(git_dir, "ls-tree", "-r", "-l", "-z", "--full-tree", commit)))
@@ -172,7 +178,9 @@ def git(path: Path, languages: Collection[str]) -> Found:
                         )
                     )  # fmt: skip
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", where=git_dir, hint="clone it in full") from None
+        raise UserError(
+            f"cannot be read: {error.strerror}", where=printable(git_dir), hint="clone it in full"
+        ) from None
     return lister.found
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from kringle.data.languages import language_of_name
 from kringle.data.license_texts import MAX_TEXT_BYTES, recognise_file
 from kringle.data.sources.candidates import Candidate, Found, Lister, printable
-from kringle.data.sources.walk import read_text
+from kringle.data.sources.walk import children, is_folder, read_text
 
 SOURCE = "installed/jdk"
 JDK_LICENSE = "GPL-2.0-only WITH Classpath-exception-2.0"
@@ -28,9 +28,8 @@ def find_jdks() -> tuple[Path, ...]:
     if java := shutil.which("java"):
         homes.append(Path(java).resolve().parent.parent)
     for parent in (Path(p).expanduser() for p in _PARENTS):
-        if parent.is_dir():
-            homes += sorted(home for entry in parent.iterdir() for home in (entry, entry / "Contents" / "Home"))
-    return tuple(dict.fromkeys(home.resolve() for home in homes if home.is_dir()))
+        homes += [home for entry in children(parent) for home in (entry, entry / "Contents" / "Home")]
+    return tuple(dict.fromkeys(home.resolve() for home in homes if is_folder(home)))
 
 
 def jdk_sources(homes: Collection[Path], languages: Collection[str]) -> Found:
@@ -40,7 +39,7 @@ def jdk_sources(homes: Collection[Path], languages: Collection[str]) -> Found:
     missing: list[str] = []
     for home in homes:
         archives = [place for place in (home / "lib" / "src.zip", home / "src.zip") if os.path.lexists(place)]
-        found = [archive.resolve() for archive in archives if archive.is_file()]
+        found = [archive.resolve() for archive in archives if os.access(archive, os.R_OK)]
         if found and found[0] not in seen:
             seen.add(found[0])
             _archive(found[0], home, lister)
@@ -64,7 +63,7 @@ def _archive(archive: Path, home: Path, lister: Lister) -> None:
         modified = archive.stat().st_mtime_ns
         with zipfile.ZipFile(archive) as members:
             infos = members.infolist()
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         lister.skip(repo, archive.name, f"unreadable: {error}")
         return
     for info in infos:
@@ -73,8 +72,8 @@ def _archive(archive: Path, home: Path, lister: Lister) -> None:
             assert language is not None
             lister.found.candidates.append(
                 Candidate(
-                    SOURCE, repo, printable(info.filename), language, info.file_size, modified,
-                    licenses, version, None, "zip", str(archive), info.filename,
+                    SOURCE, printable(repo), printable(info.filename), language, info.file_size, modified,
+                    licenses, printable(version), None, "zip", str(archive), info.filename,
                 )
             )  # fmt: skip
 

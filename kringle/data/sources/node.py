@@ -16,7 +16,7 @@ from kringle.data.license_metadata import from_package_json
 from kringle.data.license_texts import MAX_TEXT_BYTES, is_license_file
 from kringle.data.sources.candidates import SYMLINK, Found, Lister
 from kringle.data.sources.declared import declared_licenses
-from kringle.data.sources.walk import read_text, walk
+from kringle.data.sources.walk import is_folder, read_text, walk
 
 SOURCE = "installed/node"
 _PLACES = (
@@ -35,7 +35,7 @@ def find_node_modules() -> tuple[Path, ...]:
         places.append(Path(node).resolve().parent.parent / "lib" / "node_modules")
     if npm := shutil.which("npm"):
         places += [parent for parent in Path(npm).resolve().parents if parent.name == "node_modules"]
-    found = dict.fromkeys(place.resolve() for place in places if place.is_dir())
+    found = dict.fromkeys(place.resolve() for place in places if is_folder(place))
     return tuple(place for place in found if not any(parent in found for parent in place.parents))
 
 

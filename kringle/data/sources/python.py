@@ -7,7 +7,6 @@ itself, whose evaluation suites must never be trained on. Files that belong to n
 
 from __future__ import annotations
 
-import csv
 import os
 import platform
 import re
@@ -15,7 +14,7 @@ import site
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from email.parser import HeaderParser
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +25,7 @@ from kringle.data.license_texts import MAX_TEXT_BYTES, is_license_file
 from kringle.data.licenses import UNRECOGNISED
 from kringle.data.sources.candidates import Found, Lister
 from kringle.data.sources.declared import declared_licenses
-from kringle.data.sources.walk import read_text, walk
+from kringle.data.sources.walk import children, is_folder, read_text, walk
 
 STANDARD_LIBRARY = "installed/standard-library"
 SITE_PACKAGES = "installed/site-packages"
@@ -57,7 +56,7 @@ def running_python() -> Python:
 
 def _distinct(paths: list[Path]) -> tuple[Path, ...]:
     """Folders that exist, each once however it is spelled."""
-    return tuple(dict.fromkeys(path.resolve() for path in paths if path.is_dir()))
+    return tuple(dict.fromkeys(path.resolve() for path in paths if is_folder(path)))
 
 
 def python_sources(python: Python, languages: Collection[str]) -> Found:
@@ -122,7 +121,7 @@ def _owners(root: Path) -> tuple[dict[str, _Distribution | None], dict[str, _Dis
     """
     owners: dict[str, _Distribution | None] = {}
     tops: dict[str, _Distribution | None] = {}
-    infos = sorted(entry for entry in root.iterdir() if entry.name.endswith((".dist-info", ".egg-info")))
+    infos = [entry for entry in children(root) if entry.name.endswith((".dist-info", ".egg-info"))]
     for info in infos:
         name, distribution = _distribution(info)
         paths = _files(info, root)
@@ -158,7 +157,7 @@ def _distribution(info: Path) -> tuple[str, _Distribution | None]:
 def _from_texts(info: Path, listed: list[str], family: tuple[str, ...]) -> tuple[str, ...]:
     """Licences by the texts that a distribution ships; a `family` (BSD, GPL) is only made more precise."""
     names = [name for name in listed if "/" not in name]
-    names = names or [entry.name for folder in (info, info / "licenses") for entry in _children(folder)]
+    names = names or [e.name for folder in (info, info / "licenses") for e in children(folder) if not is_folder(e)]
 
     def read(name: str) -> str | None:
         text = read_text(str(info / "licenses" / name), MAX_TEXT_BYTES)
@@ -171,9 +170,9 @@ def _from_texts(info: Path, listed: list[str], family: tuple[str, ...]) -> tuple
     return kin if kin and UNRECOGNISED not in found else family
 
 
-def _children(folder: Path) -> Iterator[Path]:
-    if folder.is_dir():
-        yield from (entry for entry in folder.iterdir() if entry.is_file())
+def _first_field(line: str) -> str:
+    """The first field of a line of comma-separated values, quoted or not."""
+    return line[1:].partition('",')[0].replace('""', '"') if line.startswith('"') else line.partition(",")[0]
 
 
 def _files(info: Path, root: Path) -> list[str] | None:
@@ -181,9 +180,7 @@ def _files(info: Path, root: Path) -> list[str] | None:
     if not info.is_dir():
         return None
     if (record := read_text(str(info / "RECORD"), _MAX_METADATA)) is not None:
-        lines = record.splitlines()
-        quoted = [line for line in lines if line.startswith('"')]
-        return [line.partition(",")[0] for line in lines if line[:1] != '"'] + [row[0] for row in csv.reader(quoted)]
+        return [_first_field(line) for line in record.splitlines()]
     if (installed := read_text(str(info / "installed-files.txt"), _MAX_METADATA)) is not None:
         absolute = (os.path.normpath(f"{info}/{line}") for line in installed.splitlines() if line)
         return [path.removeprefix(f"{root}/") for path in absolute]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 SPECIAL = "not a regular file"
 
@@ -31,6 +32,22 @@ def walk(
             continue
         yield relative, folders, others
         stack.extend((f"{relative}/{f.name}" if relative else f.name, f.path) for f in folders)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether `path` is a folder that can be looked at; False, not an error, when the system refuses to say."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def children(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted; nothing when it cannot be listed."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def open_regular(path: str) -> int:

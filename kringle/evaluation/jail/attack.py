@@ -1,7 +1,8 @@
-"""Try to break out of the jail, spoil the next program's verdict, and pass without solving: with the programs in `attacks/`.
+"""Try to break out of the jail, spoil the next program's verdict, and pass without solving: with the programs in
+`attacks/`.
 
-Each attack runs as any model's program would. After each, a right program must still pass and a wrong one still fail, with the
-same evidence as before; at the end nothing of the jail may remain. Takes about half a minute on two cores.
+Each attack runs as any model's program would. After each, a right program must still pass and a wrong one still fail,
+with the same evidence as before; at the end nothing of the jail may remain. Takes about half a minute on two cores.
 """
 
 from __future__ import annotations
@@ -93,20 +94,19 @@ def survey(words):
     most, times = collections.Counter(words).most_common(1)[0]
     numbers = [random.randint(1, 6) for _ in range(10)]
     depth = (lambda f: f(f, 200))(lambda f, n: 0 if n == 0 else 1 + f(f, n - 1))
-    right = sum(numbers) > 0 and depth == 200 and math.pi > 3.1 and not isinstance({{}}, Sequence) and isinstance([], Sequence)
-    return most, times, math.sqrt(9), len(numbers), sorted({{1}}), bool(right and re.compile("a").match("a")), 255 + {}
+    right = sum(numbers) > 0 and depth == 200 and math.pi > 3.1 and re.compile("a").match("a")
+    right = right and isinstance([], Sequence) and not isinstance({{}}, Sequence)
+    return most, times, math.sqrt(9), len(numbers), sorted({{1}}), bool(right), 255 + {}
 """
 
 
 def shipped_attacks() -> tuple[Attack, ...]:
     """The attacks in `attacks/`, by kind and in the order of their files."""
-    attacks = []
-    for kind in KINDS:
-        for row in yaml.safe_load((SHIPPED / f"{kind}.yaml").read_text("utf-8")):
-            attacks.append(
-                Attack(kind, row["name"], row["program"], row.get("problem", ""), tuple(row.get("verdicts", ())))
-            )
-    return tuple(attacks)
+    return tuple(
+        Attack(kind, row["name"], row["program"], row.get("problem", ""), tuple(row.get("verdicts", ())))
+        for kind in KINDS
+        for row in yaml.safe_load((SHIPPED / f"{kind}.yaml").read_text("utf-8"))
+    )
 
 
 def attack(level: Level, attacks: Sequence[Attack] | None = None) -> Iterator[Outcome]:
@@ -140,7 +140,7 @@ def _bait() -> Iterator[dict[str, str]]:
         secret.write_text("secret")
         secret.chmod(0o666)
         yield {"@SECRET@": str(secret), "@PORT@": str(server.getsockname()[1])}
-        if os.listdir(folder) != ["secret"] or secret.read_text() != "secret":
+        if [path.name for path in Path(folder).iterdir()] != ["secret"] or secret.read_text() != "secret":
             raise AssertionError("an attack has changed the host's files")
 
 

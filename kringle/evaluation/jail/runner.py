@@ -1,7 +1,7 @@
 """What scoring needs of a language: a runner that judges one program after another in a jail of its own.
 
-Python has one (`python.py`). Java and JavaScript fit the same shape: their fast tier is a warm virtual machine, their confirming
-tier a fresh one, and both may only say what `Verdict` can say.
+Python has one (`python.py`). Java and JavaScript fit the same shape: their fast tier is a warm virtual machine, their
+confirming tier a fresh one, and both may only say what `Verdict` can say.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ class Runner(Protocol):
     """Judges programs of one language, one at a time; owns one jail and everything in it."""
 
     def judge(self, problem: Problem, completion: str, alone: bool) -> Verdict | None:
-        """The verdict on one completion. None: too close to a limit to tell, ask again with `alone` when nothing else runs."""
+        """The verdict on one completion.
+
+        None: too close to a limit to tell, ask again with `alone` when nothing else runs.
+        """
 
     def close(self) -> None:
         """End every process and remove everything that this runner left in the system."""

@@ -1,8 +1,8 @@
 """What can be said of one program, and how a run becomes a verdict. Pure: no clock, no process, no file.
 
-Time is CPU time, because wall time changes with the load of the machine. A program that ends within half to twice of its limit,
-or that got too little of the processors, is not judged on the spot: it runs again with nothing beside it, and that run is
-final. So a verdict does not depend on the number of workers.
+Time is CPU time, because wall time changes with the load of the machine. A program that ends within half to twice of
+its limit, or that got too little of the processors, is not judged on the spot: it runs again with nothing beside it,
+and that run is final. So a verdict does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -39,12 +39,14 @@ class Limits:
         return self.cpu_seconds * (1 if alone else 2)
 
     def wall_until_stopped(self, alone: bool) -> float:
-        """Five times the CPU time, or thirty when alone: a machine eight times overloaded is then still no reason to fail."""
+        """Five times the CPU time, or thirty when alone: a machine eight times overloaded is then still no reason to
+        fail."""
         return self.cpu_seconds * (30 if alone else 5)
 
     def idle_share(self, alone: bool) -> float:
-        """Share of a processor below which a program waits of its own accord. Fair scheduling gives a starved one more: a
-        200th with two hundred others beside it, a 20th where a run alone would still end within its wall time."""
+        """Share of a processor below which a program waits of its own accord. Fair scheduling gives a starved one
+        more: a 200th with two hundred others beside it, a 20th where a run alone would still end within its wall
+        time."""
         return 0.05 if alone else 0.005
 
 
@@ -53,7 +55,8 @@ class Verdict:
     """One program's verdict. Equal verdicts may differ in what was measured, never in anything else.
 
     `evidence` is one line; `tier` says which run decided: `reject` (with its tests), `confirm` (apart from them) or
-    `none` (the jail failed); `jail` is the level of the jail. `peak_kb` is None where the process was shared with other programs.
+    `none` (the jail failed); `jail` is the level of the jail. `peak_kb` is None where the process was shared with
+    other programs.
     """
 
     task_id: str

@@ -1,7 +1,7 @@
 """Run one program without its tests, and answer the calls that the tests make from another process.
 
-Nothing in this process, nor in the one that it was forked from, has ever held a test, an expected value or a way to report a
-verdict: there is nothing here to look for, to patch or to forge. What the program can do is answer.
+Nothing in this process, nor in the one that it was forked from, has ever held a test, an expected value or a way to
+report a verdict: there is nothing here to look for, to patch or to forge. What the program can do is answer.
 """
 
 from __future__ import annotations

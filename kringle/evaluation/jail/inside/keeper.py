@@ -1,7 +1,7 @@
 """The first process of a jail: starts the others, watches their limits, ends them. It never sees a program or a test.
 
-Its children are copies of it (fork), so what it does not hold they cannot find in their memory: a program's text goes from the
-host straight to the process that runs it, and the tests go to processes that the program is not in.
+Its children are copies of it (fork), so what it does not hold they cannot find in their memory: a program's text goes
+from the host straight to the process that runs it, and the tests go to processes that the program is not in.
 
 Roles of its children:
 - `warm`: runs harmless programs one after another, together with their tests (`warm.py`);
@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from . import apart, execute, linux, referee, seccomp, together, warm, wire
@@ -227,7 +228,7 @@ class Keeper:
 
     def _scratch_used(self) -> bool:
         """Whether a program left something behind that the next one could find."""
-        return self._scratch is not None and bool(os.listdir(self._scratch))
+        return self._scratch is not None and any(Path(self._scratch).iterdir())
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:

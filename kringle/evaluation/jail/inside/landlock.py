@@ -1,7 +1,7 @@
 """Landlock: what may be read and written, by path, for any process and without any privilege.
 
-In a full jail it repeats what the mount namespace already says; where namespaces are refused (a container's default profile,
-a hardened distribution) it is the layer that keeps programs from the host's files.
+In a full jail it repeats what the mount namespace already says; where namespaces are refused (a container's default
+profile, a hardened distribution) it is the layer that keeps programs from the host's files.
 
 Not covered: the network beyond TCP (the empty network namespace and seccomp are for that), kernels before 5.13.
 """

@@ -5,7 +5,8 @@ Three ways, chosen by the host:
 - `inherited`: another program (bubblewrap) has made them already;
 - `bare`: none at all; Landlock, seccomp and resource limits have to do.
 
-A layer that cannot be had is reported with its reason. Whether what stands is enough is the host's decision, not taken here.
+A layer that cannot be had is reported with its reason. Whether what stands is enough is the host's decision, not
+taken here.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def _enter_namespaces(settings: Settings, layers: Layers) -> None:
     """Return in the first process of new namespaces, as an ordinary user, with a file system of our own."""
     outside_user, outside_group = os.getuid(), os.getgid()
     if outside_user == 0:
-        # As root the jail still belongs to nobody: not even a fault in the kernel's user namespaces gives it root's files.
+        # As root the jail still belongs to nobody: not even a fault in the kernel's user namespaces gives it root's
+        # files.
         os.setgroups([])
         outside_user, outside_group = NOBODY, NOBODY
     ours, helpers = socket.socketpair()
@@ -85,7 +87,7 @@ def _enter_namespaces(settings: Settings, layers: Layers) -> None:
     if answer is None or "failed" in answer:
         raise linux.SystemCallError(0, answer["failed"] if answer else "the helper that writes the identity maps died")
     # Opened while we are still who we were: a Python in a private home is readable to its owner only.
-    links = {path: os.readlink(path) for path in settings.readable if Path(path).is_symlink()}
+    links = {path: str(Path(path).readlink()) for path in settings.readable if Path(path).is_symlink()}
     sources = {path: os.open(path, os.O_PATH) for path in settings.readable if path not in links}
     devices = {name: os.open(f"/dev/{name}", os.O_PATH) for name in _DEVICES}
     os.setresgid(INNER_ID, INNER_ID, INNER_ID)
@@ -101,7 +103,8 @@ def _enter_namespaces(settings: Settings, layers: Layers) -> None:
 
 
 def _write_identity_maps(channel: socket.socket, target: int, user: int, group: int) -> None:
-    """In a helper that stays outside, because only from there may root map an id other than its own (user_namespaces(7))."""
+    """In a helper that stays outside, because only from there may root map an id other than its own
+    (user_namespaces(7))."""
     answer: wire.Message = {}
     try:
         if wire.receive(channel):
@@ -223,11 +226,11 @@ def _finish(control: socket.socket, settings: Settings, layers: Layers, address_
 def _look_at_root(settings: Settings) -> tuple[bool, str]:
     """Whether a root that someone else has built is as bare as ours, and cannot be written to."""
     expected = {path.split("/")[1] for path in settings.readable} | {"dev", "proc", "tmp", Path(__file__).parts[1]}
-    more = sorted(set(os.listdir("/")) - expected)
+    more = sorted({path.name for path in Path("/").iterdir()} - expected)
     if more:
         return False, f"the host's file system is visible: {', '.join(more[:3])}, ..."
     try:
-        os.mkdir("/written")
+        Path("/written").mkdir()
     except OSError:
         return True, ""
     return False, "it can be written to"

@@ -99,8 +99,8 @@ def mount(source: str, target: str, kind: str | None = None, flags: int = 0, opt
 def become_root_of_the_file_system(folder: str) -> None:
     """Make `folder`, a mount point, the root of this mount namespace and forget the old root.
 
-    Both arguments of pivot_root are the same folder: the old root then lies on top of the new one and is unmounted from there,
-    so that no folder is needed to put it in (pivot_root(2), "pivot_root(".", ".")").
+    Both arguments of pivot_root are the same folder: the old root then lies on top of the new one and is unmounted
+    from there, so that no folder is needed to put it in (pivot_root(2), "pivot_root(".", ".")").
     """
     os.chdir(folder)
     system_call("pivot_root", _PIVOT_ROOT[machine()], b".", b".")

@@ -1,13 +1,14 @@
 """Calls between a program and its tests across a socket: each side holds handles of the other's objects.
 
-Both sides run this code, but only the referee's copy of it matters: the program's side may be as corrupt as it likes, it can
-still only answer with data. So the referee's side
-- builds exceptions of built-in classes only, and never one that ends a loop or a program: a StopIteration from a solution
-  would make `all(map(solution, cases))` true;
+Both sides run this code, but only the referee's copy of it matters: the program's side may be as corrupt as it likes,
+it can still only answer with data. So the referee's side
+- builds exceptions of built-in classes only, and never one that ends a loop or a program: a StopIteration from a
+  solution would make `all(map(solution, cases))` true;
 - does for the other side only what its `offers` say: call or iterate what a test has handed over, nothing else;
 - keeps truth to itself: a handle equals nothing but itself.
 
-Arguments that the callee changes in place are changed for the caller too, as if both shared them, until the call returns.
+Arguments that the callee changes in place are changed for the caller too, as if both shared them, until the call
+returns.
 """
 
 from __future__ import annotations
@@ -171,7 +172,7 @@ class Peer:
 
     def _serve(self, message: wire.Message) -> None:
         operation = message.get("ask")
-        if operation not in self._offers:
+        if not isinstance(operation, str) or operation not in self._offers:
             raise Tampered(f"asked for {operation!r}")
         try:
             nodes = message["nodes"]

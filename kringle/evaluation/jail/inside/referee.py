@@ -1,12 +1,13 @@
 """Run tests against a program that lives in another process, and say whether they ran to their end.
 
-No line of any program ever runs here. The tests see the problem's prompt (its helper functions and classes, in our copy), the
-built-ins of an untouched interpreter, and for the function under test a handle: calling it sends the arguments to the program
-and returns plain data. So the comparisons of the tests are made here, by types and operators that no program can reach, and
-"passed" means that the last line of the tests was reached by an interpreter that the program was never in.
+No line of any program ever runs here. The tests see the problem's prompt (its helper functions and classes, in our
+copy), the built-ins of an untouched interpreter, and for the function under test a handle: calling it sends the
+arguments to the program and returns plain data. So the comparisons of the tests are made here, by types and operators
+that no program can reach, and "passed" means that the last line of the tests was reached by an interpreter that the
+program was never in.
 
-Not covered: tests that look at what the program prints, that change a global of the program, or that compare objects of classes
-of the program's own making. Such a suite's canonical solutions do not pass, which shows it at once.
+Not covered: tests that look at what the program prints, that change a global of the program, or that compare objects
+of classes of the program's own making. Such a suite's canonical solutions do not pass, which shows it at once.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The system calls that jailed programs may not make, as a seccomp filter assembled by hand.
 
-There is no libseccomp on a user's machine to rely on, and a filter is only a short array of instructions for the kernel's
-packet-filter machine (`linux/seccomp.h`, `linux/bpf_common.h`). A list of what is denied, not of what is allowed: the
-filter is one layer of many, and Python, Java and JavaScript use some hundred calls that vary with the C library.
-Calls younger than the tables get ENOSYS, which every C library takes as "old kernel" and works around.
+There is no libseccomp on a user's machine to rely on, and a filter is only a short array of instructions for the
+kernel's packet-filter machine (`linux/seccomp.h`, `linux/bpf_common.h`). A list of what is denied, not of what is
+allowed: the filter is one layer of many, and Python, Java and JavaScript use some hundred calls that vary with the C
+library. Calls younger than the tables get ENOSYS, which every C library takes as "old kernel" and works around.
 
-Not covered: 32-bit programs (killed: another table would be needed), machines other than x86-64 and aarch64 (no filter, and the
-jail's report says so).
+Not covered: 32-bit programs (killed: another table would be needed), machines other than x86-64 and aarch64 (no
+filter, and the jail's report says so).
 """
 
 from __future__ import annotations
@@ -158,18 +158,17 @@ _X32_BIT = 0x40000000  # calls of the x32 interface carry this bit and would pas
 
 # Numbers with an argument that decides; all others of the table are denied outright.
 _IN_EVERY_JAIL = {"clone", "clone3", "fcntl", "ioctl", "socketpair"}
-_FROM_PROGRAMS_ONLY = {
+_FROM_PROGRAMS_OUTRIGHT = [
     "fork",
     "vfork",
-    "kill",
-    "tgkill",
-    "prctl",
+    "tkill",
+    "rt_sigqueueinfo",
+    "rt_tgsigqueueinfo",
     "pidfd_open",
     "pidfd_send_signal",
-    "sched_setaffinity",
-    "prlimit64",
-}
-_FROM_PROGRAMS_ONLY |= {"setpriority", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"}
+    "setpriority",
+]
+_FROM_PROGRAMS = {*_FROM_PROGRAMS_OUTRIGHT, "kill", "tgkill", "prctl", "sched_setaffinity", "prlimit64"}
 
 CLONE_THREAD = 0x00010000
 CLONE_NEW_NAMESPACE = 0x7E020080  # every CLONE_NEW* flag, time and cgroup namespaces included
@@ -192,7 +191,8 @@ Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, co
 
 
 class Argument(NamedTuple):
-    """A call that is denied, or allowed, when the low half of one argument has one of some values or any of some bits."""
+    """A call that is denied, or allowed, when the low half of one argument has one of some values or any of some
+    bits."""
 
     name: str
     position: int
@@ -207,8 +207,8 @@ def supported() -> bool:
 
 @functools.cache
 def jail_filter(architecture: str) -> bytes:
-    """For the jail as a whole, its keeper included: processes may still be started, nothing can be opened or widened."""
-    outright = [name for name in NUMBERS if name not in _IN_EVERY_JAIL | _FROM_PROGRAMS_ONLY]
+    """For the jail as a whole, its keeper included: processes may be started, nothing can be widened."""
+    outright = [name for name in NUMBERS if name not in _IN_EVERY_JAIL | _FROM_PROGRAMS]
     return _assemble(
         architecture,
         outright,
@@ -230,16 +230,7 @@ def program_filter(architecture: str, pid: int) -> bytes:
 def _program_filter(architecture: str) -> bytes:
     return _assemble(
         architecture,
-        [
-            "fork",
-            "vfork",
-            "tkill",
-            "rt_sigqueueinfo",
-            "rt_tgsigqueueinfo",
-            "pidfd_open",
-            "pidfd_send_signal",
-            "setpriority",
-        ],
+        _FROM_PROGRAMS_OUTRIGHT,
         [
             Argument("clone", 0, _JUMP_ANY_BIT, (CLONE_THREAD,), then_allow=True),
             Argument("prctl", 0, _JUMP_EQUAL, (PR_SET_PDEATHSIG,), then_allow=False),

@@ -1,7 +1,7 @@
 """Run one program with its tests in one fresh process, and say how it went.
 
-The program shares this process with its tests and with the report, so a pass reported from here is no proof of anything: it
-only says that the program is worth confirming (`apart.py`). A failure is final.
+The program shares this process with its tests and with the report, so a pass reported from here is no proof of
+anything: it only says that the program is worth confirming (`apart.py`). A failure is final.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Run harmless programs one after another in this process, with their tests: most fail, and fail within microseconds.
 
-Nothing from here is a pass: what seems to pass is confirmed apart. What must not go wrong is a false failure of one program
-because of another before it. Three things stand against that: only programs that `screen` finds harmless run here; after each,
-a fingerprint of the interpreter is compared; and any doubt at all (a timer, memory, output, a changed fingerprint) is answered
-with "defer", which makes the host run that program in a process of its own and, after a change, replace this one.
+Nothing from here is a pass: what seems to pass is confirmed apart. What must not go wrong is a false failure of one
+program because of another before it. Three things stand against that: only programs that `screen` finds harmless run
+here; after each, a fingerprint of the interpreter is compared; and any doubt at all (a timer, memory, output, a
+changed fingerprint) is answered with "defer", which makes the host run that program in a process of its own and,
+after a change, replace this one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import socket
 import sys
 import time
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 
 from . import execute, screen, wire
@@ -64,8 +66,8 @@ class Sink:
 class Timer:
     """A limit on CPU time within one process, which only ever leads to "defer".
 
-    Two timers: the first raises an exception in the program. Where that is caught, or one operation never ends, the second
-    ends this process, by the default action of its signal.
+    Two timers: the first raises an exception in the program. Where that is caught, or one operation never ends, the
+    second ends this process, by the default action of its signal.
     """
 
     def __init__(self) -> None:
@@ -117,13 +119,13 @@ class Fingerprint:
     def _see_facts() -> tuple[object, ...]:
         spare = os.dup(0)  # the lowest free descriptor: higher than before if something was left open
         os.close(spare)
-        return len(sys.modules), tuple(sys.path), spare, _thread._count(), gc.isenabled(), os.getcwd()
+        return len(sys.modules), tuple(sys.path), spare, _thread._count(), gc.isenabled(), str(Path.cwd())
 
 
 def main(channel: socket.socket) -> None:
     known_tests: dict[str, str] = {}
     timer, sink = Timer(), Sink()
-    sys.stdout = sys.stderr = sink  # type: ignore[assignment]
+    sys.stdout = sys.stderr = sink
     sys.stdin = None
     fingerprint = Fingerprint()
     while (request := wire.receive(channel)) is not None:

@@ -44,7 +44,10 @@ def receive(channel: socket.socket) -> Message | None:
 
 
 def receive_with_descriptors(channel: socket.socket, most: int) -> tuple[Message, list[int]] | None:
-    """Like `receive`, with the descriptors that came along. Only for senders that are trusted: each one costs us a slot."""
+    """Like `receive`, with the descriptors that came along.
+
+    Only for senders that are trusted: each one costs us a slot.
+    """
     header, descriptors, _, _ = socket.recv_fds(channel, _LENGTH.size, most)
     if not header:
         return None
@@ -63,7 +66,7 @@ def _body(channel: socket.socket, header: bytes) -> Message:
 
 
 def _read(channel: socket.socket, size: int) -> bytes | None:
-    pieces = []
+    pieces: list[bytes] = []
     missing = size
     while missing:
         try:

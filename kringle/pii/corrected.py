@@ -1,0 +1,69 @@
+"""The default detectors: a multi-pattern scan says where to look, then an exact test of each kind says what it is."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+
+from kringle.pii import addresses, assignments, emails, private_keys, strings, tokens, urls
+from kringle.pii.candidates import Candidate, Finding, without_overlaps
+from kringle.pii.formats import FORMATS
+from kringle.pii.prefilter import Anchor, Prefilter
+
+Detector = Callable[[bytes, int], Candidate | None]
+
+_GENERAL: tuple[tuple[Anchor, Detector], ...] = (
+    (Anchor(emails.ANCHOR), emails.at_event),
+    (Anchor(addresses.ANCHOR_V4), addresses.at_event_v4),
+    (Anchor(addresses.ANCHOR_V6), addresses.at_event_v6),
+    (Anchor(private_keys.ANCHOR), private_keys.at_event),
+    (Anchor(urls.ANCHOR), urls.at_event),
+    (Anchor(assignments.ANCHOR, any_case=True), assignments.at_event),
+    (Anchor(assignments.SHORT_ANCHOR, any_case=True), assignments.at_short_name),
+    (Anchor(assignments.SIGNATURE_ANCHOR), assignments.at_signature),
+    (Anchor(assignments.SCHEME_ANCHOR, any_case=True), assignments.at_scheme),
+    (Anchor(strings.ANCHOR), strings.at_event),
+)
+_DETECTORS: tuple[Detector, ...] = (
+    *(detector for _, detector in _GENERAL),
+    *(functools.partial(tokens.at_event, row=row) for row in FORMATS),
+)
+_ANCHORS = (*(anchor for anchor, _ in _GENERAL), *(Anchor(row.anchor) for row in FORMATS))
+
+
+@functools.cache
+def default_prefilter(engine: str | None = None) -> Prefilter:
+    """The scan for every kind, compiled once per process."""
+    formats = range(len(_GENERAL), len(_ANCHORS))
+    return Prefilter(_ANCHORS, ((0, 2, 3, 4, 7), (1,), (5, 6), (8,), (9,), tuple(formats)), engine)
+
+
+def candidates(data: bytes, engine: str | None = None) -> list[Candidate]:
+    """What the detectors recognise in `data`, free of overlaps, in order of start; shields have confidence 0."""
+    return without_overlaps(_all(data, engine))
+
+
+def _all(data: bytes, engine: str | None) -> Iterator[Candidate]:
+    for end, index in default_prefilter(engine).events(data):
+        candidate = _DETECTORS[index](data, end)
+        if candidate is not None:
+            yield candidate
+
+
+def find(data: bytes, least: float = 0.0, engine: str | None = None) -> list[Finding]:
+    """Emails, public IP addresses and keys in `data` (any bytes), in order, with a confidence above `least`."""
+    return located(data, [c for c in candidates(data, engine) if c.confidence > least])
+
+
+def located(data: bytes, found: list[Candidate]) -> list[Finding]:
+    """Candidates in order of start, with line and column (both from 1, the column in bytes)."""
+    findings = []
+    line, line_start, at = 1, 0, 0
+    for c in found:
+        newlines = data.count(b"\n", at, c.start)
+        if newlines:
+            line += newlines
+            line_start = data.rfind(b"\n", at, c.start) + 1
+        at = c.start
+        findings.append(Finding(c.kind, c.format, c.start, c.end, line, c.start - line_start + 1, c.confidence))
+    return findings

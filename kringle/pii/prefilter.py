@@ -1,0 +1,82 @@
+"""The multi-pattern scan that decides where the detectors look at all.
+
+Each anchor is a short pattern; an event is an anchor and the offset at which a match of it ends. Two engines report the
+same events: `hyperscan` (the Vectorscan wheels; hundreds of megabytes a second) where it can be imported, and the standard
+library's `re` elsewhere. For that every anchor is written so that a match from one start has one end only.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+try:
+    import hyperscan
+except ImportError:  # no wheel for this platform: the same events, slower
+    hyperscan = None
+
+HYPERSCAN_LIMIT = 2**32 - 1  # bytes; hs_scan takes an unsigned int
+
+Event = tuple[int, int]  # end offset, index of the anchor
+
+
+class Anchor(NamedTuple):
+    """A pattern in the common subset of `re` and hyperscan, and whether case matters."""
+
+    pattern: bytes
+    any_case: bool = False
+
+
+class Prefilter:
+    """Finds the events of some anchors in bytes.
+
+    `groups` lists the indices of anchors that are compiled together: a few simple automata are faster than one that has to
+    remember everything. `engine` is "hyperscan", "re", or None for the fastest that is there.
+    """
+
+    def __init__(self, anchors: Sequence[Anchor], groups: Sequence[Sequence[int]], engine: str | None = None) -> None:
+        self._patterns = [re.compile(a.pattern, re.IGNORECASE if a.any_case else 0) for a in anchors]
+        self._anchors, self._groups = anchors, groups
+        self.engine = engine or ("re" if hyperscan is None else "hyperscan")
+        if self.engine == "hyperscan":
+            self._databases = [self._compile(group) for group in groups]
+            self._local = threading.local()
+
+    def _compile(self, group: Sequence[int]) -> hyperscan.Database:
+        database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+        flags = [hyperscan.HS_FLAG_CASELESS if self._anchors[i].any_case else 0 for i in group]
+        expressions = [self._anchors[i].pattern for i in group]
+        database.compile(expressions=expressions, ids=list(group), elements=len(group), flags=flags)
+        return database
+
+    def events(self, data: bytes) -> list[Event]:
+        """Every event in `data`, sorted, without repetition."""
+        if self.engine == "hyperscan" and len(data) < HYPERSCAN_LIMIT:
+            return self._hyperscan(data)
+        found: set[Event] = set()
+        for index, pattern in enumerate(self._patterns):
+            match = pattern.search(data)
+            while match:
+                found.add((match.end(), index))
+                match = pattern.search(data, match.start() + 1)
+        return sorted(found)
+
+    def _hyperscan(self, data: bytes) -> list[Event]:
+        found: set[Event] = set()
+
+        def report(index: int, _start: int, end: int, _flags: int, _context: object) -> None:
+            found.add((end, index))
+
+        for database, scratch in zip(self._databases, self._scratches(), strict=True):
+            database.scan(data, match_event_handler=report, scratch=scratch)
+        return sorted(found)
+
+    def _scratches(self) -> list[hyperscan.Scratch]:
+        """Working memory of this thread: a scan must not share it."""
+        if not hasattr(self._local, "scratches"):
+            self._local.scratches = [hyperscan.Scratch(database) for database in self._databases]
+        scratches: list[hyperscan.Scratch] = self._local.scratches
+        return scratches

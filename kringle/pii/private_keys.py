@@ -1,0 +1,57 @@
+"""Private keys in PEM armour: whole blocks, over lines, as `\\n` in one string, or as a concatenation of strings.
+
+Also the bare base 64 of a PKCS #8 or PKCS #1 key without armour is known by its first bytes. Certificates, public keys and
+blocks whose body is a placeholder are no findings.
+"""
+
+from __future__ import annotations
+
+import re
+
+from kringle.pii.candidates import RANK_BLOCK, Candidate, Segment
+from kringle.pii.lookalikes import is_monotonous
+
+ANCHOR = rb"PRIVATE KEY(?: BLOCK)?-----"
+BODY_LIMIT = 20_000  # bytes between the marks; a 16,384-bit RSA key has 13,000 of base 64
+LEAST_BODY = 60  # an Ed25519 key in PKCS #8, the shortest there is, has 64 characters of base 64
+
+_BEGIN = re.compile(rb"-----BEGIN (?P<label>(?:[A-Z0-9]{1,16} ){0,3}PRIVATE KEY(?: BLOCK)?)-----\Z")
+# Lines of the body: base 64 of some length, or a header. What joins them is quotes, escapes, plus signs, comment marks.
+_RUN = re.compile(rb"[A-Za-z0-9+/]{2,}={0,2}")
+_HEADER = re.compile(rb"(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset|MessageID)\s?:[^\r\n\"'`\\]*")
+_ESCAPE = re.compile(rb"\\+(?:[nrt]|u[0-9a-fA-F]{4})?")
+_JOIN = frozenset(b" \t\r\n\"'`+,;\\*#|()[]{}<>/.&=:-%")
+BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+def at_event(data: bytes, end: int) -> Candidate | None:
+    """The block whose begin mark ends at `end`, or None."""
+    begin = _BEGIN.search(data, max(0, end - 100), end)
+    if begin is None:
+        return None
+    close = b"-----END " + begin["label"] + b"-----"
+    stop = data.find(close, end, end + BODY_LIMIT)
+    if stop < 0 or data.find(b"-----BEGIN ", end, stop) >= 0:
+        return None
+    segments = tuple(_body(data, end, stop))
+    body = b"".join(data[s:e] for s, e in segments)
+    if len(body) < LEAST_BODY or is_monotonous(body[:200]) or b"..." in data[end:stop]:
+        return None
+    return Candidate(begin.start(), stop + len(close), "key", "private-key", 0.99, RANK_BLOCK, segments, BASE64)
+
+
+def _body(data: bytes, start: int, stop: int) -> list[Segment]:
+    """The base-64 runs between the marks; headers, escapes and what joins strings are left out."""
+    runs: list[Segment] = []
+    at = start
+    while at < stop:
+        if header := _HEADER.match(data, at, stop):
+            at = header.end()
+        elif escape := _ESCAPE.match(data, at, stop):
+            at = escape.end()
+        elif run := _RUN.match(data, at, stop):
+            runs.append(run.span())
+            at = run.end()
+        else:
+            at += 1
+    return runs

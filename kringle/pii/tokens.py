@@ -1,0 +1,43 @@
+"""Tokens with a vendor's format: one candidate for each place where a row of `formats` matches."""
+
+from __future__ import annotations
+
+from kringle.pii.candidates import RANK_FORMAT, Candidate
+from kringle.pii.formats import FORMATS, LIKELY, Format
+from kringle.pii.lookalikes import is_documented, made_up
+from kringle.pii.rarity import randomness
+from kringle.pii.stand_ins import is_stand_in
+from kringle.pii.text import at_left_edge
+
+ANCHORS: tuple[bytes, ...] = tuple(row.anchor for row in FORMATS)
+_BASE64_MARKS = (b"+", b"/")
+LEAST_JUDGED, JUDGED = 16, 256  # how long a secret must be to look for placeholders in it, and how far
+
+
+def at_event(data: bytes, end: int, row: Format) -> Candidate | None:
+    """The token of format `row` whose anchor ends at `end`: a finding, a shield, or None."""
+    for lookback in row.lookback:
+        start = end - row.anchor_length - lookback
+        if start < 0 or not (at_left_edge(data, start) or data[start - 3 : start] == b"bot"):  # api.telegram.org/bot<token>
+            continue
+        match = row.pattern.match(data, start)
+        if match is None or match.end() < end:
+            continue
+        segments = tuple(match.span(group) for group in range(1, row.pattern.groups + 1) if match[group] is not None)
+        if row.confidence <= LIKELY and (data[start - 1 : start] in _BASE64_MARKS or data[match.end() : match.end() + 1] in _BASE64_MARKS):
+            continue  # a stretch of some base 64
+        confidence = _confidence(match[0], row, tuple((s - start, e - start) for s, e in segments))
+        return Candidate(start, match.end(), "key", row.name, confidence, RANK_FORMAT, segments)
+    return None
+
+
+def _confidence(token: bytes, row: Format, segments: tuple[tuple[int, int], ...]) -> float:
+    if is_stand_in(token, segments) or is_documented(token):
+        return 0.0
+    if any(made_up(token[s : min(e, s + JUDGED)]) for s, e in segments if e - s >= LEAST_JUDGED):
+        return 0.0
+    if row.check is not None and not row.check(token):
+        return 0.0
+    if row.confidence <= LIKELY and min(randomness(token[s:e]) for s, e in segments) <= 0:
+        return 0.0
+    return row.confidence

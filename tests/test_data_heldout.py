@@ -1,0 +1,361 @@
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data_support import (
+    QUIET,
+    InProcess,
+    decisions,
+    documents,
+    folder_corpus,
+    run_collect,
+    snapshot,
+    write_tree,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kringle.data import collect as collect_module
+from kringle.data.clean import clean
+from kringle.data.containment import Best, Index, gram_hashes
+from kringle.data.division import File, divide
+from kringle.data.heldout import split
+from kringle.data.table import read_table
+from kringle.engine import Engine
+from kringle.errors import UserError
+from kringle.recipe import CleanSettings
+from kringle.workspace import ShardStore
+
+
+def file(repo: str, path: str, size: int = 100, language: str = "python") -> File:
+    return File(f"{repo}/{path}", repo, path, language, size)
+
+
+def held_bytes(files: list[File], share: float, seed: int = 0) -> dict[str, int]:
+    division = divide(files, share, seed)
+    sizes: dict[str, int] = {}
+    for f in files:
+        if division.holds_out(f.repo, f.path, f.language):
+            sizes[f.language] = sizes.get(f.language, 0) + f.size
+    return sizes
+
+
+# -- the division ------------------------------------------------------------------------------------------------------
+
+
+def corpus_of(repos: int, seed: int = 0) -> list[File]:
+    draw = random.Random(seed)
+    files = []
+    for repo in range(repos):
+        for number in range(draw.randrange(1, 30)):
+            language = draw.choice(["python", "python", "javascript"])
+            files.append(file(f"r{repo}", f"d{number % 3}/f{number}", draw.randrange(10, 1000), language))
+    return files
+
+
+def test_whole_repositories_near_the_wanted_share_whatever_the_order() -> None:
+    files = corpus_of(200)
+    total = {x: sum(f.size for f in files if f.language == x) for x in ("python", "javascript")}
+    for share in (0.02, 0.05, 0.2):
+        division = divide(files, share, 0)
+        assert division.repos
+        assert not any(division.places.values())
+        assert not division.notes
+        held = held_bytes(files, share)
+        for language, size in total.items():
+            assert share <= held[language] / size <= 2 * share
+        shuffled = files[:]
+        random.Random(1).shuffle(shuffled)
+        assert divide(shuffled, share, 0).repos == division.repos
+    assert divide(files, 0.05, 1).repos != divide(files, 0.05, 0).repos
+
+
+def test_a_repository_is_held_out_in_all_its_languages() -> None:
+    files = corpus_of(100)
+    division = divide(files, 0.05, 0)
+    for f in files:
+        assert division.holds_out(f.repo, f.path, f.language) == (f.repo in division.repos)
+
+
+def test_a_repository_that_would_overshoot_is_passed_over() -> None:
+    files = [file("giant", f"f{i}", 1000) for i in range(900)] + [file(f"small{i}", "f", 1000) for i in range(100)]
+    for seed in range(10):
+        division = divide(files, 0.05, seed)
+        assert "giant" not in division.repos
+        assert len(division.repos) == 50
+
+
+def test_adding_a_repository_changes_little() -> None:
+    files = corpus_of(200)
+    before = divide(files, 0.05, 0).repos
+    after = divide([*files, *(file("new", f"f{i}", 500) for i in range(5))], 0.05, 0).repos
+    assert len(before ^ after) <= 3
+
+
+def test_one_huge_repository_is_split_by_directory_and_the_notes_say_so() -> None:
+    files = [file("jdk", f"java.base/java/p{i % 40}/F{i}.java", 100, "java") for i in range(800)]
+    files += [file(f"r{i}", "a.py") for i in range(100)]
+    division = divide(files, 0.05, 0)
+    assert "jdk" not in division.repos
+    assert 0.05 <= held_bytes(files, 0.05)["java"] / 80_000 <= 0.1
+    directories = {prefix for _, prefix in division.places["java"]}
+    assert all(re.fullmatch(r"java\.base/java/p\d+", prefix) for prefix in directories)
+    for f in files:  # a directory is on one side as a whole
+        if f.language == "java":
+            assert division.holds_out(*f[1:4]) == (f.path.rpartition("/")[0] in directories)
+    assert any(note.startswith("Java is in too few repositories (1 to choose from)") for note in division.notes)
+    assert not any("Python" in note for note in division.notes)
+
+
+def test_a_flat_folder_is_split_by_file_and_a_tiny_one_keeps_something_back() -> None:
+    flat = [file("one", f"f{i}.py", 100 + i) for i in range(100)]
+    total = sum(f.size for f in flat)
+    assert 0.025 <= held_bytes(flat, 0.05)["python"] / total <= 0.1
+    tiny = [file("one", f"f{i}.py", 100 + i) for i in range(3)]
+    assert held_bytes(tiny, 0.05) == {"python": 100}
+    single = [file("one", "f.py")]
+    assert held_bytes(single, 0.05) == {}
+    assert divide(single, 0.05, 0).notes == ["no Python is held out: there is one file of it"]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(1, 100)), max_size=40),
+    st.sampled_from([0.05, 0.3, 0.9]),
+)
+def test_something_is_always_left_to_train_on(shape: list[tuple[int, int, int]], share: float) -> None:
+    files = [file(f"r{repo}", f"d{directory}/f{i}", size) for i, (repo, directory, size) in enumerate(shape)]
+    held = held_bytes(files, share).get("python", 0)
+    if files:
+        assert held < sum(f.size for f in files)
+    if len(files) > 1:
+        assert held > 0
+
+
+# -- containment -------------------------------------------------------------------------------------------------------
+
+
+def grams(text: str) -> set[tuple[str, ...]]:
+    tokens = re.findall(r"[A-Za-z0-9_]+", text)
+    if len(tokens) < 5:
+        return {("short", *tokens)}
+    return {tuple(tokens[i : i + 5]) for i in range(len(tokens) - 4)}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("a b c d e", "a.b(c)[d];e", True),
+        ("a b c d e", "a b c d  é e", True),
+        ("a b c d e", "a b c d E", False),
+        ("a_b c d e f", "a b c d e f", False),
+        ("a b c", "a, b, c!", True),
+        ("a b c", "a b c d", False),
+        ("ab c", "a bc", False),
+        ("", "!?", True),
+        ("a b c d e a b c d e", "a b c d e a b c d e a b c d e", True),
+    ],
+)
+def test_what_counts_as_the_same_grams(one: str, other: str, same: bool) -> None:
+    assert np.array_equal(gram_hashes(one), gram_hashes(other)) is same
+    assert (grams(one) == grams(other)) is same
+
+
+def test_grams_are_counted_as_a_set() -> None:
+    text = "x y z\n" * 100 + "long identifier_1 here ü \U0001d11e and 42 more\n"
+    assert len(gram_hashes(text)) == len(grams(text))
+    hashes = gram_hashes(text)
+    assert (np.diff(hashes.astype(object)) > 0).all()
+
+
+def best_by_definition(texts: list[str], probes: list[str]) -> list[tuple[int, int]]:
+    result = []
+    for text in texts:
+        own = grams(text)
+        counts = [len(own & grams(probe)) for probe in probes]
+        enough = [(-count, number) for number, count in enumerate(counts) if 2 * count >= len(own)]
+        result.append((-min(enough)[0], min(enough)[1]) if enough else (0, -1))
+    return result
+
+
+_documents = st.lists(st.text(alphabet="ab c", max_size=40), min_size=1, max_size=6)
+
+
+@settings(deadline=None)
+@given(_documents, _documents)
+def test_the_index_finds_what_the_definition_says(texts: list[str], probes: list[str]) -> None:
+    best = Best(Index.build([gram_hashes(text) for text in texts]))
+    for number, probe in enumerate(probes):
+        best.add(number, gram_hashes(probe))
+    assert list(zip(best.found.tolist(), best.probe.tolist(), strict=True)) == best_by_definition(texts, probes)
+
+
+def test_exactly_half_counts_and_boilerplate_does_not() -> None:
+    header = " ".join(f"licence{i}" for i in range(60))
+    texts = [" ".join(f"t{n}_{i}" for i in range(10)) for n in range(20)]  # 6 grams each
+    probes = [
+        " ".join(f"t0_{i}" for i in range(7)),  # 3 of 6
+        " ".join(f"t1_{i}" for i in range(6)),  # 2 of 6
+        header,
+    ]
+    best = Best(
+        Index.build([gram_hashes(f"{text}") for text in texts] + [gram_hashes(header + " " + t * 20) for t in texts])
+    )
+    for number, probe in enumerate(probes):
+        best.add(number, gram_hashes(probe))
+    assert best.found[0] == 3
+    assert best.probe[0] == 0
+    assert best.found[1] == 0
+    assert not best.found[20:].any() or best.found[20] >= (len(grams(header + " " + texts[0] * 20)) + 1) // 2
+
+
+def test_an_index_survives_the_disk(tmp_path: Path) -> None:
+    index = Index.build([gram_hashes("a b c d e f"), gram_hashes("x")])
+    digest = index.save(tmp_path / "index.npz")
+    loaded = Index.load(tmp_path / "index.npz")
+    assert all(np.array_equal(a, b) for a, b in zip(index, loaded, strict=True))
+    assert digest == loaded.save(tmp_path / "again.npz")
+    assert digest != Index.build([gram_hashes("a b c d e g"), gram_hashes("x")]).save(tmp_path / "other.npz")
+    assert Index.build([]).sizes.shape == (0,)
+    Best(Index.build([])).add(0, gram_hashes("a b c d e f"))
+
+
+# -- the stage ---------------------------------------------------------------------------------------------------------
+
+
+def module(seed: int, lines: int = 40) -> str:
+    """A little program of its own: no 5 tokens in a row are shared with another seed's."""
+    return "".join(f"value_{seed}_{i} = call_{seed}({i}, name_{seed}_{i})\n" for i in range(lines))
+
+
+def build(tmp_path: Path, files: dict[str, str], share: float = 0.1, engine: Engine | None = None) -> dict[str, Any]:
+    root = write_tree(tmp_path / "in", files)
+    run_collect(folder_corpus(root), tmp_path)
+    for name in ("clean", "split"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    shards = ShardStore(tmp_path / "more-shards", "test")
+    engine = engine or InProcess()
+    clean(CleanSettings(decontaminate=()), tmp_path / "out/documents", tmp_path / "clean", shards, engine, QUIET, {})
+    folder, survivors = tmp_path / "out/documents", tmp_path / "clean/survivors.parquet"
+    return split(share, 0, folder, survivors, tmp_path / "split", shards, engine, QUIET)
+
+
+def sides(tmp_path: Path) -> dict[str, str]:
+    by_id = {d["id"]: f"{d['repo']}/{d['path']}" for d in documents(tmp_path)}
+    rows = read_table(tmp_path / "split/split.parquet").to_pylist()
+    return {by_id[row["id"]]: row["split"] for row in rows}
+
+
+BASE = {f"r{i:02d}/m{j}.py": module(100 * i + j) for i in range(30) for j in range(4)}
+
+
+def test_planted_copies_of_held_out_files_are_found_and_dropped(tmp_path: Path) -> None:
+    build(tmp_path / "plain", BASE)
+    plain = sides(tmp_path / "plain")
+    held = sorted(name for name, side in plain.items() if side == "held-out")
+    assert 10 <= len(held) <= 24
+    training = sorted({name.partition("/")[0] for name, side in plain.items() if side == "train"})
+    late = training[-1]
+    exact, near, half, less = held[:4]
+
+    def lines(name: str, count: int) -> str:
+        return "".join(BASE[name].splitlines(keepends=True)[:count])
+
+    planted = {
+        f"{late}/vendored/exact.py": BASE[exact],
+        f"{late}/vendored/near.py": "# a header of its own, as vendoring adds\n"
+        + BASE[near].replace("    ", "\t")
+        + "end = 1\n",
+        f"{late}/vendored/half.py": lines(half, 21),
+        f"{late}/vendored/less.py": lines(less, 18),
+    }
+    summary = build(tmp_path / "planted", BASE | planted)
+    after = sides(tmp_path / "planted")
+    for name in (near, half):
+        assert name not in after
+    assert after[less] == "held-out"
+    for name in (f"{late}/vendored/near.py", f"{late}/vendored/half.py", f"{late}/vendored/less.py"):
+        assert after[name] == "train"
+    assert exact not in after
+    told = {f"{d.repo}/{d.path}": (d.value, d.witness) for d in decisions(tmp_path / "planted/split") if not d.kept}
+    assert told[exact] == (1.0, f"the same as {late}/vendored/exact.py")
+    assert told[near][0] == 1.0
+    assert told[near][1] == f"100% of its 5-grams are in {late}/vendored/near.py"
+    assert told[half][0] is not None
+    assert 0.5 <= told[half][0] < 0.55
+    assert len(told) == 3
+    assert summary["exact_copies_dropped"] == 1
+    assert summary["near_copies_dropped"] == 2
+    assert summary["held_out"]["files"] == len(held) - 3
+    assert summary["funnel"][0]["files"] == len(after)
+    assert not (tmp_path / "planted/split/held-out-index.npz").exists()
+
+
+def test_a_copy_whose_first_place_is_in_training_stays_in_training(tmp_path: Path) -> None:
+    build(tmp_path / "plain", BASE)
+    held = sorted(name for name, side in sides(tmp_path / "plain").items() if side == "held-out")
+    # r00 sorts before every held-out repository, so the training place is the document.
+    assert sides(tmp_path / "plain")["r00/m0.py"] == "train"
+    summary = build(tmp_path / "planted", BASE | {"r00/copy.py": BASE[held[0]]})
+    after = sides(tmp_path / "planted")
+    assert after["r00/copy.py"] == "train"
+    assert held[0] not in after
+    assert summary["exact_copies_dropped"] == 0
+
+
+def test_short_files_are_compared_as_whole_sequences(tmp_path: Path) -> None:
+    build(tmp_path / "plain", BASE)
+    plain = sides(tmp_path / "plain")
+    held = sorted({name.partition("/")[0] for name, side in plain.items() if side == "held-out"})
+    train = sorted({name.partition("/")[0] for name, side in plain.items() if side == "train"})
+    planted = {
+        f"{held[0]}/s1.py": "import alpha, beta\n",
+        f"{train[-1]}/s1.py": "import alpha; beta",
+        f"{held[0]}/s2.py": "import gamma\n",
+        f"{train[-1]}/s2.py": "import gamma, delta\n",
+    }
+    build(tmp_path / "planted", BASE | planted)
+    after = sides(tmp_path / "planted")
+    assert f"{held[0]}/s1.py" not in after
+    assert after[f"{held[0]}/s2.py"] == "held-out"
+
+
+def test_the_split_does_not_depend_on_partition_or_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = BASE | {f"r29/v/{i}.py": BASE[f"r{i:02d}/m1.py"] + "extra = 1\n" for i in range(25)}
+    files |= {f"r28/v/{i}.py": BASE[f"r{i:02d}/m1.py"] + "other = 2\n" for i in range(25)}
+    summary = build(tmp_path / "one", files, engine=Engine(2))
+    monkeypatch.setattr(collect_module, "TASK_BYTES", 20_000)
+    other = build(tmp_path / "two", files)
+    assert summary["near_copies_dropped"] > 0
+    assert len(list((tmp_path / "two/out/documents").iterdir())) > 10
+    assert summary == other
+    assert sides(tmp_path / "one") == sides(tmp_path / "two")
+    assert decisions(tmp_path / "one/split") == decisions(tmp_path / "two/split")
+    before = snapshot(tmp_path / "two/split")
+    again = InProcess()
+    assert build(tmp_path / "two", files, engine=again) == other
+    assert again.ran == []
+    assert snapshot(tmp_path / "two/split") == before
+
+
+def test_every_survivor_has_its_side_in_the_decisions(tmp_path: Path) -> None:
+    summary = build(tmp_path, BASE)
+    rows = decisions(tmp_path / "split")
+    assert sum(d.step == "split" for d in rows) == len(BASE)
+    assert sum(d.witness == "held-out" for d in rows) == sum(d.step == "held-out-copy" for d in rows)
+    by_language = {x["name"]: x for x in summary["languages"]}
+    assert by_language["python"]["train"]["files"] + by_language["python"]["held-out"]["files"] == len(BASE)
+    assert summary["split_by"] == "repository"
+
+
+def test_corpora_too_small_to_hold_anything_out(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing can be held out: there is too little; add sources"):
+        build(tmp_path / "single", {"r/a.py": module(1)})
+    copies = {"r/a.py": module(1, 30), "s/b.py": module(1, 31)}
+    with pytest.raises(UserError, match="every one of 1 held-out files has a copy"):
+        build(tmp_path / "copies", copies)

@@ -1,0 +1,53 @@
+"""Every shipped attack, each followed by a right and a wrong program: nothing escapes, nothing is fooled, nobody suffers."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+from jail_support import level_name, needs_jail
+
+from kringle.evaluation.jail.attack import KINDS, Outcome, attack, shipped_attacks
+from kringle.evaluation.jail.levels import Level, Name, probe
+
+pytestmark = needs_jail
+
+ATTACKS = shipped_attacks()
+
+
+@functools.cache
+def outcomes() -> dict[tuple[str, str], Outcome]:
+    return {(outcome.kind, outcome.name): outcome for outcome in attack(probe().level)}
+
+
+@pytest.mark.parametrize("name", [f"{one.kind}: {one.name}" for one in ATTACKS])
+def test_attack_is_stopped(name: str) -> None:
+    kind, _, title = name.partition(": ")
+    outcome = outcomes()[kind, title]
+    assert outcome.blocked, outcome.by
+
+
+def test_a_jail_without_namespaces_stops_them_too() -> None:
+    """Landlock and the filter alone; the attacks that take seconds because they only end at a limit are left out."""
+    if level_name() is not Name.FULL:
+        pytest.skip("this machine's jail is already the one without namespaces, see above")
+    quick = [one for one in ATTACKS if one.kind == "machine" and one.verdicts != ("timeout",)]
+    escaped = [outcome for outcome in attack(Level(Name.PARTIAL, "bare"), quick) if not outcome.blocked]
+    if escaped and "landlock" not in {layer.name for layer in probe().layers if layer.ok}:
+        pytest.skip("this kernel has no Landlock")
+    assert not escaped
+
+
+def test_the_list_of_attacks() -> None:
+    assert len({(one.kind, one.name) for one in ATTACKS}) == len(ATTACKS)
+    assert {one.kind for one in ATTACKS} == set(KINDS)
+    assert all(sum(one.kind == kind for one in ATTACKS) >= 25 for kind in KINDS)
+
+
+def test_an_attack_that_works_is_reported() -> None:
+    from kringle.evaluation.jail.attack import Attack
+
+    works = Attack("gaming", "the sum itself", "total = sum")
+    (outcome,) = attack(probe().level, [works])
+    assert not outcome.blocked
+    assert outcome.by == "pass: "

@@ -1,0 +1,137 @@
+"""Nothing of a jail remains: no process, no mount, no control group, no open file, however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from jail_support import needs_jail
+
+from kringle.evaluation.jail import cgroups
+from kringle.evaluation.jail.host import Jail, JailError
+from kringle.evaluation.jail.inside.wire import send
+from kringle.evaluation.jail.levels import probe
+
+pytestmark = needs_jail
+
+ENDLESS = {"program": "while True:\n    pass\n", "tests": ""}
+
+
+def processes_of(session: int) -> list[int]:
+    """The processes that belong to a session, as the host sees them; zombies do not count."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(folder.name))
+    return found
+
+
+def eventually(happened: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not happened() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return happened()
+
+
+def start_endless(jail: Jail) -> socket.socket:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        jail.start("together", theirs, memory=2**26, cpu=60.0, wall=60.0)
+    send(ours, ENDLESS)
+    return ours
+
+
+def groups() -> set[Path]:
+    return set(Path("/sys/fs/cgroup").glob("**/kringle-*")) if sys.platform == "linux" else set()
+
+
+def test_closing_a_jail_ends_everything() -> None:
+    mounts, before, open_before = Path("/proc/self/mountinfo").read_text(), groups(), os.listdir("/proc/self/fd")
+    jail = Jail(probe().level.way, 2**29)
+    with start_endless(jail):
+        session = jail._process.pid
+        assert len(processes_of(session)) >= 2
+        jail.close()
+    assert eventually(lambda: not processes_of(session))
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+    assert groups() <= before
+    assert len(os.listdir("/proc/self/fd")) == len(open_before)
+
+
+def test_killing_the_host_ends_everything() -> None:
+    script = (
+        "import socket, sys, time\n"
+        "from kringle.evaluation.jail.host import Jail\n"
+        "from kringle.evaluation.jail.inside.wire import send\n"
+        "from kringle.evaluation.jail.levels import probe\n"
+        "jail = Jail(probe().level.way, 2**29)\n"
+        "ours, theirs = socket.socketpair()\n"
+        "jail.start('together', theirs, memory=2**26, cpu=60.0, wall=60.0)\n"
+        f"send(ours, {ENDLESS!r})\n"
+        "print(jail._process.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    host = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert host.stdout is not None
+    session = int(host.stdout.readline())
+    assert len(processes_of(session)) >= 2
+    host.send_signal(signal.SIGKILL)
+    host.wait()
+    host.stdout.close()
+    assert eventually(lambda: not processes_of(session))
+
+
+def test_killing_the_jail_s_outermost_process_ends_everything() -> None:
+    with Jail(probe().level.way, 2**29) as jail, start_endless(jail):
+        session = jail._process.pid
+        os.kill(session, signal.SIGKILL)
+        assert eventually(lambda: not processes_of(session))
+        with pytest.raises(JailError):
+            start_endless(jail)
+
+
+def test_groups_of_hosts_that_were_killed_are_swept() -> None:
+    made = cgroups.create(2**29)
+    if isinstance(made, str):
+        pytest.skip(f"no control groups here: {made}")
+    try:
+        stale = [folder.with_name("kringle-999999999-0") for folder in made.folders]
+        for folder in stale:
+            folder.mkdir()
+        again = cgroups.create(2**29)
+        assert isinstance(again, cgroups.ControlGroup)
+        again.remove()
+        assert not any(folder.exists() for folder in stale)
+        assert all(folder.exists() for folder in made.folders)
+    finally:
+        made.remove()
+
+
+def test_version_2_groups_are_made_where_they_may_be(tmp_path: Path) -> None:
+    """On plain folders, as the kernel lays them out; the kernel's own part is for the machines that have it."""
+    session = tmp_path / "user.slice" / "session"
+    session.mkdir(parents=True)
+    (tmp_path / "cgroup.subtree_control").write_text("memory pids")
+    for folder, shares in ((session, ""), (session.parent, "cpu memory pids")):
+        (folder / "cgroup.subtree_control").write_text(shares)
+        (folder / "cgroup.procs").write_text("")
+    made = cgroups.create(2**20, tmp_path, "0::/user.slice/session\n")
+    assert isinstance(made, cgroups.ControlGroup)
+    (folder,) = made.folders
+    assert folder.parent == session.parent
+    assert (folder / "memory.max").read_text() == str(2**20)
+    (session.parent / "cgroup.subtree_control").write_text("cpu")
+    (tmp_path / "cgroup.subtree_control").write_text("cpu")
+    assert "no group above" in str(cgroups.create(2**20, tmp_path, "0::/user.slice/session\n"))
+    assert "no control groups" in str(cgroups.create(2**20, tmp_path, ""))
