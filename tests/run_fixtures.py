@@ -86,18 +86,21 @@ WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEM
 COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
 OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 """
-GPL_NOTICE = """This program is free software; you can redistribute it and/or modify it under the terms of the GNU General
-Public License as published by the Free Software Foundation; either version 2 of the License, or (at your option) any
-later version.
+GPL_NOTICE = """This program is free software; you can redistribute it and/or modify it under the terms of the GNU
+General Public License as published by the Free Software Foundation; either version 2 of the License, or (at your
+option) any later version.
 """
 JDK_LICENSE = "GPL-2.0-only WITH Classpath-exception-2.0"  # what a JDK's sources are under
 
-_VERBS = "load save merge split parse format check build fetch count rank apply clear store trim sort wrap scan".split()
-_NOUNS = (
-    "order invoice parcel ticket reader writer buffer record window branch ledger sensor route season margin garden "
-    "engine planet recipe signal vector matrix bucket column letter corner bridge candle meadow harbor lantern"
-).split()
-_ADJECTIVES = "pending open recent broken hidden local remote sorted empty single final stale nested partial".split()
+_VERBS, _NOUNS, _ADJECTIVES = (
+    line.split()
+    for line in (
+        "load save merge split parse format check build fetch count rank apply clear store trim sort wrap scan",
+        "order invoice parcel ticket reader writer buffer record window branch ledger sensor route season margin "
+        "garden engine planet recipe signal vector matrix bucket column letter corner bridge candle meadow harbor",
+        "pending open recent broken hidden local remote sorted empty single final stale nested partial",
+    )
+)
 
 
 class _Author:
@@ -349,4 +352,3 @@ def timeless(value: Any) -> Any:
 def models(work: Path) -> dict[str, bytes]:
     """The weights of every published model by the name of its run."""
     return {path.parent.name: path.read_bytes() for path in sorted(work.glob("models/*/model.safetensors"))}
-

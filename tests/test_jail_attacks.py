@@ -1,4 +1,4 @@
-"""Every shipped attack, each followed by a right and a wrong program: nothing escapes, nothing is fooled, nobody suffers."""
+"""Every shipped attack, each followed by a right and a wrong program: nothing escapes, is fooled, or suffers."""
 
 from __future__ import annotations
 

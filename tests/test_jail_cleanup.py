@@ -57,7 +57,11 @@ def groups() -> set[Path]:
 
 
 def test_closing_a_jail_ends_everything() -> None:
-    mounts, before, open_before = Path("/proc/self/mountinfo").read_text(), groups(), os.listdir("/proc/self/fd")
+    mounts, before, open_before = (
+        Path("/proc/self/mountinfo").read_text(),
+        groups(),
+        list(Path("/proc/self/fd").iterdir()),
+    )
     jail = Jail(probe().level.way, 2**29)
     with start_endless(jail):
         session = jail._process.pid
@@ -66,7 +70,7 @@ def test_closing_a_jail_ends_everything() -> None:
     assert eventually(lambda: not processes_of(session))
     assert Path("/proc/self/mountinfo").read_text() == mounts
     assert groups() <= before
-    assert len(os.listdir("/proc/self/fd")) == len(open_before)
+    assert len(list(Path("/proc/self/fd").iterdir())) == len(open_before)
 
 
 def test_killing_the_host_ends_everything() -> None:

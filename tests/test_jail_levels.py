@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from jail_support import level_name, needs_full_jail
+from jail_support import needs_full_jail
 
 from kringle.evaluation.jail.host import Jail
 from kringle.evaluation.jail.levels import Name, probe
@@ -42,8 +42,8 @@ from kringle.evaluation.suites import Completion, load_suite
 
 report = probe()
 suite = load_suite(sys.argv[2])
-completions = [Completion("one", "    return 1\\n"), Completion("one", "    return 2\\n"), Completion("one", "    import os; os.fork()\\n")]
-completions.append(Completion("one", f"    return len(open({sys.argv[2]!r}).read())\\n"))
+bodies = ["return 1", "return 2", "import os; os.fork()", f"return len(open({sys.argv[2]!r}).read())"]
+completions = [Completion("one", f"    {body}\\n") for body in bodies]
 answer = {
     "user": os.getuid(),
     "level": report.level.name,

@@ -37,7 +37,7 @@ def test_laptop_is_the_study_that_the_design_asks_for() -> None:
     comments = arms["comments"].filter.comments
     assert comments is not None
     assert (comments.above, comments.below) == (0.01, 0.80)
-    assert arms["fim"].training.steps == 488
+    assert arms["fim"].training.steps == 977
     assert recipe.corpus.max_bytes == 60_000_000
 
 

@@ -30,8 +30,8 @@ from kringle.model.transformer import ModelConfig, Transformer
 from kringle.randomness import stream
 
 ROWS = 256  # beyond about 64 rows a CPU is bound by arithmetic; more rows lengthen the batch before it runs dry
-# Sharing a prompt costs some 50 microseconds of calls per layer and step; not sharing it, one reading per sample. Measured
-# on one core with 20 samples a prompt: equal at 25 KB of keys and values per layer, a quarter faster at 100 KB.
+# Sharing a prompt costs some 50 microseconds of calls per layer and step; not sharing it, one reading per sample.
+# Measured on one core, 20 samples a prompt: equal at 25 KB of keys and values per layer, a quarter faster at 100 KB.
 SHARED_BYTES = 1 << 20
 
 

@@ -1,4 +1,5 @@
-"""Public IP addresses, wherever they stand (URLs, CIDR, brackets, ports), and not versions, section numbers or object identifiers.
+"""Public IP addresses, wherever they stand (URLs, CIDR, brackets, ports), and not versions, section numbers or object
+identifiers.
 
 An IPv4 address and a version of four numbers are written alike. What tells them apart is weighed: the size of the
 numbers, a port, prefix length or scheme beside them, and what the line says. Private, loopback, link-local, multicast,
@@ -10,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from kringle.pii.candidates import RANK_IP, Candidate
+from kringle.pii.candidates import RANK_IP, Candidate, whole
 from kringle.pii.text import line_after, line_before, without_escape
 
 ANCHOR_V4 = rb"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]"
@@ -20,36 +21,53 @@ _QUAD = re.compile(rb"(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,
 _V6 = re.compile(rb"[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){2,7}")
 CONTEXT = 60  # bytes of the line on either side that are read
 
-# Special-purpose blocks of IANA's registry, and multicast: an address in one of them belongs to nobody. Kept here because
-# what Python's ipaddress calls global changes with its version.
-_SPECIAL_V4 = tuple(
-    ipaddress.IPv4Network(n)
-    for n in """0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24
-    192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24
-    224.0.0.0/3""".split()
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(word) for word in text.split())
+
+
+# Special-purpose blocks of IANA's registry, and multicast: an address in one of them belongs to nobody. Kept here
+# because what Python's ipaddress calls global changes with its version.
+_SPECIAL_V4 = _networks(
+    """0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24
+    192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 198.51.100.0/24
+    203.0.113.0/24 224.0.0.0/3"""
 )
 # Of 2000::/3, what IANA has allocated to the registries (first 16 bits), less the documentation block.
-_ALLOCATED_V6 = ((0x2001, 0x2001), (0x2003, 0x2003), (0x2400, 0x241F), (0x2600, 0x263F), (0x2800, 0x280F), (0x2A00, 0x2A1F), (0x2C00, 0x2C0F))
-_SPECIAL_V6 = tuple(ipaddress.IPv6Network(n) for n in ("2001::/23", "2001:db8::/32"))
+_ALLOCATED_V6 = (
+    (0x2001, 0x2001),
+    (0x2003, 0x2003),
+    (0x2400, 0x241F),
+    (0x2600, 0x263F),
+    (0x2800, 0x280F),
+    (0x2A00, 0x2A1F),
+    (0x2C00, 0x2C0F),
+)
+_SPECIAL_V6 = _networks("2001::/23 2001:db8::/32")
 _HEX_WORDS = re.compile(rb":(?:cafe|babe|beef|dead|face|f00d|feed)(?=:|\Z)", re.IGNORECASE)
 
-# Resolvers that everybody may use: SantaCoder's fourteen, and the operators' other published addresses.
+# Resolvers that everybody may use: SantaCoder's fourteen, and other addresses that operators publish.
 PUBLIC_RESOLVERS = frozenset(
-    ipaddress.ip_address(a)
-    for a in """8.8.8.8 8.8.4.4 1.1.1.1 1.0.0.1 1.1.1.2 1.0.0.2 1.1.1.3 1.0.0.3 76.76.19.19 76.76.2.0 76.76.10.0 76.223.122.150
-    9.9.9.9 9.9.9.10 9.9.9.11 149.112.112.112 149.112.112.10 149.112.112.11 208.67.222.222 208.67.220.220 208.67.222.123
-    208.67.220.123 8.26.56.26 8.20.247.20 94.140.14.14 94.140.15.15 94.140.14.15 94.140.15.16 4.2.2.1 4.2.2.2 4.2.2.3 4.2.2.4
-    4.2.2.5 4.2.2.6 64.6.64.6 64.6.65.6 77.88.8.8 77.88.8.1 114.114.114.114 114.114.115.115 119.29.29.29 180.76.76.76
-    223.5.5.5 223.6.6.6 185.228.168.9 185.228.169.9 84.200.69.80 84.200.70.40 195.46.39.39 195.46.39.40
-    2001:4860:4860::8888 2001:4860:4860::8844 2001:4860:4860::64 2001:4860:4860::6464 2606:4700:4700::1111 2606:4700:4700::1001
-    2606:4700:4700::64 2606:4700:4700::6400 2606:4700:4700::1112 2606:4700:4700::1002 2620:fe::fe 2620:fe::9 2620:fe::10
-    2620:fe::fe:10 2620:fe::11 2620:119:35::35 2620:119:53::53 2620:0:ccc::2 2620:0:ccd::2 2a10:50c0::ad1:ff 2a10:50c0::ad2:ff
-    2a02:6b8::feed:0ff 2400:3200::1 2400:3200:baba::1""".split()
+    network.network_address
+    for network in _networks(
+        """8.8.8.8 8.8.4.4 1.1.1.1 1.0.0.1 1.1.1.2 1.0.0.2 1.1.1.3 1.0.0.3 76.76.19.19 76.76.2.0 76.76.10.0
+        76.223.122.150 9.9.9.9 9.9.9.10 9.9.9.11 149.112.112.112 149.112.112.10 149.112.112.11 208.67.222.222
+        208.67.220.220 208.67.222.123 208.67.220.123 8.26.56.26 8.20.247.20 94.140.14.14 94.140.15.15 94.140.14.15
+        94.140.15.16 4.2.2.1 4.2.2.2 4.2.2.3 4.2.2.4 4.2.2.5 4.2.2.6 64.6.64.6 64.6.65.6 77.88.8.8 77.88.8.1
+        114.114.114.114 114.114.115.115 119.29.29.29 180.76.76.76 223.5.5.5 223.6.6.6 185.228.168.9 185.228.169.9
+        84.200.69.80 84.200.70.40 195.46.39.39 195.46.39.40 2001:4860:4860::8888 2001:4860:4860::8844
+        2001:4860:4860::64 2001:4860:4860::6464 2606:4700:4700::1111 2606:4700:4700::1001 2606:4700:4700::64
+        2606:4700:4700::6400 2606:4700:4700::1112 2606:4700:4700::1002 2620:fe::fe 2620:fe::9 2620:fe::10 2620:fe::fe:10
+        2620:fe::11 2620:119:35::35 2620:119:53::53 2620:0:ccc::2 2620:0:ccd::2 2a10:50c0::ad1:ff 2a10:50c0::ad2:ff
+        2a02:6b8::feed:0ff 2400:3200::1 2400:3200:baba::1"""
+    )
 )
 
-# Log odds of an address against a version for a number below 10, 40, 100, 256. Addresses: even over 0 to 255. Versions and
-# section numbers: shares of 0.55, 0.33, 0.07, 0.05, between what they are in this kind of code (177 of them in 1.1 GB: 0.90,
-# 0.04, 0.01, 0.06) and browsers' and drivers' builds, whose numbers are larger.
+# Log odds of an address against a version for a number below 10, 40, 100, 256. Addresses: even over 0 to 255. Versions
+# and section numbers: shares of 0.55, 0.33, 0.07, 0.05, between what they are in this kind of code (177 of them in 1.1
+# GB: 0.90, 0.04, 0.01, 0.06) and browsers' and drivers' builds, whose numbers are larger.
 _SIZES = ((10, -2.6), (40, -1.0), (100, 1.2), (256, 2.5))
 _PRIOR = 0.5
 _TOUCHING, _LOG, _NEAR, _FAR, _HINT = 8.0, 4.0, 6.0, 3.0, 2.0  # weights of the other evidence, on the same scale
@@ -61,17 +79,20 @@ _ADDRESS_WORD = (
     rb"network|cidr|firewall|peer|router|socket|connect|bind|listen|ping|upstream|inet|route|whois|geo|ssh|deploy"
 )
 _HINT_WORD = (
-    rb"remote|client|forward|origin|endpoint|node|url|http|port|block|allow|deny|ban|access|attack|request|visitor|crawler|from"
+    rb"remote|client|forward|origin|endpoint|node|url|http|port|block|allow|deny|ban|access|attack|request|visitor|"
+    rb"crawler|from"
 )
 _VERSION_WORD = (
     rb"version|(?<![a-z])vers?(?![a-z])|(?<![a-z])v(?![a-z])|release|(?<![a-z])build(?![a-z])|revision|(?<![a-z])rev(?![a-z])|upgrade|patch|"
     rb"minimum|maximum|since|require|depend|package|firmware|driver|sdk|jdk|jre|assembly|artifact|changelog|chrome|firefox|"
     rb"safari|msie|edge|webkit|opera|gecko|mozilla|android|section|chapter|clause|appendix|figure|table|paragraph|rfc|"
-    rb"\xc2\xa7|(?<![a-z])oid(?![a-z])|asn1|asn\.1|identifier|algorithm|extension|x509|extn|standard|(?<![a-z])iso(?![a-z])|licen[cs]e|"
+    rb"\xc2\xa7|(?<![a-z])oid(?![a-z])|asn1|asn\.1|identifier|algorithm|extension|x509|extn|standard|"
+    rb"(?<![a-z])iso(?![a-z])|licen[cs]e|"
     rb"snapshot|final(?![a-z])|migration|(?<![a-z])jar|wheel|\.dll|nuget|maven|gradle|(?<![a-z])npm|(?<![a-z])pip(?![a-z])"
 )
 _WORDS = re.compile(
-    rb"(?P<address>" + _ADDRESS_WORD + rb")|(?P<hint>" + _HINT_WORD + rb")|(?P<version>" + _VERSION_WORD + rb")", re.IGNORECASE
+    rb"(?P<address>" + _ADDRESS_WORD + rb")|(?P<hint>" + _HINT_WORD + rb")|(?P<version>" + _VERSION_WORD + rb")",
+    re.IGNORECASE,
 )
 _PORT_OR_PREFIX = re.compile(rb":[0-9]{2,5}(?![0-9.:])|/(?:[0-9]|[12][0-9]|3[0-2])(?![0-9.])")
 _REQUIREMENT = re.compile(rb"(?:[=<>~^!]=|~>|\^)[ ]?\Z")
@@ -86,7 +107,11 @@ def at_event_v4(data: bytes, end: int) -> Candidate | None:
     start = low + len(head.rstrip(b"0123456789."))
     start = without_escape(data, start, dot)
     match = _QUAD.match(data, start)
-    if match is None or any(int(octet) > 255 for octet in match.groups()) or not _stands_alone(data, start, match.end()):
+    if (
+        match is None
+        or any(int(octet) > 255 for octet in match.groups())
+        or not _stands_alone(data, start, match.end())
+    ):
         return None
     return _judge(data, start, match.end(), ipaddress.IPv4Address(match[0].decode()))
 
@@ -94,7 +119,11 @@ def at_event_v4(data: bytes, end: int) -> Candidate | None:
 def at_event_v6(data: bytes, end: int) -> Candidate | None:
     """The IPv6 address that begins with an anchor ending at `end`, as a finding, a shield, or None."""
     start = end - 6
-    if start > 0 and (data[start - 1 : start].isalnum() or data[start - 1] in b"_:.") and not _after_escape(data, start):
+    if (
+        start > 0
+        and (data[start - 1 : start].isalnum() or data[start - 1] in b"_:.")
+        and not _after_escape(data, start)
+    ):
         return None
     match = _V6.match(data, start)
     if match is None:
@@ -117,7 +146,7 @@ def _after_escape(data: bytes, start: int) -> bool:
 
 
 def _candidate(start: int, end: int, version: str, confidence: float) -> Candidate:
-    return Candidate(start, end, "ip", version, confidence, RANK_IP, ((start, end),))
+    return Candidate(start, end, "ip", version, confidence, RANK_IP, whole(start, end))
 
 
 def _is_harmless_v4(address: ipaddress.IPv4Address) -> bool:
@@ -135,7 +164,9 @@ def _is_harmless_v6(address: ipaddress.IPv6Address, text: bytes) -> bool:
 
 
 def _is_toy(address: ipaddress.IPv4Address) -> bool:
-    """1.2.3.4, 1.2.3.200, 11.22.33.44, 12.34.56.78, 123.45.67.89, 111.11.11.1, 5.0.0.0: numbers that stand for any address."""
+    """1.2.3.4, 1.2.3.200, 11.22.33.44, 12.34.56.78, 123.45.67.89, 111.11.11.1, 5.0.0.0: numbers that stand for any
+    address.
+    """
     a, b, c, d = address.packed
     digits = str(address).replace(".", "")
     steps = {b - a, c - b, d - c}
@@ -152,7 +183,11 @@ def _stands_alone(data: bytes, start: int, end: int) -> bool:
     before, after = data[start - 1 : start], data[end : end + 2]
     if before.isalnum() or before in (b"_", b".", b"$") or (before == b"-" and data[start - 2 : start - 1].isalnum()):
         return _after_escape(data, start)
-    if after[:1].isalpha() or after[:1] in (b"_", b"$") or (after[:1] == b"." and (after[1:].isalnum() or after[1:] == b"*")):
+    if (
+        after[:1].isalpha()
+        or after[:1] in (b"_", b"$")
+        or (after[:1] == b"." and (after[1:].isalnum() or after[1:] == b"*"))
+    ):
         return False
     return not (after[:1] in b"-+" and after[1:].isalpha())
 
@@ -182,9 +217,8 @@ def _evidence(data: bytes, start: int, end: int, octets: bytes) -> float:
 
 
 def _words(before: bytes, after: bytes) -> float:
-    word = None
-    for word in _WORDS.finditer(before):  # noqa: B007 (the last one is wanted)
-        pass
+    found = list(_WORDS.finditer(before))
+    word = found[-1] if found else None
     near = word is not None and len(before) - word.end() <= NEAR
     word = word or _WORDS.search(after)
     if word is None:

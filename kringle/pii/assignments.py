@@ -1,9 +1,9 @@
 """Values assigned to a secret's name.
 
-A value counts when randomness explains it better than the vocabulary of code does (`rarity`), weighed with what its name
-says. Names are read around a keyword in any notation: `api_key = "..."`, `"apiKey": "..."`, `setPassword("...")`,
-`config['secret'] = "..."`, `password: str = "..."`, `?token=...`, `export KEY=...`, `AccountKey=...;`,
-`Authorization: Bearer ...`.
+A value counts when randomness explains it better than the vocabulary of code does (`rarity`), weighed with what its
+name says. Names are read around a keyword in any notation: `api_key = "..."`, `"apiKey": "..."`, `setPassword("...")`,
+`config['secret'] = "..."`, `password: str = "..."`, `?token=...`, `export KEY=...`, `AccountKey=...;`, `Authorization:
+Bearer ...`.
 
 Not covered: passwords that are words, and values that are put together at run time.
 """
@@ -14,7 +14,7 @@ import base64
 import binascii
 import re
 
-from kringle.pii.candidates import RANK_FORMAT, RANK_NAMED, Candidate
+from kringle.pii.candidates import RANK_FORMAT, RANK_NAMED, Candidate, whole
 from kringle.pii.lookalikes import (
     UUID,
     classes,
@@ -31,8 +31,8 @@ from kringle.pii.lookalikes import (
 )
 from kringle.pii.names import KEYWORD, NAME, is_about_secret, is_certain, is_password, may_hold_marks
 from kringle.pii.rarity import randomness
-from kringle.pii.stand_ins import is_stand_in
-from kringle.pii.text import line_after, line_before
+from kringle.pii.stand_ins import carries_mark
+from kringle.pii.text import between_escapes, line_after, line_before
 
 ANCHOR = rb"(?:" + KEYWORD + rb")"
 SCHEME_ANCHOR = rb"(?:bearer|basic|token|ssws) [A-Za-z0-9+/_=.~-]{16}"
@@ -44,8 +44,12 @@ _QUOTED = re.compile(
     rb"""[\])'"`]{0,3}(?:[ ]?:[ ]?[A-Za-z_][\w.|\[\]<>]{0,40}(?=[ ]?=))?[\s=:,(!>?+|\[{&]{1,60}[bBrRuUfF@]{0,2}"""
     rb"""(?:[A-Za-z_][\w.]{0,40}\([bBrRuUfF]{0,2})?(?P<quote>["'`])(?:\{[a-z0-9]{2,10}\})?(?P<value>[^\s"'`\\]{6,600})(?P=quote)""",
 )
-_BARE = re.compile(rb"""["']?[ ]?(?:=|:|=>)[ ]?(?P<quote>['"]?)(?P<value>[A-Za-z0-9+/_.~%!@#^*$=-]{8,600})(?=[\s&;,'"`)<>|}\\\]]|\Z)""")
-_NEXT_ARGUMENT = re.compile(rb"""[\])'"`]{0,3}\([^()\n]{0,120}?,\s{0,40}(?P<quote>["'`])(?P<value>[^\s"'`\\]{6,600})(?P=quote)\s{0,4}[,)]""")
+_BARE = re.compile(
+    rb"""["']?[ ]?(?:=|:|=>)[ ]?(?P<quote>['"]?)(?P<value>[A-Za-z0-9+/_.~%!@#^*$=-]{8,600})(?=[\s&;,'"`)<>|}\\\]]|\Z)"""
+)
+_NEXT_ARGUMENT = re.compile(
+    rb"""[\])'"`]{0,3}\([^()\n]{0,120}?,\s{0,40}(?P<quote>["'`])(?P<value>[^\s"'`\\]{6,600})(?P=quote)\s{0,4}[,)]"""
+)
 _SCHEME = re.compile(rb"(?:\A|[^A-Za-z])(bearer|basic|token|ssws) \Z", re.IGNORECASE)
 _CREDENTIALS = re.compile(rb"[A-Za-z0-9+/_=.~-]{16,2000}(?![A-Za-z0-9+/_~-])")
 _SIGNATURE = re.compile(rb"([A-Za-z0-9%+/]{43,70}(?:%3[Dd]|=)?)(?![A-Za-z0-9%])")
@@ -102,35 +106,37 @@ def at_signature(data: bytes, end: int) -> Candidate | None:
     around = line_before(data, end, 400) + line_after(data, end, 400)
     if match is None or not _SIGNED_LINK.search(around):
         return None
-    span = match.span(1)
-    harmless = is_stand_in(match[1], ((0, len(match[1])),)) or made_up(match[1])
-    return Candidate(*span, "key", "azure-shared-access-signature", 0.0 if harmless else 0.95, RANK_FORMAT, (span,))
+    start, stop = match.span(1)
+    groups = (between_escapes(data, start, stop),)
+    found = Candidate(start, stop, "key", "azure-shared-access-signature", 0.95, RANK_FORMAT, groups)
+    return found._replace(confidence=0.0) if carries_mark(data, found) or made_up(match[1]) else found
 
 
 def at_scheme(data: bytes, end: int) -> Candidate | None:
     """The credentials of an `Authorization` header whose anchor ends at `end`: a finding, a shield, or None."""
-    scheme = _SCHEME.search(data, max(0, end - 17 - 6), end - 16)
+    scheme = _SCHEME.search(data[max(0, end - 24) : end - 16])
     value = _CREDENTIALS.match(data, end - 16)
     if scheme is None or value is None:
         return None
-    span = value.span()
-    if scheme[1].lower() == b"basic":
-        confidence = _basic(value[0])
-        return Candidate(*span, "key", "basic-credentials", confidence, RANK_NAMED, (span,)) if confidence >= 0 else None
-    return _judge(data, *span, b"authorization", BARE_LEAST)
+    if scheme[1].lower() != b"basic":
+        return _judge(data, *value.span(), b"authorization", BARE_LEAST)
+    found = Candidate(*value.span(), "key", "basic-credentials", 0.9, RANK_NAMED, whole(*value.span()))
+    if carries_mark(data, found):
+        return found._replace(confidence=0.0)
+    password = _basic_password(value[0])
+    if password is None:
+        return None
+    harmless = made_up(password) or randomness(password) <= 0 or is_documented(value[0])
+    return found._replace(confidence=0.0) if harmless else found
 
 
-def _basic(value: bytes) -> float:
-    """RFC 7617: base 64 of user, colon, password; -1 if it is none, 0 if the password is no secret."""
-    if is_stand_in(value, ((0, len(value)),)):
-        return 0.0
+def _basic_password(value: bytes) -> bytes | None:
+    """RFC 7617: the base 64 of user, colon, password; None if it is none."""
     try:
         user, colon, password = base64.b64decode(value, validate=True).partition(b":")
     except binascii.Error:
-        return -1.0
-    if not colon or not (user + password).isascii():
-        return -1.0
-    return 0.0 if made_up(password) or randomness(password) <= 0 or is_documented(value) else 0.9
+        return None
+    return password if colon and (user + password).isascii() else None
 
 
 def _judge(data: bytes, start: int, end: int, name: bytes, least: float) -> Candidate | None:
@@ -143,13 +149,14 @@ def _judge(data: bytes, start: int, end: int, name: bytes, least: float) -> Cand
         least = PARENTHESES_LEAST
     elif least != BARE_LEAST and is_password(name):
         least = PASSWORD_LEAST if classes(value) >= 3 else WORD_LEAST
-    elif not may_hold_marks(name) and not _TOKEN.fullmatch(value) or len(value) < LEAST_TOKEN:
+    elif (not may_hold_marks(name) and not _TOKEN.fullmatch(value)) or len(value) < LEAST_TOKEN:
         return None
     odds = randomness(value) - least
     if odds <= 0 or _is_harmless(value, quoted) or is_about_secret(name):
         return None
-    found = Candidate(start, end, "key", "secret", _confidence(odds), RANK_NAMED, ((start, end),))
-    if is_stand_in(value, ((0, end - start),)) or (is_digest(value) and _DIGEST_LINE.search(line_before(data, start, 80))):
+    groups = whole(start, end) if quoted else (between_escapes(data, start, end),)
+    found = Candidate(start, end, "key", "secret", _confidence(odds), RANK_NAMED, groups)
+    if carries_mark(data, found) or (is_digest(value) and _DIGEST_LINE.search(line_before(data, start, 80))):
         return found._replace(confidence=0.0)
     if UUID.fullmatch(value):
         return found._replace(confidence=0.6 if is_certain(name) else 0.0)
@@ -160,7 +167,14 @@ def _is_harmless(value: bytes, quoted: bool) -> bool:
     """Too short, a template, a URL, words or a placeholder, or without what a secret is made of."""
     if len(value) < 6 or set(value) & _CODE or b"://" in value or _WORDS_JOINED.fullmatch(value):
         return True
-    if is_identifier(value) or is_template(value) or is_path(value) or is_format(value) or is_public_identifier(value) or is_encoded_text(value):
+    if (
+        is_identifier(value)
+        or is_template(value)
+        or is_path(value)
+        or is_format(value)
+        or is_public_identifier(value)
+        or is_encoded_text(value)
+    ):
         return True
     if not _LETTER.search(value) or not (quoted or _DIGIT.search(value)) or (is_hexadecimal(value) and len(value) < 16):
         return True

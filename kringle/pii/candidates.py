@@ -1,4 +1,6 @@
-"""What the detectors hand on: a candidate is a stretch of bytes with what it is, how sure, and which bytes are secret."""
+"""What the detectors hand on: a candidate is a stretch of bytes with what it is, how sure, and which bytes are
+secret.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 Segment = tuple[int, int]
+Group = tuple[Segment, ...]
 
 
 class Candidate(NamedTuple):
@@ -13,8 +16,8 @@ class Candidate(NamedTuple):
 
     `confidence` 0 marks a shield: something known to be harmless (a stand-in, an example address, a token with a wrong
     checksum), which keeps weaker detectors from taking it for a secret. `rank` decides overlaps (smaller wins) and does
-    not depend on the value, so that a stand-in wins where its original won. `segments` are the parts that a stand-in
-    replaces; everything else of the stretch (prefixes, separators) stays.
+    not depend on the value, so that a stand-in wins where its original won. `groups` are the parts that a stand-in
+    replaces; everything else of the stretch (prefixes, separators) stays. The stretches of one group share an alphabet.
     """
 
     start: int
@@ -23,15 +26,20 @@ class Candidate(NamedTuple):
     format: str
     confidence: float
     rank: int
-    segments: tuple[Segment, ...]
+    groups: tuple[Group, ...]
     alphabet: str = ""
+
+
+def whole(start: int, end: int) -> tuple[Group, ...]:
+    """The groups of a candidate that is replaced from end to end."""
+    return (((start, end),),)
 
 
 class Finding(NamedTuple):
     """One email, IP address or key in a file.
 
-    `start` and `end` are byte offsets; `line` and `column` count from 1, the column in bytes; `kind` is "email", "ip" or
-    "key", `format` says more ("ipv6", "github-token"); `confidence` lies in (0, 1].
+    `start` and `end` are byte offsets; `line` and `column` count from 1, the column in bytes; `kind` is "email", "ip"
+    or "key", `format` says more ("ipv6", "github-token"); `confidence` lies in (0, 1].
     """
 
     kind: str

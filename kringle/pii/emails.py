@@ -1,4 +1,5 @@
-"""Email addresses: wherever they stand (brackets, `mailto:`, query strings, escapes), and not what merely has an at sign.
+"""Email addresses: wherever they stand (brackets, `mailto:`, query strings, escapes), and not what merely has an at
+sign.
 
 Not covered, on purpose: addresses that are written around (`user [at] corp [dot] org`, `%40`), quoted local parts and
 addresses at IP numbers.
@@ -10,7 +11,7 @@ import functools
 import re
 from importlib.resources import files
 
-from kringle.pii.candidates import RANK_EMAIL, Candidate
+from kringle.pii.candidates import RANK_EMAIL, Candidate, whole
 from kringle.pii.lookalikes import UUID
 from kringle.pii.text import line_after, line_before, without_escape
 
@@ -19,7 +20,9 @@ CONFIDENCE = 0.97
 
 _LOCAL = bytes(c for c in range(256) if c >= 0x80 or chr(c).isalnum() or chr(c) in "._%+-")
 _LABEL = rb"[A-Za-z0-9\x80-\xff](?:[A-Za-z0-9\x80-\xff-]{0,61}[A-Za-z0-9\x80-\xff])?"
-_DOMAIN = re.compile(rb"(?:" + _LABEL + rb"\.){1,8}(xn--[A-Za-z0-9-]{2,59}|[A-Za-z]{2,24}|[\x80-\xff]{2,60})(?![A-Za-z0-9_\x80-\xff])")
+_DOMAIN = re.compile(
+    rb"(?:" + _LABEL + rb"\.){1,8}(xn--[A-Za-z0-9-]{2,59}|[A-Za-z]{2,24}|[\x80-\xff]{2,60})(?![A-Za-z0-9_\x80-\xff])"
+)
 LOCAL_LIMIT, DOMAIN_LIMIT = 64, 255  # RFC 5321, section 4.5.3.1
 
 # RFC 2606 and RFC 6761 reserve these; the last three are used inside networks alone.
@@ -59,7 +62,9 @@ def at_event(data: bytes, end: int) -> Candidate | None:
     start = at - (len(before) - len(before.rstrip(_LOCAL)))
     start = without_escape(data, start, at)
     while start < at and data[start] in b".-+%":
-        start = start + 3 if data[start] == 0x25 else start + 1  # a percent escape such as %3C is no part of the address
+        start = (
+            start + 3 if data[start] == 0x25 else start + 1
+        )  # a percent escape such as %3C is no part of the address
     domain = _DOMAIN.match(data, at + 1, at + 1 + DOMAIN_LIMIT)
     if start >= at or at - start > LOCAL_LIMIT or domain is None or domain[1].lower() not in _known_tlds(domain[1]):
         return None
@@ -67,7 +72,7 @@ def at_event(data: bytes, end: int) -> Candidate | None:
     if _is_no_address(data, start, domain.end(), local, host):
         return None
     confidence = 0.0 if is_reserved(host) or local.lower() in _PLACEHOLDER_LOCAL else CONFIDENCE
-    return Candidate(start, domain.end(), "email", "email", confidence, RANK_EMAIL, ((start, domain.end()),))
+    return Candidate(start, domain.end(), "email", "email", confidence, RANK_EMAIL, whole(start, domain.end()))
 
 
 def _known_tlds(tld: bytes) -> frozenset[bytes]:
@@ -84,14 +89,19 @@ def is_reserved(host: bytes) -> bool:
 
 
 def _is_no_address(data: bytes, start: int, end: int, local: bytes, host: bytes) -> bool:
-    if b"www." == host[:4] or UUID.fullmatch(local) or (host in _ALGORITHM_HOSTS and b"-" in local) or _TEMPLATE.search(local):
+    if (
+        host[:4] == b"www."
+        or UUID.fullmatch(local)
+        or (host in _ALGORITHM_HOSTS and b"-" in local)
+        or _TEMPLATE.search(local)
+    ):
         return True
     if b".." in local or local.endswith(b".") or _FILE_NUMBER.fullmatch(host.partition(b".")[0]):
         return True
     if data[start - 1 : start] in (b"@", b"$", b"{", b"\\") or data[end : end + 1] in (b"@", b"(", b"="):
         return True
     after = line_after(data, end, 40)
-    if local.lower() in _LOGIN_NAMES and (local.lower() != b"git" or after[:1] in (b":", b"/", b"\"", b"'")):
+    if local.lower() in _LOGIN_NAMES and (local.lower() != b"git" or after[:1] in (b":", b"/", b'"', b"'")):
         return True
     if _AFTER_LOGIN.match(after) and not after.startswith((b"://", b": ")):
         return True

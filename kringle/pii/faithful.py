@@ -1,10 +1,10 @@
 """Emails and IP addresses as BigCode found and replaced them for SantaCoder in December 2022, faults included.
 
-The description is the SantaCoder paper, appendix C.1 and C.2, and bigcode-dataset at commit 5cb43e9 (22 November 2022).
-Offsets count characters of a `str`, as there. Known faults that are kept on purpose: brackets are no delimiters, so
-`[user@corp.org]` and `http://54.12.33.9/` are missed; `git@github.com:` and `icon@2x.png` are taken for emails; a dotted
-quad whose first three numbers look like a date is dropped; the context of an address in the first 100 characters of
-a longer file is empty; a file that begins with a finding gains a leading space when it is redacted.
+The description is the SantaCoder paper, appendix C.1 and C.2, and bigcode-dataset at commit 5cb43e9 (22 November
+2022). Offsets count characters of a `str`, as there. Known faults that are kept on purpose: brackets are no
+delimiters, so `[user@corp.org]` and `http://54.12.33.9/` are missed; `git@github.com:` and `icon@2x.png` are taken for
+emails; a dotted quad whose first three numbers look like a date is dropped; the context of an address in the first 100
+characters of a longer file is empty; a file that begins with a finding gains a leading space when it is redacted.
 
 Keys need the third-party scanner that BigCode used: see `faithful_keys`. The random constants of the replacements are
 drawn from our own stream; the original shipped ten emails and ten keys that were drawn once.
@@ -57,8 +57,10 @@ CONTEXT = 100  # characters either side that may say "dns" or "server"
 
 # Public resolvers that are left in place: bigcode-dataset, pii_redaction.py.
 DNS_SERVERS = frozenset(
-    "8.8.8.8 8.8.4.4 1.1.1.1 1.0.0.1 76.76.19.19 76.223.122.150 9.9.9.9 149.112.112.112 208.67.222.222 208.67.220.220 "
-    "8.26.56.26 8.20.247.20 94.140.14.14 94.140.15.15".split()
+    (
+        *("8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "76.76.19.19", "76.223.122.150", "9.9.9.9", "149.112.112.112"),
+        *("208.67.222.222", "208.67.220.220", "8.26.56.26", "8.20.247.20", "94.140.14.14", "94.140.15.15"),
+    )
 )
 # Fixed stand-ins for addresses: bigcode-dataset, replacements of SantaCoder's run.
 STAND_IN_IPV4 = ("172.16.31.10", "172.16.58.3", "172.16.17.32", "192.168.127.12", "192.168.3.11")
@@ -82,12 +84,16 @@ class Span(NamedTuple):
 
 def find_emails(text: str) -> list[Span]:
     """Every email as the SantaCoder pattern sees it, in order."""
-    return [Span(*m.span(1), "email", m[1]) for m in EMAIL.finditer(text)]
+    return [Span(m.start(1), m.end(1), "email", m[1]) for m in EMAIL.finditer(text)]
 
 
 def find_ips(text: str) -> list[Span]:
     """Every IPv4 and IPv6 address that passes the original's filters, in order; also private ones and DNS servers."""
-    return [Span(*m.span(1), "ip", m[1]) for m in IP_ADDRESS.finditer(text) if _is_address(text, *m.span(1))]
+    return [
+        Span(m.start(1), m.end(1), "ip", m[1])
+        for m in IP_ADDRESS.finditer(text)
+        if _is_address(text, m.start(1), m.end(1))
+    ]
 
 
 def _is_address(text: str, start: int, end: int) -> bool:
@@ -105,7 +111,9 @@ def _is_version(text: str, start: int, end: int) -> bool:
     """a.b.c.d of single digits is a version unless a name server is talked about nearby."""
     if text.count(".", start, end) != 3 or end - start != 7:
         return False
-    context = text[start - CONTEXT : end + CONTEXT].lower()  # a negative start counts from the end: the original's fault
+    context = text[
+        start - CONTEXT : end + CONTEXT
+    ].lower()  # a negative start counts from the end: the original's fault
     return "dns" not in context and "server" not in context
 
 

@@ -1,13 +1,14 @@
 """Keys as BigCode found them for SantaCoder: detect-secrets with the same plugins, filters and rules.
 
-Needs the extra `kringle[detect-secrets]` (detect-secrets 1.4.0 and gibberish-detector 0.1.1, the versions of the time).
-The description is the paper's appendix C.3 and C.4 and bigcode-dataset at commit 5cb43e9. One deviation: the letter-pair
-model of the gibberish test is trained on the Python language reference that comes with every Python (the text behind
-`help()`, module `pydoc_data.topics`), not on gibberish-detector's example text, which its package does not contain. Every
-pair counts `TEXT_WEIGHT` times, so that the constant smoothing weighs what it weighed against the larger example text.
+Needs the extra `kringle[detect-secrets]` (detect-secrets 1.4.0 and gibberish-detector 0.1.1, the versions of the
+time). The description is the paper's appendix C.3 and C.4 and bigcode-dataset at commit 5cb43e9. One deviation: the
+letter-pair model of the gibberish test is trained on the Python language reference that comes with every Python (the
+text behind `help()`, module `pydoc_data.topics`), not on gibberish-detector's example text, which its package does not
+contain. Every pair counts `TEXT_WEIGHT` times, so that the constant smoothing weighs what it weighed against the
+larger example text.
 
-Kept on purpose: exact-format keys are thrown away when their letters look pronounceable, one "sha" anywhere in a file of
-fewer than 50 lines switches keys off for the whole file, and private keys in PEM are not looked for.
+Kept on purpose: exact-format keys are thrown away when their letters look pronounceable, one "sha" anywhere in a file
+of fewer than 50 lines switches keys off for the whole file, and private keys in PEM are not looked for.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Vendors' token formats: what they look like, which bytes are secret, and the checksum where a format has one.
 
-A row gives a literal prefix, the alphabet and the length of what follows. The shapes are those that the vendors document
-or that public secret scanners agree on; a checksum is tested wherever its algorithm is published (GitHub and npm: CRC-32
-of the body in base 62; Grafana: CRC-32, little endian, in hexadecimal; Atlassian: CRC-32 in hexadecimal; age: Bech32).
-A token whose checksum is wrong cannot work, so it is no finding, and neither is one that is plainly made up
-(`lookalikes.made_up`).
+A row gives a literal prefix, the alphabet and the length of what follows. The shapes are those that the vendors
+document or that public secret scanners agree on; a checksum is tested wherever its algorithm is published (GitHub and
+npm: CRC-32 of the body in base 62; Grafana: CRC-32, little endian, in hexadecimal; Atlassian: CRC-32 in hexadecimal;
+age: Bech32). A token whose checksum is wrong cannot work, so it is no finding, and neither is one that is plainly made
+up (`lookalikes.made_up`).
 
-Not here: formats without any mark of their own (32 hexadecimal digits of Datadog or Twilio); `assignments` finds those by
-the name they are assigned to.
+Not here: formats without any mark of their own (32 hexadecimal digits of Datadog or Twilio); `assignments` finds those
+by the name they are assigned to.
 """
 
 from __future__ import annotations
@@ -27,20 +27,22 @@ HEX = "0-9a-f"
 ANYHEX = "0-9a-fA-F"
 UPPER = "A-Z0-9"
 LOWER = "a-z0-9"
+BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+BECH32 = "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L"
 
 # How sure a format makes us: the checksum agrees; an unmistakable prefix; a prefix that other things share.
 CERTAIN, DISTINCT, LIKELY = 0.99, 0.95, 0.8
 
 _BASE62 = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_BECH32 = b"qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 
 
 class Format(NamedTuple):
     """One token format.
 
     `anchor` is a cheap pattern of fixed length `anchor_length` that the multi-pattern scan looks for; the token starts
-    `lookback` bytes before the anchor. `pattern` matches the whole token; its groups are the secret segments. `check` is
-    what a finding must pass; `genuine` (the same where not given) is what a stand-in must fail.
+    `lookback` bytes before the anchor. `pattern` matches the whole token; its groups are the secret segments. `check`
+    is what a finding must pass; `genuine` (the same where not given) is what a stand-in must fail. A stand-in is drawn
+    from `alphabet`; without one, from what the value itself shows.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Format(NamedTuple):
     lookback: tuple[int, ...] = (0,)
     check: Callable[[bytes], bool] | None = None
     genuine: Callable[[bytes], bool] | None = None
+    alphabet: str = ""
 
 
 def _base62(number: int, width: int) -> bytes:
@@ -62,7 +65,9 @@ def _base62(number: int, width: int) -> bytes:
 
 
 def github_checksum(token: bytes) -> bool:
-    """The last six characters are the CRC-32 of the 30 before them, in base 62 (also npm, which uses GitHub's scheme)."""
+    """The last six characters are the CRC-32 of the 30 before them, in base 62 (also npm, which uses GitHub's
+    scheme).
+    """
     body = token[4:]
     return _base62(zlib.crc32(body[:-6]), 6) == body[-6:]
 
@@ -79,10 +84,10 @@ def atlassian_checksum(token: bytes) -> bool:
 
 def bech32_checksum(token: bytes) -> bool:
     """The checksum of BIP 173, which age's secret keys use."""
-    text = token.lower()
+    text, lowered = token.lower(), BECH32.lower().encode()
     human, _, data = text.rpartition(b"1")
     check = 1
-    for value in [c >> 5 for c in human] + [0] + [c & 31 for c in human] + [_BECH32.find(c) for c in data]:
+    for value in [c >> 5 for c in human] + [0] + [c & 31 for c in human] + [lowered.find(c) for c in data]:
         top = check >> 25
         check = (check & 0x1FFFFFF) << 5 ^ value
         for bit, generator in enumerate((0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)):
@@ -107,12 +112,21 @@ def aws_base32(token: bytes) -> bool:
 
 def json_header(token: bytes) -> bool:
     """The first part of a JSON Web Token is a JSON object that names its algorithm (RFC 7515)."""
-    head = token.split(b".", 1)[0]
-    try:
-        header = json.loads(base64.urlsafe_b64decode(head + b"=" * (-len(head) % 4)))
-    except ValueError:
-        return False
+    header = _json_part(token, 0)
     return isinstance(header, dict) and "alg" in header
+
+
+def json_payload(token: bytes) -> bool:
+    """The second part is a JSON object as well."""
+    return isinstance(_json_part(token, 1), dict)
+
+
+def _json_part(token: bytes, part: int) -> object:
+    text = token.split(b".")[part]
+    try:
+        return json.loads(base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4)))
+    except ValueError:
+        return None
 
 
 def _prefixed(
@@ -159,9 +173,30 @@ FORMATS: tuple[Format, ...] = (
     *_prefixed("gcp-oauth-secret", "GOCSPX-", URL64, 28),
     *_prefixed("gcp-access-token", "ya29.", URL64, 30, 1024),
     *_prefixed("gcp-refresh-token", "1//0", URL64, 38, 200),
-    _inner("azure-client-secret", (4,), "Q~[A-Za-z0-9_~.-]{8}", 10, r"([A-Za-z0-9_~.]{3}[0-9])Q~([A-Za-z0-9_~.-]{31,34})(?![A-Za-z0-9_~-])", DISTINCT),
-    _inner("azure-devops-token", (76,), "AZDO[A-Za-z0-9]{4}", 8, r"([A-Za-z0-9]{76})AZDO([A-Za-z0-9]{4})(?![A-Za-z0-9])", DISTINCT),
-    _inner("azure-key", (52,), "JQQJ9[9D][A-Za-z0-9]{4}", 10, r"([A-Za-z0-9]{52})JQQJ9[9D]([A-Za-z0-9]{26})(?![A-Za-z0-9])", DISTINCT),
+    _inner(
+        "azure-client-secret",
+        (4,),
+        "Q~[A-Za-z0-9_~.-]{8}",
+        10,
+        r"([A-Za-z0-9_~.]{3})[0-9]Q~([A-Za-z0-9_~.-]{31,34})(?![A-Za-z0-9_~-])",
+        DISTINCT,
+    ),
+    _inner(
+        "azure-devops-token",
+        (76,),
+        "AZDO[A-Za-z0-9]{4}",
+        8,
+        r"([A-Za-z0-9]{76})AZDO([A-Za-z0-9]{4})(?![A-Za-z0-9])",
+        DISTINCT,
+    ),
+    _inner(
+        "azure-key",
+        (52,),
+        "JQQJ9[9D][A-Za-z0-9]{4}",
+        10,
+        r"([A-Za-z0-9]{52})JQQJ9[9D]([A-Za-z0-9]{26})(?![A-Za-z0-9])",
+        DISTINCT,
+    ),
     *_prefixed("digitalocean-token", "dop_v1_ doo_v1_ dor_v1_", HEX, 64),
     *_prefixed("alibaba-access-key-id", "LTAI", ALNUM, 12, 20, confidence=LIKELY),
     *_prefixed("tencent-secret-id", "AKID", ALNUM, 32, confidence=LIKELY),
@@ -172,16 +207,33 @@ FORMATS: tuple[Format, ...] = (
     *_prefixed("doppler-token", "dp.pt. dp.st. dp.ct. dp.sa.", r"A-Za-z0-9_.-", 40, 60),
     *_prefixed("pulumi-token", "pul-", HEX, 40),
     *_prefixed("tailscale-key", "tskey-auth- tskey-api- tskey-client-", ALNUM, 8, 24, tail="-([A-Za-z0-9]{20,40})"),
-    _inner("terraform-token", (14,), r"\.atlasv1\.", 9, r"([A-Za-z0-9]{14})\.atlasv1\.([A-Za-z0-9_-]{60,70})(?![A-Za-z0-9_-])", DISTINCT),
+    _inner(
+        "terraform-token",
+        (14,),
+        r"\.atlasv1\.",
+        9,
+        r"([A-Za-z0-9]{14})\.atlasv1\.([A-Za-z0-9_-]{60,70})(?![A-Za-z0-9_-])",
+        DISTINCT,
+    ),
     *_prefixed("supabase-token", "sbp_", HEX, 40),
     *_prefixed("planetscale-token", "pscale_tkn_ pscale_oauth_ pscale_pw_", r"A-Za-z0-9_.-", 32, 64),
     *_prefixed("netlify-token", "nfp_", ALNUM, 36),
     *_prefixed("databricks-token", "dapi", HEX, 32),
-    *_prefixed("dynatrace-token", "dt0c01. dt0s01.", "A-Z2-7", 24, tail=r"\.([A-Z2-7]{64})"),
+    *(
+        row._replace(alphabet=BASE32)
+        for row in _prefixed("dynatrace-token", "dt0c01. dt0s01.", "A-Z2-7", 24, tail=r"\.([A-Z2-7]{64})")
+    ),
     # Code hosting and packages
     *_prefixed("github-token", "ghp_ gho_ ghu_ ghs_ ghr_", ALNUM, 36, confidence=CERTAIN, check=github_checksum),
     *_prefixed("github-fine-grained-token", "github_pat_", ALNUM, 22, tail="_([A-Za-z0-9]{59})(?![A-Za-z0-9])"),
-    *_prefixed("gitlab-token", "glpat- gldt- glrt- glft- glsoat- glffct- glimt- gloas-", URL64, 20, 300, tail=r"(\.[0-9a-z]{2}\.[0-9a-z]{9})?"),
+    *_prefixed(
+        "gitlab-token",
+        "glpat- gldt- glrt- glft- glsoat- glffct- glimt- gloas-",
+        URL64,
+        20,
+        300,
+        tail=r"(\.[0-9a-z]{2}\.[0-9a-z]{9})?",
+    ),
     *_prefixed("gitlab-trigger-token", "glptt-", HEX, 40),
     *_prefixed("gitlab-job-token", "glcbt-", ALNUM, 1, 5, tail=r"_([A-Za-z0-9_-]{20,64})"),
     *_prefixed("gitlab-agent-token", "glagent-", URL64, 50, 64),
@@ -195,7 +247,9 @@ FORMATS: tuple[Format, ...] = (
     *_prefixed("docker-token", "dckr_pat_ dckr_oat_", URL64, 27, 32),
     *_prefixed("artifactory-key", "AKCp", ALNUM, 69),
     *_prefixed("artifactory-reference-token", "cmVmdGtuOj", ALNUM, 54),
-    *_prefixed("atlassian-token", "ATATT3 ATCTT3", r"A-Za-z0-9_=-", 100, 300, confidence=CERTAIN, check=atlassian_checksum),
+    *_prefixed(
+        "atlassian-token", "ATATT3 ATCTT3", r"A-Za-z0-9_=-", 100, 300, confidence=CERTAIN, check=atlassian_checksum
+    ),
     *_prefixed("bitbucket-app-password", "ATBB", ALNUM, 32, confidence=CERTAIN, check=atlassian_checksum),
     *_prefixed("circleci-token", "CCIPAT_", ALNUM, 22, tail="_([0-9a-f]{40})"),
     *_prefixed("buildkite-token", "bkua_", HEX, 40),
@@ -219,13 +273,51 @@ FORMATS: tuple[Format, ...] = (
     *_prefixed("slack-token", "xoxb- xoxp- xoxa- xoxr- xoxs- xoxe- xoxc- xoxd-", "A-Za-z0-9%-", 20, 255),
     *_prefixed("slack-app-token", "xapp-", "A-Za-z0-9-", 50, 255),
     *_prefixed("slack-configuration-token", "xoxe.xoxp- xoxe.xoxb-", "A-Za-z0-9-", 50, 255),
-    *_prefixed("slack-webhook", "https://hooks.slack.com/services/", UPPER, 8, 14, tail="/([A-Z0-9]{8,14})/([A-Za-z0-9]{20,32})(?![A-Za-z0-9])"),
-    *_prefixed("discord-webhook", "https://discord.com/api/webhooks/ https://discordapp.com/api/webhooks/", "0-9", 17, 20, tail="/([A-Za-z0-9_-]{60,80})(?![A-Za-z0-9_-])"),
-    _checked(_inner("discord-bot-token", (24, 25, 26, 28, 23), r"\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27}", 35, r"([A-Za-z0-9_-]{23,28})\.([A-Za-z0-9_-]{6})\.([A-Za-z0-9_-]{27,38})(?![A-Za-z0-9_-])", DISTINCT), discord_id),
-    _inner("telegram-bot-token", (10, 9, 8), ":AA[A-Za-z0-9_-]{33}", 36, r"([0-9]{8,10}):AA([A-Za-z0-9_-]{33})(?![A-Za-z0-9_-])", DISTINCT),
+    *_prefixed(
+        "slack-webhook",
+        "https://hooks.slack.com/services/",
+        UPPER,
+        8,
+        14,
+        tail="/([A-Z0-9]{8,14})/([A-Za-z0-9]{20,32})(?![A-Za-z0-9])",
+    ),
+    *_prefixed(
+        "discord-webhook",
+        "https://discord.com/api/webhooks/ https://discordapp.com/api/webhooks/",
+        "0-9",
+        17,
+        20,
+        tail="/([A-Za-z0-9_-]{60,80})(?![A-Za-z0-9_-])",
+    ),
+    _checked(
+        _inner(
+            "discord-bot-token",
+            (24, 25, 26, 28, 23),
+            r"\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27}",
+            35,
+            r"([A-Za-z0-9_-]{23,28})\.([A-Za-z0-9_-]{6})\.([A-Za-z0-9_-]{27,38})(?![A-Za-z0-9_-])",
+            DISTINCT,
+        ),
+        discord_id,
+    ),
+    _inner(
+        "telegram-bot-token",
+        (10, 9, 8),
+        ":AA[A-Za-z0-9_-]{33}",
+        36,
+        r"([0-9]{8,10}):AA([A-Za-z0-9_-]{33})(?![A-Za-z0-9_-])",
+        DISTINCT,
+    ),
     *_prefixed("twilio-key", "SK", HEX, 32),
     *_prefixed("twilio-account-sid", "AC", HEX, 32),
-    _inner("firebase-server-key", (11,), ":APA91b", 7, r"([A-Za-z0-9_-]{11}):APA91b([A-Za-z0-9_-]{134})(?![A-Za-z0-9_-])", DISTINCT),
+    _inner(
+        "firebase-server-key",
+        (11,),
+        ":APA91b",
+        7,
+        r"([A-Za-z0-9_-]{11}):APA91b([A-Za-z0-9_-]{134})(?![A-Za-z0-9_-])",
+        DISTINCT,
+    ),
     *_prefixed("sendgrid-key", "SG.", URL64, 22, tail=r"\.([A-Za-z0-9_-]{43})(?![A-Za-z0-9_-])"),
     *_prefixed("brevo-key", "xkeysib-", HEX, 64, tail="-([A-Za-z0-9]{16})"),
     *_prefixed("mailgun-key", "key-", HEX, 32, confidence=LIKELY),
@@ -244,7 +336,15 @@ FORMATS: tuple[Format, ...] = (
     *_prefixed("nvidia-key", "nvapi-", URL64, 64),
     *_prefixed("langsmith-key", "lsv2_pt_ lsv2_sk_", HEX, 32, tail="_([0-9a-f]{10})"),
     # Work and observation
-    *_prefixed("grafana-service-account-token", "glsa_", ALNUM, 32, tail="_([0-9a-fA-F]{8})(?![0-9a-zA-Z])", confidence=CERTAIN, check=grafana_checksum),
+    *_prefixed(
+        "grafana-service-account-token",
+        "glsa_",
+        ALNUM,
+        32,
+        tail="_([0-9a-fA-F]{8})(?![0-9a-zA-Z])",
+        confidence=CERTAIN,
+        check=grafana_checksum,
+    ),
     *_prefixed("grafana-cloud-token", "glc_", BASE64, 32, 400, tail="={0,2}"),
     *_prefixed("newrelic-key", "NRAK-", UPPER, 27),
     *_prefixed("linear-key", "lin_api_", ALNUM, 40),
@@ -253,23 +353,25 @@ FORMATS: tuple[Format, ...] = (
     *_prefixed("airtable-token", "pat", ALNUM, 14, tail=r"\.([0-9a-f]{64})"),
     *_prefixed("figma-token", "figd_", URL64, 40),
     *_prefixed("contentful-token", "CFPAT-", URL64, 43),
-    *_prefixed("hubspot-token", "pat-na1- pat-eu1-", HEX, 8, tail="-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{12})"),
+    *_prefixed(
+        "hubspot-token", "pat-na1- pat-eu1-", HEX, 8, tail="-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{12})"
+    ),
     *_prefixed("typeform-token", "tfp_", URL64, 40, 60),
     *_prefixed("dropbox-token", "sl.", URL64, 130, 300),
     *_prefixed("adafruit-key", "aio_", ALNUM, 28),
     *_prefixed("mapbox-secret-token", "sk.eyJ", URL64, 60, 200, tail=r"\.([A-Za-z0-9_-]{22})"),
     *_prefixed("twitter-bearer-token", "AAAAAAAAAAAAAAAAAAAAA", "A-Za-z0-9%", 80, 120, confidence=LIKELY),
     # Keys
-    *_prefixed("age-secret-key", "AGE-SECRET-KEY-1", "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L", 58, confidence=CERTAIN, check=bech32_checksum),
-    _checked(
-        _inner(
-            "json-web-token",
-            (0,),
-            "eyJ[A-Za-z0-9_-]{4}",
-            7,
-            r"eyJ[A-Za-z0-9_-]{8,4000}\.eyJ([A-Za-z0-9_-]{5,8000})\.([A-Za-z0-9_-]{20,2000})(?![A-Za-z0-9_-])",
-            DISTINCT,
-        ),
-        json_header,
+    *(
+        row._replace(alphabet=BECH32, check=bech32_checksum)
+        for row in _prefixed("age-secret-key", "AGE-SECRET-KEY-1", BECH32, 58, confidence=CERTAIN)
     ),
+    _inner(
+        "json-web-token",
+        (0,),
+        "eyJ[A-Za-z0-9_-]{4}",
+        7,
+        r"eyJ[A-Za-z0-9_-]{8,4000}\.eyJ([A-Za-z0-9_-]{5,8000})\.([A-Za-z0-9_-]{20,2000})(?![A-Za-z0-9_-])",
+        DISTINCT,
+    )._replace(check=json_header, genuine=json_payload),
 )

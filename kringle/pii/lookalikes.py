@@ -19,7 +19,9 @@ _WORDS = re.compile(
     re.IGNORECASE,
 )
 # Values that stand for another value: ${TOKEN}, {token}, %(token)s, %s, $TOKEN, {{ token }}, <%= token %>, #{token}
-_TEMPLATE = re.compile(rb"\$\{|\{\{|#\{|%\(|<%|%[sdv](?![A-Za-z0-9])|^\$[A-Za-z_]|^\{[^{}]*\}$|^%[A-Za-z_]+%$|^<[^<>]*>$|^@[A-Za-z]")
+_TEMPLATE = re.compile(
+    rb"\$\{|\{\{|#\{|%\(|<%|%[sdv](?![A-Za-z0-9])|^\$[A-Za-z_]|^\{[^{}]*\}$|^%[A-Za-z_]+%$|^<[^<>]*>$|^@[A-Za-z]"
+)
 
 UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _HEX = re.compile(rb"(?:0x)?[0-9a-f]+|(?:0x)?[0-9A-F]+")
@@ -66,8 +68,15 @@ _LEET = bytes.maketrans(b"4@5$01!3", b"aassoiie")
 
 
 def made_up(value: bytes) -> bool:
-    """A placeholder: says so in words (also as p@55w0rd), repeats itself, or runs along the alphabet or the keyboard."""
-    return _WORDS.search(value) is not None or b"passwor" in value.lower().translate(_LEET) or is_monotonous(value) or share_in_sequence(value) >= 0.4
+    """A placeholder: says so in words (also as p@55w0rd), repeats itself, or runs along the alphabet or the
+    keyboard.
+    """
+    return (
+        _WORDS.search(value) is not None
+        or b"passwor" in value.lower().translate(_LEET)
+        or is_monotonous(value)
+        or share_in_sequence(value) >= 0.4
+    )
 
 
 def is_monotonous(value: bytes) -> bool:
@@ -94,14 +103,14 @@ def share_in_sequence(value: bytes) -> float:
 _DOCUMENTED = (
     b"eyJzdWIiOiIxMjM0NTY3ODkwIiwibmFtZSI6IkpvaG4gRG9l",  # jwt.io's payload: subject 1234567890, John Doe
     b"Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",  # the storage emulator
-    b"C2y6yDjf5/R+ob0N8A7Cgv30VRDJIWEHLM+4QDU5DE2nQ9nDuVTqobD4b8mGGyPMbIZnqyMsEcaGQy67XIw/Jw==",  # the Cosmos DB emulator
+    b"C2y6yDjf5/R+ob0N8A7Cgv30VRDJIWEHLM+4QDU5DE2nQ9nDuVTqobD4b8mGGyPMbIZnqyMsEcaGQy67XIw/Jw==",  # Cosmos DB's
     b"QWxhZGRpbjpvcGVuIHNlc2FtZQ==",  # RFC 7617: Aladdin:open sesame
     b"QWxhZGRpbjpPcGVuU2VzYW1l",
     b"2b7e151628aed2a6abf7158809cf4f3c",  # AES keys of NIST SP 800-38A, appendix F
     b"8e73b0f7da0e6452c810f32b809079e562f8ead2522c6b7b",
     b"603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4",
     b"9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",  # Ed25519, RFC 8032
-    b"77076d0a7318a57d3c16c17251b26645df4c2f92ebc099 2ac177fba51db92c2a".replace(b" ", b""),  # X25519, RFC 7748
+    b"77076d0a7318a57d3c16c17251b26645df4c2f92ebc0992ac177fba51db92c2a",  # X25519, RFC 7748
 )
 
 

@@ -25,36 +25,40 @@ def _words(text: str) -> frozenset[bytes]:
 
 # A name with one of these speaks of something public or derived, whatever else it says.
 _DERIVED = _words(
-    """hash hashed hashes sha md5 digest checksum fingerprint thumbprint public verifier tokenizer tokenize tokenized
-    tokenization tokenizers keyword keywords csrf xsrf bos eos pad unk cls sep mask stop continuation page nmtoken nmtokens
-    cancellation lock max min num"""
+    """hash hashed hashes sha md5 digest checksum fingerprint thumbprint public verifier tokenizer tokenize
+    tokenized tokenization tokenizers keyword keywords csrf xsrf bos eos pad unk cls sep mask stop continuation
+    page nmtoken nmtokens cancellation lock max min num"""
 )
 # A name that ends in one of these is about a secret: its type, place, lifetime.
 _ABOUT = _words(
-    """type types name names field fields label title url uri urls path paths file files filename endpoint header headers
-    param params parameter prefix suffix regex pattern format length len size count limit expires expiry expiration expired
-    ttl lifetime policy hint message msg error placeholder version index idx alias provider class separator delimiter list
-    map kind scope audience issuer algorithm alg id ids arn exception test layer model config manager factory handler
-    store reader writer service request response input output locker"""
+    """type types name names field fields label title url uri urls path paths file files filename endpoint header
+    headers param params parameter prefix suffix regex pattern format length len size count limit expires expiry
+    expiration expired ttl lifetime policy hint message msg error placeholder version index idx alias provider
+    class separator delimiter list map kind scope audience issuer algorithm alg id ids arn exception test layer
+    model config manager factory handler store reader writer service request response input output locker"""
 )
 _ABOUT_ENDINGS = tuple(word for word in _ABOUT if len(word) >= 4)  # of names without capitals: `secretsmanager`
 _DIGEST = re.compile(rb"md5|sha-?[0-9]|crc-?32", re.IGNORECASE)
 # Ends in one of those, and counts all the same: identifiers that scanners commonly treat as secrets.
 _COUNTED = (b"private_key_id", b"privatekeyid", b"access_key_id", b"accesskeyid")
 # Names that make even a UUID a secret
-_CERTAIN = re.compile(rb"api[_-]?key|secret|passw|(?:auth|access|refresh|bearer)[_-]?token|(?:auth|access)[_-]?key", re.IGNORECASE)
-_PASSWORD = _words("pass password passwd passphrase passwort passkey pwd pw psw pin credential credentials authentication")
+_CERTAIN = re.compile(
+    rb"api[_-]?key|secret|passw|(?:auth|access|refresh|bearer)[_-]?token|(?:auth|access)[_-]?key", re.IGNORECASE
+)
+_PASSWORD = _words(
+    """pass password passwd passphrase passwort passkey pwd pw psw pin credential credentials authentication"""
+)
 # For strings at large: words that lean towards a secret, and words for what is random and public.
 _LEANING = _words(
-    """key keys auth sign signing sig salt cred creds pin otp totp mfa seed wif sid private bearer session cookie jwt
-    hmac encrypt encryption login hook webhook account license dsn sas pw pass password passwd secret secrets token pat
-    authorization apikey authkey credential credentials"""
+    """key keys auth sign signing sig salt cred creds pin otp totp mfa seed wif sid private bearer session cookie
+    jwt hmac encrypt encryption login hook webhook account license dsn sas pw pass password passwd secret
+    secrets token pat authorization apikey authkey credential credentials"""
 )
 _PUBLIC = _DERIVED | _words(
-    """crc integrity etag commit revision rev oid guid uuid trace span request correlation nonce iv vector expected actual cert
-    certificate image img icon font src href color colour serial isbn blob block txid genesis message batch video partition
-    idempotency cache primary foreign sort row version alphabet charset chars digits site publishable id ids run pretrained
-    model example sample"""
+    """crc integrity etag commit revision rev oid guid uuid trace span request correlation nonce iv vector expected
+    actual cert certificate image img icon font src href color colour serial isbn blob block txid genesis
+    message batch video partition idempotency cache primary foreign sort row version alphabet charset chars
+    digits site publishable id ids run pretrained model example sample"""
 )
 
 

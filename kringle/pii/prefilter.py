@@ -1,16 +1,15 @@
 """The multi-pattern scan that decides where the detectors look at all.
 
-Each anchor is a short pattern; an event is an anchor and the offset at which a match of it ends. Two engines report the
-same events: `hyperscan` (the Vectorscan wheels; hundreds of megabytes a second) where it can be imported, and the standard
-library's `re` elsewhere. For that every anchor is written so that a match from one start has one end only.
+Each anchor is a short pattern; an event is an anchor and the offset at which a match of it ends. Two engines report
+the same events: `hyperscan` (the Vectorscan wheels; hundreds of megabytes a second) where it can be imported, and the
+standard library's `re` elsewhere. For that every anchor is written so that a match from one start has one end only.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 try:
@@ -33,8 +32,8 @@ class Anchor(NamedTuple):
 class Prefilter:
     """Finds the events of some anchors in bytes.
 
-    `groups` lists the indices of anchors that are compiled together: a few simple automata are faster than one that has to
-    remember everything. `engine` is "hyperscan", "re", or None for the fastest that is there.
+    `groups` lists the indices of anchors that are compiled together: a few simple automata are faster than one that
+    has to remember everything. `engine` is "hyperscan", "re", or None for the fastest that is there.
     """
 
     def __init__(self, anchors: Sequence[Anchor], groups: Sequence[Sequence[int]], engine: str | None = None) -> None:

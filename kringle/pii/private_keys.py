@@ -1,7 +1,7 @@
 """Private keys in PEM armour: whole blocks, over lines, as `\\n` in one string, or as a concatenation of strings.
 
-Also the bare base 64 of a PKCS #8 or PKCS #1 key without armour is known by its first bytes. Certificates, public keys and
-blocks whose body is a placeholder are no findings.
+Also the bare base 64 of a PKCS #8 or PKCS #1 key without armour is known by its first bytes. Certificates, public keys
+and blocks whose body is a placeholder are no findings.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import re
 
 from kringle.pii.candidates import RANK_BLOCK, Candidate, Segment
 from kringle.pii.lookalikes import is_monotonous
+from kringle.pii.stand_ins import carries_mark
 
 ANCHOR = rb"PRIVATE KEY(?: BLOCK)?-----"
+CONFIDENCE = 0.99
 BODY_LIMIT = 20_000  # bytes between the marks; a 16,384-bit RSA key has 13,000 of base 64
 LEAST_BODY = 60  # an Ed25519 key in PKCS #8, the shortest there is, has 64 characters of base 64
 
@@ -19,7 +21,9 @@ _BEGIN = re.compile(rb"-----BEGIN (?P<label>(?:[A-Z0-9]{1,16} ){0,3}PRIVATE KEY(
 # Lines of the body: base 64 of some length, or a header. What joins them is quotes, escapes, plus signs, comment marks.
 _RUN = re.compile(rb"[A-Za-z0-9+/]{2,}={0,2}")
 _HEADER = re.compile(rb"(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset|MessageID)\s?:[^\r\n\"'`\\]*")
-_ESCAPE = re.compile(rb"\\+(?:[nrt]|u[0-9a-fA-F]{4})?")
+_ESCAPE = re.compile(
+    rb"\\+(?:u.{4}|.)?", re.DOTALL
+)  # whatever follows a backslash is kept, so that a stand-in reads alike
 _JOIN = frozenset(b" \t\r\n\"'`+,;\\*#|()[]{}<>/.&=:-%")
 BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
@@ -37,7 +41,9 @@ def at_event(data: bytes, end: int) -> Candidate | None:
     body = b"".join(data[s:e] for s, e in segments)
     if len(body) < LEAST_BODY or is_monotonous(body[:200]) or b"..." in data[end:stop]:
         return None
-    return Candidate(begin.start(), stop + len(close), "key", "private-key", 0.99, RANK_BLOCK, segments, BASE64)
+    span = begin.start(), stop + len(close)
+    found = Candidate(*span, "key", "private-key", CONFIDENCE, RANK_BLOCK, (segments,), BASE64)
+    return found._replace(confidence=0.0) if carries_mark(data, found) else found
 
 
 def _body(data: bytes, start: int, stop: int) -> list[Segment]:

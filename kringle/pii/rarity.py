@@ -2,7 +2,7 @@
 
 Two explanations of a string compete: every character drawn evenly from its alphabet, or letter after letter as in the
 identifiers and words of source code. The second is a table of pair frequencies (`letter_pairs.csv`), counted over the
-distinct identifiers that occur in at least two files of 150 MB of public Python, Java and JavaScript (`count_pairs`).
+distinct identifiers that occur in at least two files of 128 MB of public Python, Java and JavaScript (`count_pairs`).
 The ratio grows with length, so it needs no separate length rule, and unlike Shannon entropy it does not take a long
 camel-case name for a key.
 """
@@ -14,6 +14,7 @@ import math
 import string
 from collections.abc import Iterable
 from importlib.resources import files
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,7 +22,11 @@ import numpy as np
 _DIGIT, _JOINER, CLASSES = 52, 53, 54
 _JOINERS = "_-.$/"
 _CLASS = bytes(
-    string.ascii_letters.index(chr(c)) if chr(c) in string.ascii_letters else _DIGIT if chr(c) in string.digits else _JOINER
+    string.ascii_letters.index(chr(c))
+    if chr(c) in string.ascii_letters
+    else _DIGIT
+    if chr(c) in string.digits
+    else _JOINER
     for c in range(256)
 )
 # Names hold no other marks, words next to none: one in fifty characters, spread over the 27 other visible ones.
@@ -63,7 +68,8 @@ def _alphabet_size(value: bytes) -> int:
 def randomness(value: bytes) -> float:
     """Log of P(value | random) / P(value | names and words), natural logarithm; above 0 randomness explains it better.
 
-    Random strings of letters and digits score about 0.65 per character, random hexadecimal about 1.4; names score below 0.
+    Random strings of letters and digits score about 0.65 per character, random hexadecimal about 1.4; names score
+    below 0.
     """
     if len(value) < 2:
         return 0.0
@@ -72,7 +78,9 @@ def randomness(value: bytes) -> float:
         value = value.lower()
     codes = value.translate(_CLASS)
     log = _log_text()
-    text = sum(log[a * CLASSES + b] for a, b in zip(codes, codes[1:]))  # noqa: B905 (pairs of neighbours)
+    text = sum(log[a * CLASSES + b] for a, b in pairwise(codes))
     if marks := value.translate(None, _NO_MARKS):
-        text += sum(_LOG_MARK - log[a * CLASSES + _JOINER] for a, c in zip(codes, value[1:]) if c in marks)  # noqa: B905
+        text += sum(
+            _LOG_MARK - log[a * CLASSES + _JOINER] for a, c in zip(codes, value[1:], strict=False) if c in marks
+        )
     return -math.log(size) * (len(value) - 1) - text

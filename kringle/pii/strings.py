@@ -1,8 +1,8 @@
 """Random strings in quotes whose name or line leans towards a secret without naming one: `key`, `sign(...)`, `account`.
 
-Digests, commits, traces, test vectors and encoded data are random too and far more frequent than keys: in 1.1 GB of code
-by other people, random strings with no such word near them were never keys. So a word is required, hexadecimal must be
-assigned to it, and one of several long strings in a row is never reported.
+Digests, commits, traces, test vectors and encoded data are random too and far more frequent than keys: in 1.1 GB of
+code by other people, random strings with no such word near them were never keys. So a word is required, hexadecimal
+must be assigned to it, and one of several long strings in a row is never reported.
 """
 
 from __future__ import annotations
@@ -10,17 +10,28 @@ from __future__ import annotations
 import hashlib
 import re
 
-from kringle.pii.candidates import RANK_FORMAT, RANK_RANDOM, Candidate
-from kringle.pii.lookalikes import UUID, is_documented, is_encoded_text, is_hexadecimal, is_identifier, is_public_identifier, is_template, made_up
+from kringle.pii.candidates import RANK_FORMAT, RANK_RANDOM, Candidate, whole
+from kringle.pii.lookalikes import (
+    UUID,
+    is_documented,
+    is_encoded_text,
+    is_hexadecimal,
+    is_identifier,
+    is_public_identifier,
+    is_template,
+    made_up,
+)
 from kringle.pii.names import is_public, leans
 from kringle.pii.rarity import randomness
-from kringle.pii.stand_ins import is_stand_in
+from kringle.pii.stand_ins import carries_mark
 from kringle.pii.text import line_after, line_before
 
 ANCHOR = rb"['\"`][A-Za-z0-9+/_=-]{20}"
 _STRING = re.compile(rb"(?P<quote>['\"`])(?P<value>[A-Za-z0-9+/_=-]{20,140})(?P=quote)")
 # Read backwards from the quote: a string prefix, what assigns, closing quotes and brackets, the name.
-_NAME_BACKWARDS = re.compile(rb"[bBrRuUfF]{0,2}\s{0,8}(?:>=|[:=(]|,(?=\s{0,8}['\"`])|==|\?\?|\|\|)\s{0,8}['\"`\])]{0,3}([\w$-]{0,60}[A-Za-z_$])")
+_NAME_BACKWARDS = re.compile(
+    rb"[bBrRuUfF]{0,2}\s{0,8}(?:>=|[:=(]|,(?=\s{0,8}['\"`])|==|\?\?|\|\|)\s{0,8}['\"`\])]{0,3}([\w$-]{0,60}[A-Za-z_$])"
+)
 _DIGIT, _LOWER, _UPPER = re.compile(rb"[0-9]"), re.compile(rb"[a-z]"), re.compile(rb"[A-Z]")
 _BASE58 = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
@@ -38,7 +49,7 @@ def at_event(data: bytes, end: int) -> Candidate | None:
     if not _DIGIT.search(value):
         return None
     if len(value) in (51, 52) and base58_checksum(value):
-        return Candidate(*span, "key", "bitcoin-private-key", 0.99, RANK_FORMAT, (span,))
+        return Candidate(*span, "key", "bitcoin-private-key", 0.99, RANK_FORMAT, whole(*span))
     odds = randomness(value) - LEANING_LEAST
     if odds <= 0:
         return None
@@ -52,7 +63,9 @@ def at_event(data: bytes, end: int) -> Candidate | None:
             return None
     if value == name or is_public(name) or _is_harmless(value, leaning) or _in_a_row(data, *match.span()):
         return None
-    return Candidate(*span, "key", "random-string", round(0.3 + 0.4 * min(1.0, odds / 20), 3), RANK_RANDOM, (span,))
+    confidence = round(0.3 + 0.4 * min(1.0, odds / 20), 3)
+    found = Candidate(*span, "key", "random-string", confidence, RANK_RANDOM, whole(*span))
+    return None if carries_mark(data, found) else found
 
 
 def _is_harmless(value: bytes, leaning: bool) -> bool:
@@ -69,7 +82,6 @@ def _is_harmless(value: bytes, leaning: bool) -> bool:
         or is_identifier(value)
         or made_up(value)
         or is_encoded_text(value)
-        or is_stand_in(value, ((0, len(value)),))
     )
 
 

@@ -16,7 +16,9 @@ def at_left_edge(data: bytes, start: int) -> bool:
 
 
 def without_escape(data: bytes, start: int, end: int) -> int:
-    """`start` moved behind an escape (`\\n`, `\\u003c`) whose backslash stands just before it, as in `"\\nuser@corp.org"`."""
+    """`start` moved behind an escape (`\\n`, `\\u003c`) whose backslash stands just before it, as in
+    `"\\nuser@corp.org"`.
+    """
     if start > 0 and data[start - 1] == 0x5C:
         match = _ESCAPE_BEFORE.match(data, start - 1, end)
         if match:
@@ -35,3 +37,12 @@ def line_after(data: bytes, end: int, limit: int) -> bytes:
     high = min(len(data), end + limit)
     newline = data.find(b"\n", end, high)
     return data[end : high if newline < 0 else newline]
+
+
+def between_escapes(data: bytes, start: int, end: int) -> tuple[tuple[int, int], ...]:
+    """The stretches of a percent-encoded text that are no escapes; what follows a percent sign is taken for one."""
+    stretches = []
+    while (percent := data.find(b"%", start, end)) >= 0:
+        stretches.append((start, percent))
+        start = min(end, percent + 3)
+    return (*((s, e) for s, e in stretches if s < e), *([(start, end)] if start < end else []))

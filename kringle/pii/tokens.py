@@ -6,7 +6,7 @@ from kringle.pii.candidates import RANK_FORMAT, Candidate
 from kringle.pii.formats import FORMATS, LIKELY, Format
 from kringle.pii.lookalikes import is_documented, made_up
 from kringle.pii.rarity import randomness
-from kringle.pii.stand_ins import is_stand_in
+from kringle.pii.stand_ins import carries_mark
 from kringle.pii.text import at_left_edge
 
 ANCHORS: tuple[bytes, ...] = tuple(row.anchor for row in FORMATS)
@@ -18,26 +18,30 @@ def at_event(data: bytes, end: int, row: Format) -> Candidate | None:
     """The token of format `row` whose anchor ends at `end`: a finding, a shield, or None."""
     for lookback in row.lookback:
         start = end - row.anchor_length - lookback
-        if start < 0 or not (at_left_edge(data, start) or data[start - 3 : start] == b"bot"):  # api.telegram.org/bot<token>
+        if start < 0 or not (
+            at_left_edge(data, start) or data[start - 3 : start] == b"bot"
+        ):  # api.telegram.org/bot<token>
             continue
         match = row.pattern.match(data, start)
         if match is None or match.end() < end:
             continue
-        segments = tuple(match.span(group) for group in range(1, row.pattern.groups + 1) if match[group] is not None)
-        if row.confidence <= LIKELY and (data[start - 1 : start] in _BASE64_MARKS or data[match.end() : match.end() + 1] in _BASE64_MARKS):
+        if row.confidence <= LIKELY and (
+            data[start - 1 : start] in _BASE64_MARKS or data[match.end() : match.end() + 1] in _BASE64_MARKS
+        ):
             continue  # a stretch of some base 64
-        confidence = _confidence(match[0], row, tuple((s - start, e - start) for s, e in segments))
-        return Candidate(start, match.end(), "key", row.name, confidence, RANK_FORMAT, segments)
+        groups = tuple((match.span(group),) for group in range(1, row.pattern.groups + 1) if match[group] is not None)
+        found = Candidate(start, match.end(), "key", row.name, row.confidence, RANK_FORMAT, groups, row.alphabet)
+        return found._replace(confidence=0.0) if _is_harmless(data, found, row) else found
     return None
 
 
-def _confidence(token: bytes, row: Format, segments: tuple[tuple[int, int], ...]) -> float:
-    if is_stand_in(token, segments) or is_documented(token):
-        return 0.0
-    if any(made_up(token[s : min(e, s + JUDGED)]) for s, e in segments if e - s >= LEAST_JUDGED):
-        return 0.0
-    if row.check is not None and not row.check(token):
-        return 0.0
-    if row.confidence <= LIKELY and min(randomness(token[s:e]) for s, e in segments) <= 0:
-        return 0.0
-    return row.confidence
+def _is_harmless(data: bytes, found: Candidate, row: Format) -> bool:
+    token = data[found.start : found.end]
+    secrets = [data[start:end] for ((start, end),) in found.groups]
+    return (
+        carries_mark(data, found)
+        or is_documented(token)
+        or any(made_up(secret[:JUDGED]) for secret in secrets if len(secret) >= LEAST_JUDGED)
+        or (row.check is not None and not row.check(token))
+        or (row.confidence <= LIKELY and min(map(randomness, secrets)) <= 0)
+    )

@@ -1,6 +1,7 @@
 """Passwords in URLs: `scheme://user:password@host`, the password alone.
 
-Not reported: passwords that are words (`guest:guest`), placeholders, templates, and tokens that have a format of their own.
+Not reported: passwords that are words (`guest:guest`), placeholders, templates, and tokens that have a format of their
+own.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import re
 from kringle.pii.candidates import RANK_URL, Candidate
 from kringle.pii.lookalikes import classes, is_template, made_up
 from kringle.pii.rarity import randomness
-from kringle.pii.stand_ins import is_stand_in
+from kringle.pii.stand_ins import carries_mark
+from kringle.pii.text import between_escapes
 
 _USER = rb"[^\x00-\x20:@/?#\"'`<>\\\x7f]{0,100}"
 _PASSWORD = rb"[^\x00-\x20@/\"'`<>\\\x7f]{3,200}"
 ANCHOR = rb"://" + _USER + rb":" + _PASSWORD + rb"@"
 REACH = 3 + 100 + 1 + 200 + 1  # the longest that the anchor can be
 
-_LOGIN = re.compile(rb"://(?P<user>" + _USER + rb"):(?P<password>" + _PASSWORD + rb"(?:@" + _PASSWORD + rb"){0,2})@(?=[A-Za-z0-9\[$%{])")
+_LOGIN = re.compile(
+    rb"://(?P<user>" + _USER + rb"):(?P<password>" + _PASSWORD + rb"(?:@" + _PASSWORD + rb"){0,2})@(?=[A-Za-z0-9\[$%{])"
+)
 LEAST_RANDOMNESS, LEAST_OF_THREE_CLASSES = 0.0, -2.0  # see `rarity.randomness`; with three classes of characters
 CONFIDENCE = 0.9
 
@@ -31,8 +35,9 @@ def at_event(data: bytes, end: int) -> Candidate | None:
     password = match["password"]
     if is_template(password) or is_template(match["user"]):
         return None
-    span = match.span("password")
-    harmless = is_stand_in(password, ((0, len(password)),)) or password == match["user"] or made_up(password)
+    start, end = match.span("password")
+    found = Candidate(start, end, "key", "url-password", CONFIDENCE, RANK_URL, (between_escapes(data, start, end),))
     least = LEAST_OF_THREE_CLASSES if classes(password) >= 3 else LEAST_RANDOMNESS
-    confidence = 0.0 if harmless or randomness(password) <= least else CONFIDENCE
-    return Candidate(*span, "key", "url-password", confidence, RANK_URL, (span,))
+    if carries_mark(data, found) or password == match["user"] or made_up(password) or randomness(password) <= least:
+        return found._replace(confidence=0.0)
+    return found

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,9 +51,9 @@ def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
     workspace = Workspace.open(options.work)
     workspace.lock()
     plan = make_plan(recipe, workspace, **outside)
-    if options.from_stage:
-        _forget(plan, options.from_stage)
     wanted = plan.until(options.until)
+    if options.from_stage:
+        _forget(wanted, options.from_stage)
     missing = [stage.name for _, stage in wanted if stage.manifest() is None]
     to_the_end = options.until in (None, "report")
     where = workspace.root / "report" / "report.html"
@@ -259,9 +259,9 @@ def _job(plan: Plan, run: Run, until: str, threads: int) -> ArmJob:
     )
 
 
-def _forget(plan: Plan, first: str) -> None:
-    """Remove what was published of this stage and all later ones, so that they run again."""
-    for kind, stage in plan.stages():
+def _forget(wanted: Sequence[tuple[str, Stage]], first: str) -> None:
+    """Remove what was published of this stage and of the later ones among `wanted`, so that they run again."""
+    for kind, stage in wanted:
         if STAGES.index(kind) >= STAGES.index(first):
             shutil.rmtree(stage.folder, ignore_errors=True)
             shutil.rmtree(stage.partial, ignore_errors=True)

@@ -48,7 +48,10 @@ class ControlGroup:
 def create(memory_bytes: int, root: Path = _ROOT, membership: str | None = None) -> ControlGroup | str:
     """Make groups beside this process's own ones; or say why that cannot be."""
     name = f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
-    text = Path("/proc/self/cgroup").read_text() if membership is None else membership
+    try:
+        text = Path("/proc/self/cgroup").read_text() if membership is None else membership
+    except OSError:
+        return "this system has no control groups"
     own = {controllers: path for _, controllers, path in (line.split(":", 2) for line in text.splitlines())}
     by_controller = {name: path for names, path in own.items() for name in names.split(",") if name}
     try:

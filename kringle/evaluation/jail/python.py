@@ -15,12 +15,12 @@ import signal
 import socket
 import time
 
-from kringle.evaluation.jail.host import SCRATCH_BYTES, Ended, Jail, JailError
+from kringle.evaluation.jail.host import SCRATCH_BYTES, Ended, JailError
 from kringle.evaluation.jail.inside.execute import one_line
 from kringle.evaluation.jail.inside.keeper import OUT_OF_MEMORY
 from kringle.evaluation.jail.inside.wire import Inbox, Malformed, Message, send
 from kringle.evaluation.jail.levels import Level
-from kringle.evaluation.jail.services import Service, first_message, follow, pipe
+from kringle.evaluation.jail.services import Cell, first_message, follow, pipe
 from kringle.evaluation.jail.verdicts import Kind, Limits, Run, Verdict, decide, needs_run_alone
 from kringle.evaluation.suites import Problem
 
@@ -38,13 +38,19 @@ _DOUBTED = "passes beside its tests, but not apart from them: "
 
 
 class PythonRunner:
-    """A `Runner` for Python. Its jail is built on first use, and again whenever a program has left something in it."""
+    """A `Runner` for Python, with two cells: in one, programs meet their tests; in the other they never do.
+
+    Two, because a program that has read the expected values beside its tests could leave them for its second run, in
+    the number of a process or the time of a folder. A cell is built when first needed, and again whenever a program
+    has left something in it.
+    """
 
     def __init__(self, limits: Limits, level: Level) -> None:
         self._limits, self._level = limits, level
-        self._jail: Jail | None = None
-        self._warm: Service | None = None
-        self._referee: Service | None = None
+        # The service and one program at a time, and /tmp, whose pages count as memory too.
+        memory = limits.memory_bytes + SCRATCH_BYTES + _JAIL_OVERHEAD
+        self._beside = Cell(level.way, memory + limits.memory_bytes, "warm", limits.memory_bytes)
+        self._apart = Cell(level.way, memory + _REFEREE_MEMORY, "referee", _REFEREE_MEMORY)
 
     def judge(self, problem: Problem, completion: str, alone: bool) -> Verdict | None:
         """See `Runner.judge`."""
@@ -59,13 +65,8 @@ class PythonRunner:
 
     def close(self) -> None:
         """See `Runner.close`."""
-        for service in (self._warm, self._referee):
-            if service is not None:
-                service.close()
-        self._warm = self._referee = None
-        if self._jail is not None:
-            self._jail.close()
-            self._jail = None
+        self._beside.close()
+        self._apart.close()
 
     def _judge(self, problem: Problem, program: str, alone: bool) -> Verdict | None:
         if len(program) > _LONGEST_PROGRAM:
@@ -94,30 +95,21 @@ class PythonRunner:
             peak_kb=run.peak_kb if run else None,
         )
 
-    def _open_jail(self) -> Jail:
-        if self._jail is None:
-            # The warm process, the referee and one program at a time, and /tmp, whose pages count as memory.
-            memory = 2 * self._limits.memory_bytes + _REFEREE_MEMORY + SCRATCH_BYTES + _JAIL_OVERHEAD
-            self._jail = Jail(self._level.way, memory)
-        return self._jail
-
     def _reject_warm(self, problem: Problem, program: str) -> Run | None:
         """The warm process's answer, or None if it has none to give."""
-        jail = self._open_jail()
-        if self._warm is not None and self._warm.served >= _WARM_PROGRAMS:
-            self._retire_warm(jail)
-        if self._warm is None:
-            self._warm = Service(jail, "warm", self._limits.memory_bytes)
-        warm, started = self._warm, time.monotonic()
-        answer = self._ask_warm(jail, warm, problem, program)
+        started = time.monotonic()
+        if self._beside.service.served >= _WARM_PROGRAMS:
+            self._beside.retire_service()
+        answer = self._ask_warm(problem, program)
         if answer is None or answer.get("changed") is not False:
-            self._retire_warm(jail)
+            self._beside.retire_service()
             return None
         if answer.get("outcome") not in _OUTCOMES:
             return None
         return Run(answer["outcome"], str(answer["evidence"]), float(answer["cpu"]), time.monotonic() - started, None)
 
-    def _ask_warm(self, jail: Jail, warm: Service, problem: Problem, program: str) -> Message | None:
+    def _ask_warm(self, problem: Problem, program: str) -> Message | None:
+        warm = self._beside.service
         budget = min(_WARM_BUDGET, self._limits.cpu_seconds / 2)  # what takes longer is near a limit anyway
         request: Message = {"program": program, "problem": problem.task_id, "serial": warm.served, "budget": budget}
         if problem.task_id not in warm.problems:
@@ -125,35 +117,24 @@ class PythonRunner:
         try:
             warm.ask(request)
             warm.problems.add(problem.task_id)
-            answer = first_message(jail, warm, _WARM_PATIENCE)
+            answer = first_message(self._beside.jail, warm, _WARM_PATIENCE)
         except (Malformed, BrokenPipeError, ConnectionResetError):
             return None
         return answer if answer is not None and answer.get("serial") == request["serial"] else None
 
-    def _retire_warm(self, jail: Jail) -> None:
-        if self._warm is not None:
-            self._warm.retire(jail)
-            self._warm = None
-
     def _reject_fresh(self, problem: Problem, program: str, alone: bool) -> Run:
-        jail = self._open_jail()
         ours, theirs = socket.socketpair()
         with ours, pipe() as (reader, writer):
             with theirs:
-                pid = self._start(jail, "together", theirs, writer, alone)
-            os.close(writer)
+                pid = self._start(self._beside, "together", theirs, writer, alone)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 send(ours, {"program": program, "tests": problem.tests})
-            message, ended, overflow = self._follow(jail, pid, Inbox(ours), reader, alone)
-        self._after(ended)
+            message, ended, overflow = self._follow(self._beside, pid, Inbox(ours), reader, alone)
         result = self._stopped(ended, overflow) or _reported(message, ended)
         return Run(*result, cpu=ended.cpu, wall=ended.wall, peak_kb=ended.peak_kb)
 
     def _confirm(self, problem: Problem, program: str, alone: bool) -> Run:
-        jail = self._open_jail()
-        if self._referee is None:
-            self._referee = Service(jail, "referee", _REFEREE_MEMORY)
-        referee = self._referee
+        referee = self._apart.service
         nonce = secrets.token_hex(16)
         request: Message = {"problem": problem.task_id, "nonce": nonce}
         if problem.task_id not in referee.problems:
@@ -162,52 +143,49 @@ class PythonRunner:
         with pipe() as (reader, writer):
             with connection:
                 with theirs:
-                    pid = self._start(jail, "apart", theirs, writer, alone, companion=referee.pid)
-                os.close(writer)
+                    pid = self._start(self._apart, "apart", theirs, writer, alone, companion=referee.pid)
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     send(connection, {"program": program})
                 referee.ask(request, (connection.fileno(),))
             referee.problems.add(problem.task_id)
-            message, ended, overflow = self._follow(jail, pid, referee.inbox, reader, alone)
-        if message is None:
-            message = self._late_word(jail, referee)
-        self._after(ended)
+            message, ended, overflow = self._follow(self._apart, pid, referee.inbox, reader, alone)
         if message is not None and message.get("nonce") != nonce:
             raise JailError("the referee answered another question")
         result = self._stopped(ended, overflow) or _confirmed(message, ended)
         return Run(*result, cpu=ended.cpu, wall=ended.wall, peak_kb=ended.peak_kb)
 
     def _start(
-        self, jail: Jail, role: str, channel: socket.socket, output: int, alone: bool, companion: int | None = None
+        self, cell: Cell, role: str, channel: socket.socket, output: int, alone: bool, companion: int | None = None
     ) -> int:
-        return jail.start(
-            role,
-            channel,
-            output,
-            memory=self._limits.memory_bytes,
-            cpu=self._limits.cpu_until_stopped(alone),
-            wall=self._limits.wall_until_stopped(alone),
-            idle_share=self._limits.idle_share(alone),
-            companion=companion,
-        )
+        """Start a process within the limits; `output` is handed on to it and closed here."""
+        try:
+            return cell.jail.start(
+                role,
+                channel,
+                output,
+                memory=self._limits.memory_bytes,
+                cpu=self._limits.cpu_until_stopped(alone),
+                wall=self._limits.wall_until_stopped(alone),
+                idle_share=self._limits.idle_share(alone),
+                companion=companion,
+            )
+        finally:
+            os.close(output)
 
     def _follow(
-        self, jail: Jail, pid: int, inbox: Inbox, output: int, alone: bool
+        self, cell: Cell, pid: int, inbox: Inbox, output: int, alone: bool
     ) -> tuple[Message | None, Ended, bool]:
+        """Follow a program to its end; then replace what it has left its traces in."""
         patience = self._limits.wall_until_stopped(alone) + _PATIENCE
-        return follow(jail, pid, inbox, output, self._limits.output_bytes, patience)
-
-    def _late_word(self, jail: Jail, referee: Service) -> Message | None:
-        """The referee's answer on a program that ended before it; a referee that is lost in its tests is replaced."""
-        message = first_message(jail, referee, _REFEREE_PATIENCE)
-        if message is None:
-            referee.retire(jail)
-            self._referee = None
-        return message
-
-    def _after(self, ended: Ended) -> None:
+        message, ended, overflow = follow(cell.jail, pid, inbox, output, self._limits.output_bytes, patience)
+        if message is None and cell is self._apart:
+            # The program ended before the referee's word on it. A referee that is lost in its tests is replaced.
+            message = first_message(cell.jail, cell.service, _REFEREE_PATIENCE)
+            if message is None:
+                cell.retire_service()
         if ended.scratch_used:
-            self.close()  # files of one program must not meet the next one
+            cell.close()
+        return message, ended, overflow
 
     def _stopped(self, ended: Ended, overflow: bool) -> tuple[str, str] | None:
         """Outcome and evidence of a program that came to one of its limits, whatever else was said of it."""

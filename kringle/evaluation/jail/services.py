@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from select import POLLHUP, POLLIN, poll
 
-from kringle.evaluation.jail.host import Ended, Jail, JailError
+from kringle.evaluation.jail.host import Ended, Jail, JailError, Way
 from kringle.evaluation.jail.inside.wire import Inbox, Malformed, Message, send
 
 
@@ -46,6 +46,42 @@ class Service:
     def close(self) -> None:
         """Let go of the process; it ends with its jail."""
         self.socket.close()
+
+
+class Cell:
+    """A jail with one service in it; both are started when first needed."""
+
+    def __init__(self, way: Way, memory: int, role: str, service_memory: int) -> None:
+        self._way, self._memory, self._role, self._service_memory = way, memory, role, service_memory
+        self._jail: Jail | None = None
+        self._service: Service | None = None
+
+    @property
+    def jail(self) -> Jail:
+        if self._jail is None:
+            self._jail = Jail(self._way, self._memory)
+        return self._jail
+
+    @property
+    def service(self) -> Service:
+        if self._service is None:
+            self._service = Service(self.jail, self._role, self._service_memory)
+        return self._service
+
+    def retire_service(self) -> None:
+        """End the service; the next one will be fresh."""
+        if self._service is not None:
+            self._service.retire(self.jail)
+            self._service = None
+
+    def close(self) -> None:
+        """End everything in the jail; the next use builds another."""
+        if self._service is not None:
+            self._service.close()
+            self._service = None
+        if self._jail is not None:
+            self._jail.close()
+            self._jail = None
 
 
 def follow(
@@ -133,7 +169,7 @@ def _drain(output: int, poller: poll | None) -> int:
 
 @contextlib.contextmanager
 def pipe() -> Iterator[tuple[int, int]]:
-    """A pipe whose writing end the caller closes once it has been handed on."""
+    """A pipe for one program's output; the caller closes the writing end once it has been handed on."""
     reader, writer = os.pipe()
     try:
         yield reader, writer

@@ -21,9 +21,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 Node = list[Any]
-_NARROW = (
-    2**63
-)  # integers beyond it travel in hexadecimal: decimal conversion is quadratic and limited by the interpreter
+# Integers beyond it travel in hexadecimal: decimal conversion is quadratic, and limited by the interpreter.
+_NARROW = 2**63
 
 NOT_A_VALUE = (TypeError, ValueError, LookupError, ArithmeticError, RecursionError, AttributeError)
 

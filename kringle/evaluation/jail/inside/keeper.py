@@ -42,15 +42,16 @@ _HIGHEST_DESCRIPTOR = 256
 
 @dataclass
 class Child:
-    """A process under watch. Times in seconds; `cpu_limit` counts the companion (the referee) too."""
+    """A process under watch. Times in seconds; `cpu_limit` counts the companion (the referee) too.
+
+    `idle_share` is of the second half of its wall time: a program that used less of it was waiting, not starved.
+    """
 
     pid: int
     started: float
     cpu_limit: float | None = None
     wall_limit: float | None = None
-    idle_share: float = (
-        0.0  # of the second half of its time: a program that used less was waiting, not short of processors
-    )
+    idle_share: float = 0.0
     companion: int | None = None
     companion_cpu_before: float = 0.0
     cpu_at_half_time: float | None = None

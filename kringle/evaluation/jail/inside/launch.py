@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import signal
 import socket
 import stat
 import sys
@@ -32,7 +33,7 @@ _NAMESPACES = {"user": "user", "mnt": "mount", "net": "network", "pid": "process
 
 @dataclass
 class Settings:
-    """What the host asks for; see `kringle.evaluation.jail.host` for the meaning of the ways."""
+    """What the host asks for. `host_namespaces` are the names of its own, to tell which ones are new."""
 
     way: str
     readable: list[str]
@@ -66,8 +67,7 @@ def _enter_namespaces(settings: Settings, layers: Layers) -> None:
     """Return in the first process of new namespaces, as an ordinary user, with a file system of our own."""
     outside_user, outside_group = os.getuid(), os.getgid()
     if outside_user == 0:
-        # As root the jail still belongs to nobody: not even a fault in the kernel's user namespaces gives it root's
-        # files.
+        # A jail that root starts still belongs to nobody: it has no more rights outside than anybody has.
         os.setgroups([])
         outside_user, outside_group = NOBODY, NOBODY
     ours, helpers = socket.socketpair()
@@ -89,7 +89,7 @@ def _enter_namespaces(settings: Settings, layers: Layers) -> None:
     # Opened while we are still who we were: a Python in a private home is readable to its owner only.
     links = {path: str(Path(path).readlink()) for path in settings.readable if Path(path).is_symlink()}
     sources = {path: os.open(path, os.O_PATH) for path in settings.readable if path not in links}
-    devices = {name: os.open(f"/dev/{name}", os.O_PATH) for name in _DEVICES}
+    devices = {name: os.open(f"/dev/{name}", os.O_PATH) for name in _DEVICES if Path(f"/dev/{name}").exists()}
     os.setresgid(INNER_ID, INNER_ID, INNER_ID)
     os.setresuid(INNER_ID, INNER_ID, INNER_ID)
     socket.sethostname("kringle")
@@ -103,8 +103,7 @@ def _enter_namespaces(settings: Settings, layers: Layers) -> None:
 
 
 def _write_identity_maps(channel: socket.socket, target: int, user: int, group: int) -> None:
-    """In a helper that stays outside, because only from there may root map an id other than its own
-    (user_namespaces(7))."""
+    """In a helper that stays outside: only from there may root map an id other than its own (user_namespaces(7))."""
     answer: wire.Message = {}
     try:
         if wire.receive(channel):
@@ -197,7 +196,7 @@ def _continue_as_first_process() -> None:
         os.closerange(3, 256)
         _, status = os.waitpid(child, 0)
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-    linux.call("prctl", linux.PR_SET_PDEATHSIG, 9, 0, 0, 0)
+    linux.call("prctl", linux.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _finish(control: socket.socket, settings: Settings, layers: Layers, address_space: int | None) -> None:
@@ -206,9 +205,8 @@ def _finish(control: socket.socket, settings: Settings, layers: Layers, address_
     if settings.way != "namespaces" and on_linux:
         _compare_namespaces(settings, layers)
         layers["read-only root"] = _look_at_root(settings)
-    scratch = (
-        None if settings.way == "bare" else "/tmp"
-    )  # without a file system of our own there is nothing to write on
+    # Without a file system of our own there is nothing that a program may write on.
+    scratch = None if settings.way == "bare" else "/tmp"
     os.chdir(scratch or "/")
     _limit_resources(settings, layers)
     if on_linux:

@@ -97,12 +97,23 @@ class Peer:
         self, channel: socket.socket, offers: frozenset[str], names: Mapping[str, Any], records: Mapping[str, type]
     ) -> None:
         self.calls = 0
+        self.over: Gone | Tampered | None = None
         self._channel, self._offers, self._names, self._records = channel, offers, names, records
         self._exported: list[object] = []
 
     def ask(self, operation: str, *operands: Any) -> Any:
-        """Have the other side perform an operation and return its result; its requests meanwhile are served."""
+        """Have the other side perform an operation and return its result; its requests meanwhile are served.
+
+        Remembers in `over` if that was the end, because tests may catch any exception and go on.
+        """
         self.calls += 1
+        try:
+            return self._ask(operation, operands)
+        except (Gone, Tampered) as end:
+            self.over = end
+            raise
+
+    def _ask(self, operation: str, operands: tuple[Any, ...]) -> Any:
         encoder = self._encoder()
         root = encoder.encode(list(operands))
         self.send({"ask": operation, "root": root, "nodes": encoder.nodes})

@@ -82,6 +82,8 @@ def judge(program: socket.socket, prompt: str, tests: str, entry_point: str) -> 
         names.peer = peer
         names[entry_point] = peer.ask("name", entry_point)
         exec(execute.compiled_tests(tests), names)
+        if peer.over is not None:
+            raise peer.over
     except Gone as gone:
         return execute.Result("ended", execute.one_line(f"the program ended during its tests {gone}")), peer.calls
     except Tampered as tampered:

@@ -133,12 +133,12 @@ def main(channel: socket.socket) -> None:
             known_tests[request["problem"]] = request["tests"]
         sink.written = 0
         task = execute.Task(request["program"], known_tests[request["problem"]])
-        started = time.process_time()
+        started = time.thread_time()  # a process clock stands still while timers like ours run
         result = _judge(task, timer, float(request["budget"]))
         if timer.fired or sink.written > _MOST_OUTPUT or "MemoryError" in result.evidence:
             result = DEFER
         answer: wire.Message = {"outcome": result.outcome, "evidence": result.evidence, "serial": request["serial"]}
-        answer["cpu"] = time.process_time() - started
+        answer["cpu"] = time.thread_time() - started
         answer["changed"] = fingerprint.changed()
         wire.send(channel, answer)
 

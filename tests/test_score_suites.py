@@ -1,0 +1,166 @@
+"""Suite files: what is loaded, what is refused, what is hashed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jail_support import problem, suite
+
+from kringle.errors import UserError
+from kringle.evaluation.suites import SHIPPED, load_suite
+
+ROW = {
+    "task_id": "T/0",
+    "prompt": "def one():\n",
+    "entry_point": "one",
+    "canonical_solution": "    return 1\n",
+    "test": "\n\ndef check(candidate):\n    assert candidate() == 1\n",
+}
+SETTINGS: dict[str, Any] = {
+    "name": "mine",
+    "about": "two of them",
+    "language": "python",
+    "source": "mine.jsonl",
+    "get": "write some",
+    "stop": ["\ndef", "\nclass"],
+    "limits": {"cpu_seconds": 2, "memory_mib": 64, "output_mib": 1},
+    "protocol": {"strip_prompt": True, "max_new_tokens": 100, "count_prompt": False},
+}
+BENCHMARKS = Path(__file__).parents[2] / "shared" / "benchmarks"
+
+
+def write(folder: Path, rows: list[Any] | str | bytes, **changes: Any) -> Path:
+    settings = {key: value for key, value in (SETTINGS | changes).items() if value is not None}
+    text = rows if isinstance(rows, str | bytes) else "\n".join(json.dumps(row) for row in rows)
+    (folder / str(settings["source"])).write_bytes(text if isinstance(text, bytes) else text.encode())
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def test_a_suite_of_one_s_own(tmp_path: Path) -> None:
+    other = ROW | {"task_id": "T/1", "prompt": "def \u2028two():\n"}
+    made = load_suite(write(tmp_path, [ROW, other]))
+    assert [one.task_id for one in made.problems] == ["T/0", "T/1"]
+    assert made.by_id["T/1"].prompt == other["prompt"]
+    assert made.limits.memory_bytes == 64 * 2**20
+    assert made.protocol.strip_prompt
+    assert made.cut("    return 1\nclass A: pass\ndef b(): pass") == "    return 1"
+    assert made.cut("    return 1") == "    return 1"
+
+
+def test_the_program_is_human_eval_s() -> None:
+    for test in ("\n\nMETADATA = {}\ndef check(candidate):\n    pass\n", "def check(candidate):\n    pass"):
+        one = problem("T", "one")
+        one = type(one)("T", "def one():\n", "one", "", test)
+        human_eval = one.prompt + "    return 1" + "\n" + one.test + "\n" + f"check({one.entry_point})"
+        assert one.program("    return 1") + one.tests == human_eval
+        assert not one.tests.startswith("\n")
+
+
+def test_gzip_and_a_data_folder(tmp_path: Path) -> None:
+    here, data = tmp_path / "here", tmp_path / "data"
+    here.mkdir()
+    data.mkdir()
+    path = write(here, gzip.compress(json.dumps(ROW).encode()), source="mine.jsonl.gz")
+    (here / "mine.jsonl.gz").rename(data / "mine.jsonl.gz")
+    assert len(load_suite(path, data).problems) == 1
+    with pytest.raises(UserError, match=r"mine\.jsonl\.gz.*; write some"):
+        load_suite(path)
+
+
+def test_the_hash_covers_what_was_asked() -> None:
+    first = problem("a", "f", "assert candidate() == 1")
+    hashes = {
+        suite(first).prompt_hash,
+        suite(problem("b", "f", "assert candidate() == 1")).prompt_hash,
+        suite(problem("a", "g", "assert candidate() == 1")).prompt_hash,
+        suite(problem("a", "f", "assert candidate() == 2")).prompt_hash,
+        suite(problem("a", "f", "assert candidate() == 1", prompt="x")).prompt_hash,
+        suite(first, first).prompt_hash,
+    }
+    assert len(hashes) == 6
+    assert suite(first).prompt_hash == suite(problem("a", "f", "assert candidate() == 1")).prompt_hash
+
+
+def test_a_pinned_edition(tmp_path: Path) -> None:
+    right = load_suite(write(tmp_path, [ROW])).prompt_hash
+    load_suite(write(tmp_path, [ROW], prompt_hash=right))
+    with pytest.raises(UserError, match="not the problems of mine"):
+        load_suite(write(tmp_path, [ROW | {"prompt": "def one(): \n"}], prompt_hash=right))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nmae": "x"}, "unknown key 'nmae'"),
+        ({"name": None}, "name is missing"),
+        ({"language": 3}, "language must be of type str, not 3"),
+        ({"stop": [""]}, "every stop string"),
+        ({"limits": {"cpu_seconds": 0, "memory_mib": 1, "output_mib": 1}}, "greater than zero"),
+        ({"limits": {"cpu_seconds": 1, "memory_mib": 1.5, "output_mib": 1}}, "limits: memory_mib must be of type int"),
+        ({"limits": {"cpu_seconds": 1}}, "limits: memory_mib is missing"),
+        (
+            {"protocol": {"strip_prompt": 1, "max_new_tokens": 1, "count_prompt": True}},
+            "strip_prompt must be of type bool",
+        ),
+        ({"protocol": {"strip_prompt": True, "max_new_tokens": True, "count_prompt": True}}, "max_new_tokens must be"),
+    ],
+)
+def test_settings_that_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_suite(write(tmp_path, [ROW], **changes))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("", "no problems"),
+        ("{", "line 1: not JSON"),
+        ("[]", "line 1: a problem must be a JSON object"),
+        ([ROW, {key: ROW[key] for key in ROW if key != "test"}], "line 2: test is missing"),
+        ([ROW | {"prompt": 3}], "prompt is missing or no text"),
+        ([ROW, ROW], "line 2: T/0 is there twice"),
+        ([ROW | {"test": "def check(:"}], "the tests of T/0 are not valid Python"),
+        (b"\xff\xfe", "cannot be read"),
+    ],
+)
+def test_problems_that_are_refused(tmp_path: Path, rows: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_suite(write(tmp_path, rows))
+
+
+def test_a_truncated_archive(tmp_path: Path) -> None:
+    whole = gzip.compress(json.dumps(ROW).encode() * 50)
+    with pytest.raises(UserError, match="is the file complete"):
+        load_suite(write(tmp_path, whole[:40], source="mine.jsonl.gz"))
+
+
+def test_unknown_and_unreadable_suites(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no suite called 'humanevil'; shipped are .*humaneval.*starter"):
+        load_suite("humanevil")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(UserError, match="not a readable suite file"):
+        load_suite(tmp_path / "bad.yaml")
+
+
+def test_absent_data_says_what_to_get() -> None:
+    with pytest.raises(UserError, match="openai/human-eval"):
+        load_suite("humaneval")
+
+
+def test_shipped_suites() -> None:
+    starter = load_suite("starter")
+    assert starter.language == "python"
+    assert len(starter.problems) >= 40
+    if not (BENCHMARKS / "HumanEval.jsonl.gz").is_file():
+        pytest.skip(f"HumanEval.jsonl.gz is not in {BENCHMARKS}")
+    humaneval = load_suite("humaneval", BENCHMARKS)
+    assert len(humaneval.problems) == 164
+    assert set(humaneval.stop) == {"\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "```"}
+    assert {path.stem for path in SHIPPED.glob("*.yaml")} >= {"starter", "humaneval"}
