@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import wait as wait_for_connection
 from typing import Any
 
@@ -47,6 +48,16 @@ def cpu_seconds() -> float:
     """User and system time of this process and of the children it has waited for."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
+
+
+def _start_forkserver() -> None:
+    """Start the process that workers are forked from. Ctrl-C reaches the whole group, so it is held back meanwhile: a
+    process that is not yet up would answer it with a traceback of its own."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(queue: Any) -> None:
@@ -105,6 +116,7 @@ class Engine:
         if not payloads:
             return
         names = [str(n) for n in names] if names is not None else [str(i) for i in range(len(payloads))]
+        _start_forkserver()
         context = multiprocessing.get_context("forkserver")
         queue = context.SimpleQueue()
         listener = threading.Thread(target=_listen, args=(queue, on_tick), daemon=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class UserError(Exception):
     """Something the user can mend: bad input, a wrong key, a missing file.
@@ -25,5 +27,5 @@ class ShardError(Exception):
         self.shard, self.cause = shard, cause
         super().__init__(f"shard {shard}: {type(cause).__name__}: {cause}")
 
-    def __reduce__(self) -> tuple[type[ShardError], tuple[str, BaseException]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.shard, self.cause)  # exceptions pickle by their arguments, which the message replaced

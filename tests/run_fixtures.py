@@ -15,6 +15,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -352,3 +354,62 @@ def timeless(value: Any) -> Any:
 def models(work: Path) -> dict[str, bytes]:
     """The weights of every published model by the name of its run."""
     return {path.parent.name: path.read_bytes() for path in sorted(work.glob("models/*/model.safetensors"))}
+
+
+# -- runs that are ended from outside ----------------------------------------------------------------------------------
+
+
+class Running:
+    """A command in a process group of its own, as a terminal starts it."""
+
+    def __init__(self, *arguments: str | Path) -> None:
+        self._mark = f"KRINGLE_TEST_RUN={uuid.uuid4().hex}"
+        name, _, value = self._mark.partition("=")
+        self._folder = tempfile.TemporaryDirectory(prefix="kringle-run-")
+        self._out, self._err = (Path(self._folder.name, name) for name in ("out", "err"))
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(
+                command(*arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=self._folder.name,
+                env={**os.environ, name: value},
+                start_new_session=True,
+            )
+
+    def wait_for(self, work: Path, pattern: str) -> bool:
+        """Wait until something in the workspace matches; False if the command ends before."""
+        deadline = time.monotonic() + PATIENCE
+        while not any(work.glob(pattern)):
+            if self.process.poll() is not None:
+                return False
+            assert time.monotonic() < deadline, f"no {pattern} in {PATIENCE} s"
+            time.sleep(0.002)
+        return True
+
+    def wait(self) -> Done:
+        """Wait for the end of the command, then for that of everything that it started."""
+        code = self.process.wait(PATIENCE)
+        deadline = time.monotonic() + 60
+        while left := self.processes():
+            assert time.monotonic() < deadline, f"still running: {left}"
+            time.sleep(0.02)
+        done = Done(code, self._out.read_bytes().decode(), self._err.read_bytes().decode())
+        self._folder.cleanup()
+        return done
+
+    def processes(self) -> dict[int, str]:
+        """What still runs of all that the command has started: processes of its session or with its environment."""
+        found = {}
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdigit():
+                continue
+            try:
+                state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+                named = state != "Z" and self._mark.encode() in (folder / "environ").read_bytes()
+                if state != "Z" and (int(session) == self.process.pid or named):
+                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+            except (OSError, ProcessLookupError):
+                continue  # it has ended meanwhile, or is somebody else's
+        return found

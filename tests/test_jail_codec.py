@@ -39,7 +39,7 @@ ATOMS = (
     | st.builds(range, st.integers(), st.integers(), st.integers(1, 9))
 )
 HASHABLE = st.recursive(ATOMS, lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=3), max_leaves=5)
-VALUES = st.recursive(
+VALUES: st.SearchStrategy[Any] = st.recursive(
     HASHABLE,
     lambda inner: (
         st.lists(inner, max_size=4)
@@ -111,7 +111,7 @@ def test_subclasses_arrive_as_what_they_extend() -> None:
         def __eq__(self, other: object) -> bool:
             return True
 
-        __hash__ = None  # type: ignore[assignment]
+        __hash__ = None
 
     for value, plain in (
         (Sly(3), 3),
@@ -137,9 +137,9 @@ def test_records_of_the_prompt() -> None:
         RED = 1
 
     chain = Node(1, Node(2))
-    arrived = across([chain, chain, Colour.RED], {"Node": Node, "Colour": Colour})
+    arrived: list[Any] = across([chain, chain, Colour.RED], {"Node": Node, "Colour": Colour})
     assert arrived[0] is arrived[1]
-    assert type(arrived[0]) is Node
+    assert [type(item) for item in arrived[:2]] == [Node, Node]
     assert (arrived[0].value, arrived[0].following.value, arrived[0].following.following) == (1, 2, None)
     assert arrived[2] is Colour.RED
     assert across(chain) == ("handle", "Node")
@@ -260,11 +260,13 @@ def test_a_handle_equals_nothing_else() -> None:
         __hash__ = None  # type: ignore[assignment]
 
     with program({"yes": Yes}) as peer:
-        made = peer.ask("name", "yes")()
-        assert type(made) is Handle
-        assert made != 5
+        made: Any = peer.ask("name", "yes")()
+        assert isinstance(made, Handle)
+        other: Any = 5
+        assert made != other
         assert made != peer.ask("name", "yes")()
-        assert made not in (1, None, True)
+        anything: list[Any] = [1, None, True]
+        assert made not in anything
 
 
 @pytest.mark.parametrize(

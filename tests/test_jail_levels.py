@@ -65,7 +65,14 @@ def suite_file(tmp_path: Path) -> Path:
     problem = {"task_id": "one", "prompt": "def one():\n", "entry_point": "one", "canonical_solution": "    return 1\n"}
     problem["test"] = "\ndef check(candidate):\n    assert candidate() == 1\n"
     (tmp_path / "small.jsonl").write_text(json.dumps(problem))
-    settings = {"name": "small", "about": "-", "language": "python", "source": "small.jsonl", "get": "-", "stop": []}
+    settings: dict[str, Any] = {
+        "name": "small",
+        "about": "-",
+        "language": "python",
+        "source": "small.jsonl",
+        "get": "-",
+        "stop": [],
+    }
     settings["limits"] = {"cpu_seconds": 0.5, "memory_mib": 64, "output_mib": 1}
     settings["protocol"] = {"strip_prompt": False, "max_new_tokens": 9, "count_prompt": False}
     path = tmp_path / "small.yaml"

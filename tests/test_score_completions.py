@@ -103,8 +103,9 @@ def test_a_jail_that_dies_is_replaced() -> None:
     while thread.is_alive() and len(killed) < 3:
         for pid in jails() - killed:
             time.sleep(0.2)  # it is at work by then
-            os.kill(pid, signal.SIGKILL)
-            killed.add(pid)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
         time.sleep(0.01)
     thread.join()
     assert killed

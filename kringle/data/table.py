@@ -78,7 +78,7 @@ class CorruptTable(ShardError):
         self.file, self.reason = file, reason
         super().__init__(file, ValueError(f"{reason}; delete the folder it lies in and run again"))
 
-    def __reduce__(self) -> tuple[type[CorruptTable], tuple[str, str]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return CorruptTable, (self.file, self.reason)
 
 

@@ -8,6 +8,7 @@ documentation addresses, netmasks and public resolvers are shields: known, and n
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 
@@ -86,7 +87,7 @@ _VERSION_WORD = (
     rb"version|(?<![a-z])vers?(?![a-z])|(?<![a-z])v(?![a-z])|release|(?<![a-z])build(?![a-z])|revision|(?<![a-z])rev(?![a-z])|upgrade|patch|"
     rb"minimum|maximum|since|require|depend|package|firmware|driver|sdk|jdk|jre|assembly|artifact|changelog|chrome|firefox|"
     rb"safari|msie|edge|webkit|opera|gecko|mozilla|android|section|chapter|clause|appendix|figure|table|paragraph|rfc|"
-    rb"\xc2\xa7|(?<![a-z])oid(?![a-z])|asn1|asn\.1|identifier|algorithm|extension|x509|extn|standard|"
+    rb"\xc2\xa7|(?<![a-z])oid(?![a-z])|asn1|identifier|algorithm|extension|x509|extn|standard|"
     rb"(?<![a-z])iso(?![a-z])|licen[cs]e|"
     rb"snapshot|final(?![a-z])|migration|(?<![a-z])jar|wheel|\.dll|nuget|maven|gradle|(?<![a-z])npm|(?<![a-z])pip(?![a-z])"
 )
@@ -94,6 +95,7 @@ _WORDS = re.compile(
     rb"(?P<address>" + _ADDRESS_WORD + rb")|(?P<hint>" + _HINT_WORD + rb")|(?P<version>" + _VERSION_WORD + rb")",
     re.IGNORECASE,
 )
+_WORD = re.compile(rb"[A-Za-z0-9_]+|\xc2\xa7|\.dll")
 _PORT_OR_PREFIX = re.compile(rb":[0-9]{2,5}(?![0-9.:])|/(?:[0-9]|[12][0-9]|3[0-2])(?![0-9.])")
 _REQUIREMENT = re.compile(rb"(?:[=<>~^!]=|~>|\^)[ ]?\Z")
 _LOG_LINE = re.compile(rb"\[[0-9]{2}/[A-Z][a-z]{2}/[0-9]{4}:|\"(?:GET|POST|PUT|HEAD|DELETE) ")
@@ -149,6 +151,7 @@ def _candidate(start: int, end: int, version: str, confidence: float) -> Candida
     return Candidate(start, end, "ip", version, confidence, RANK_IP, whole(start, end))
 
 
+@functools.lru_cache(maxsize=1 << 12)
 def _is_harmless_v4(address: ipaddress.IPv4Address) -> bool:
     return any(address in network for network in _SPECIAL_V4) or address in PUBLIC_RESOLVERS or _is_toy(address)
 
@@ -217,14 +220,23 @@ def _evidence(data: bytes, start: int, end: int, octets: bytes) -> float:
 
 
 def _words(before: bytes, after: bytes) -> float:
-    found = list(_WORDS.finditer(before))
-    word = found[-1] if found else None
-    near = word is not None and len(before) - word.end() <= NEAR
-    word = word or _WORDS.search(after)
-    if word is None:
-        return 0.0
-    if word["version"]:
+    word, near = b"", False
+    for match in _WORD.finditer(before):
+        if kind := _kind(match[0]):
+            word, near = kind, len(before) - match.end() <= NEAR
+    if not word:
+        word = next(filter(None, map(_kind, _WORD.findall(after))), b"")
+    if word == b"version":
         return -_TOUCHING if near else -_NEAR
-    if word["hint"]:
+    if word == b"hint":
         return _HINT
-    return _NEAR if near else _FAR
+    return (_NEAR if near else _FAR) if word else 0.0
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _kind(word: bytes) -> bytes:
+    """What a word of the line speaks of: b"address", b"hint", b"version" or nothing."""
+    kind = ""
+    for match in _WORDS.finditer(word):
+        kind = match.lastgroup or ""
+    return kind.encode()

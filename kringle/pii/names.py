@@ -50,7 +50,7 @@ _PASSWORD = _words(
 )
 # For strings at large: words that lean towards a secret, and words for what is random and public.
 _LEANING = _words(
-    """key keys auth sign signing sig salt cred creds pin otp totp mfa seed wif sid private bearer session cookie
+    """key keys auth sign signing sig cred creds pin otp totp mfa seed wif sid private bearer session cookie
     jwt hmac encrypt encryption login hook webhook account license dsn sas pw pass password passwd secret
     secrets token pat authorization apikey authkey credential credentials"""
 )

@@ -1,13 +1,13 @@
-"""Find and redact: one file's bytes, or whole trees.
+"""Redact one file's bytes: find, replace by stand-ins, and make sure that nothing is left to find.
 
-Redacting is idempotent. A stand-in is known by its mark, so a second pass finds nothing; where a stand-in and its
-neighbours would together look like something (which takes a coincidence), the stretch is widened and drawn again until
-nothing is left.
+Redacting is idempotent. A stand-in is known by its mark, so a second pass finds nothing; where stand-ins and their
+neighbours together look like something (about 1 in 7,000 mutated files of the fuzz test, no file of real code so far),
+that stretch is added to the findings and the file is redacted again, until nothing is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kringle.errors import UserError
 from kringle.pii.candidates import Candidate, Finding, Group, whole
@@ -16,36 +16,42 @@ from kringle.pii.replace import replace, replacement
 
 KEY_LIMIT = 64  # bytes, BLAKE2b's longest key
 ROUNDS = 20
-SKIPPED_FOLDERS = frozenset(
-    (".git", ".hg", ".svn", ".tox", ".nox", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
-)
-PEEK = 8192  # bytes in which a zero byte makes a file binary, as git judges it
-LONGEST_FILE = 1 << 30
+
+Accepts = Callable[[str, bytes], bool]
+"""Whether a finding of this kind with this value is accepted: not reported and not replaced."""
 
 
-def redact(data: bytes, key: bytes) -> tuple[bytes, list[Finding]]:
-    """`data` with every finding replaced by its stand-in, and the findings, with offsets into the original.
+def nothing(_kind: str, _value: bytes) -> bool:
+    """Accept no finding."""
+    return False
 
-    `key` is the corpus key, 1 to 64 bytes: the same value gets the same stand-in under the same key.
+
+def redact(data: bytes, key: bytes, accepts: Accepts = nothing) -> tuple[bytes, list[Finding]]:
+    """`data` with every finding replaced by its stand-in, and the findings, with offsets into `data`.
+
+    `data` is any bytes, usually a source file. `key` is the corpus key, 1 to 64 bytes: the same value gets the same
+    stand-in under the same key. Raises UserError for a key of another length.
     """
-    _check_key(key)
-    found = _findings(data)
+    if not 1 <= len(key) <= KEY_LIMIT:
+        raise UserError(f"a corpus key has 1 to {KEY_LIMIT} bytes, this one has {len(key)}")
+    found = _found(data, accepts)
     for _ in range(ROUNDS):
         redacted = replace(data, found, key)
-        left = _findings(redacted) if found else []
+        left = _found(redacted, accepts) if found else []
         if not left:
             break
         found = _widened(data, found, left, key)
     return redacted, located(data, found)
 
 
-def _check_key(key: bytes) -> None:
-    if not 1 <= len(key) <= KEY_LIMIT:
-        raise UserError(f"a corpus key has 1 to {KEY_LIMIT} bytes, this one {len(key)}")
+def findings(data: bytes, accepts: Accepts = nothing) -> list[Finding]:
+    """Emails, public IP addresses and keys in `data` that are not accepted, in order."""
+    return located(data, _found(data, accepts))
 
 
-def _findings(data: bytes) -> list[Candidate]:
-    return [c for c in candidates(data) if c.confidence > 0]
+def _found(data: bytes, accepts: Accepts) -> list[Candidate]:
+    found = [c for c in candidates(data) if c.confidence > 0]
+    return found if accepts is nothing else [c for c in found if not accepts(c.kind, data[c.start : c.end])]
 
 
 def _widened(data: bytes, found: Sequence[Candidate], left: Sequence[Candidate], key: bytes) -> list[Candidate]:
@@ -62,12 +68,11 @@ def _widened(data: bytes, found: Sequence[Candidate], left: Sequence[Candidate],
         start = min([_original(new.start, marks), *(c.start for c in touched)])
         end = max([_original(new.end, marks), *(c.end for c in touched)])
         result = [c for c in result if c.end <= start or end <= c.start]
-        shifted = new._replace(start=start, end=end, groups=_shifted(new.groups, start - new.start))
-        result.append(
-            new._replace(start=start, end=end, kind="key", format="secret", groups=whole(start, end), alphabet="")
-            if touched
-            else shifted
-        )
+        if touched:
+            wide = new._replace(kind="key", format="secret", groups=whole(start, end), alphabet="")
+        else:
+            wide = new._replace(groups=_shifted(new.groups, start - new.start))
+        result.append(wide._replace(start=start, end=end))
     return sorted(result)
 
 

@@ -1,8 +1,7 @@
-"""Try to break out of the jail, spoil the next program's verdict, and pass without solving: with the programs in
-`attacks/`.
+"""Try to break out, to spoil the next program's verdict, to pass without solving: with the programs in `attacks/`.
 
 Each attack runs as any model's program would. After each, a right program must still pass and a wrong one still fail,
-with the same evidence as before; at the end nothing of the jail may remain. Takes about half a minute on two cores.
+with the same evidence as before; at the end nothing of the jail may remain. Takes about ten seconds.
 """
 
 from __future__ import annotations

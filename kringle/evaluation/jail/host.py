@@ -62,8 +62,8 @@ class Jail:
     def __init__(self, way: Way, memory_bytes: int) -> None:
         """Start a jail in one of the ways.
 
-        `memory_bytes` bounds all its processes together, where there are control groups. Raises JailError with the reason
-        if it cannot be built at all; `layers` tells what stands of one that was.
+        `memory_bytes` bounds all its processes together, where there are control groups. Raises JailError with the
+        reason if it cannot be built at all; `layers` tells what stands of one that was.
         """
         self.layers: dict[str, tuple[bool, str]] = {}
         self._ended: dict[int, Ended] = {}

@@ -1,4 +1,4 @@
-"""What scoring needs of a language: a runner that judges one program after another in a jail of its own.
+"""What scoring needs of a language: a runner that judges one program after another, in jails of its own.
 
 Python has one (`python.py`). Java and JavaScript fit the same shape: their fast tier is a warm virtual machine, their
 confirming tier a fresh one, and both may only say what `Verdict` can say.
@@ -17,7 +17,7 @@ from kringle.evaluation.suites import Problem
 
 
 class Runner(Protocol):
-    """Judges programs of one language, one at a time; owns one jail and everything in it."""
+    """Judges programs of one language, one at a time; owns its jails and everything in them."""
 
     def judge(self, problem: Problem, completion: str, alone: bool) -> Verdict | None:
         """The verdict on one completion.

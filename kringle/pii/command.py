@@ -1,0 +1,178 @@
+"""`kringle redact`: scan files, trees or standard input; report, and redact where asked to.
+
+What is printed never holds a secret: place, kind, format, confidence. The exit code is 1 when something was found that
+no baseline accepts, also when it was redacted: a hook must stop the commit that it changed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kringle.errors import UserError
+from kringle.pii.baseline import Baseline, Entry, empty_baseline, read_baseline, write_baseline
+from kringle.pii.candidates import Finding
+from kringle.pii.files import files_in, is_binary, write_atomically
+from kringle.pii.redact import KEY_LIMIT, findings, nothing, redact
+
+KEY_BYTES = 32
+STANDARD_INPUT = "-"
+
+
+class Scanned(NamedTuple):
+    """One file: its path, its content, and what was found in it and is not accepted; or why it was not scanned."""
+
+    path: Path
+    data: bytes
+    found: list[Finding]
+    skipped: str = ""
+
+
+class Outcome(NamedTuple):
+    """What `redact_command` did: the exit code, and the record for `--json`."""
+
+    exit_code: int
+    record: dict[str, Any]
+
+
+def scan(
+    paths: Sequence[Path], baseline: Baseline | None = None, leave_out: Sequence[Path | None] = ()
+) -> Iterator[Scanned]:
+    """Every file of some files and trees, in order, with its findings; binary and unreadable files say why not.
+
+    Files of `leave_out` are passed over. Raises UserError for a path that does not exist.
+    """
+    own = {path.resolve() for path in leave_out if path is not None}
+    unlisted: list[Scanned] = []
+    for path in files_in(paths, lambda folder, why: unlisted.append(Scanned(folder, b"", [], why))):
+        if path.resolve() in own:
+            continue
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            yield Scanned(path, b"", [], error.strerror or "cannot be read")
+            continue
+        if is_binary(data):
+            yield Scanned(path, b"", [], "binary")
+        else:
+            yield Scanned(path, data, findings(data, baseline.accepts(path) if baseline else nothing))
+    yield from unlisted
+
+
+def redact_command(
+    paths: Sequence[str],
+    *,
+    write: bool = False,
+    baseline: Path | None = None,
+    update_baseline: bool = False,
+    key_file: Path | None = None,
+    advance: Callable[[float], None] = lambda _: None,
+) -> Outcome:
+    """Find emails, public IP addresses and keys in files and trees ("-" is standard input) and print one line for each.
+
+    `write` replaces them by stand-ins, in place; standard input is answered on standard output, and its findings on
+    standard error. `baseline` is a file of accepted findings, which `update_baseline` writes. `key_file` holds the
+    corpus key and is made if there is none; without it stand-ins differ from run to run. `advance` hears of every file.
+    Raises UserError for mistakes, before anything is written.
+    """
+    if update_baseline and baseline is None:
+        raise UserError("--update-baseline needs --baseline FILE", hint="name the file to write")
+    if update_baseline and write:
+        raise UserError("--update-baseline accepts findings and --write removes them", hint="do one after the other")
+    if STANDARD_INPUT in paths and (len(paths) > 1 or baseline is not None):
+        raise UserError("standard input (-) cannot be scanned together with files or a baseline")
+    accepted = None
+    if baseline is not None:
+        accepted = read_baseline(baseline) if baseline.exists() or not update_baseline else empty_baseline(baseline)
+    key = _corpus_key(key_file) if write else b""
+    if STANDARD_INPUT in paths:
+        return _standard_input(key)
+    files = scan([Path(path) for path in paths], None if update_baseline else accepted, (baseline, key_file))
+    if update_baseline and baseline is not None and accepted is not None:
+        return _accept(files, baseline, accepted, advance)
+    return _files(files, accepted, key, advance)
+
+
+def _files(
+    files: Iterable[Scanned], accepted: Baseline | None, key: bytes, advance: Callable[[float], None]
+) -> Outcome:
+    count, written = 0, 0
+    lines: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
+    for scanned in files:
+        advance(1)
+        count += not scanned.skipped
+        if scanned.skipped and scanned.skipped != "binary":
+            print(f"{scanned.path}: not scanned: {scanned.skipped}", file=sys.stderr)
+            skipped.append({"file": str(scanned.path), "why": scanned.skipped})
+        found = scanned.found
+        if key and found:
+            redacted, found = redact(scanned.data, key, accepted.accepts(scanned.path) if accepted else nothing)
+            _write(scanned.path, redacted)
+            written += 1
+        for finding in found:
+            print(line(str(scanned.path), finding))
+            lines.append(_record(str(scanned.path), finding))
+    return Outcome(int(bool(lines)), {"files": count, "findings": lines, "skipped": skipped, "written": written})
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        hint = "files before it are redacted, run again for the rest"
+        raise UserError(f"cannot be rewritten: {error.strerror}", where=str(path), hint=hint) from None
+
+
+def _standard_input(key: bytes) -> Outcome:
+    data = sys.stdin.buffer.read()
+    redacted, found = redact(data, key) if key else (data, findings(data))
+    for finding in found:
+        print(line(STANDARD_INPUT, finding), file=sys.stderr if key else sys.stdout)
+    if key:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(redacted)
+        sys.stdout.buffer.flush()
+    lines = [_record(STANDARD_INPUT, finding) for finding in found]
+    return Outcome(int(bool(lines)), {"files": 1, "findings": lines, "skipped": [], "written": int(bool(key))})
+
+
+def _accept(files: Iterable[Scanned], file: Path, baseline: Baseline, advance: Callable[[float], None]) -> Outcome:
+    places: list[Path] = []
+    found: list[Entry] = []
+    for scanned in files:
+        advance(1)
+        places.append(scanned.path)
+        values = [(f.kind, scanned.data[f.start : f.end]) for f in scanned.found]
+        found += [baseline.entry(scanned.path, kind, value) for kind, value in values]
+    total = write_baseline(file, baseline, places, found)
+    print(f"{file}: {total} accepted findings, {len(set(found))} of them in the {len(places)} files scanned")
+    return Outcome(0, {"files": len(places), "findings": [], "skipped": [], "written": 0, "accepted": total})
+
+
+def line(path: str, finding: Finding) -> str:
+    """`file:line:column kind format confidence`."""
+    return f"{path}:{finding.line}:{finding.column} {finding.kind} {finding.format} {finding.confidence:.2f}"
+
+
+def _record(path: str, finding: Finding) -> dict[str, Any]:
+    return {"file": path, **finding._asdict()}
+
+
+def _corpus_key(key_file: Path | None) -> bytes:
+    if key_file is None:
+        return secrets.token_bytes(KEY_BYTES)
+    if not key_file.exists():
+        key = secrets.token_bytes(KEY_BYTES)
+        descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key)
+        return key
+    key = key_file.read_bytes()
+    if not 1 <= len(key) <= KEY_LIMIT:
+        raise UserError(f"a corpus key has 1 to {KEY_LIMIT} bytes, this file {len(key)}", where=str(key_file))
+    return key
