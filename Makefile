@@ -36,7 +36,7 @@ lock:
 	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[dev]'
 	{ echo "# Written by 'make lock'. PyTorch's own CUDA packages are left to it: its CPU build needs none."; \
 	  .venv-lock/bin/python -m pip freeze --all --exclude-editable --exclude pip \
-	  | sed 's/+cpu$$//' | grep -viE '^(nvidia|cuda|triton)'; } > requirements.lock
+	  | sed -e 's/+cpu$$//' -e "s/^hyperscan==.*/&; platform_system == 'Linux'/" | grep -viE '^(nvidia|cuda|triton)'; } > requirements.lock
 	rm -rf .venv-lock
 
 clean:
