@@ -98,7 +98,7 @@ def _title_block(results: Results) -> Markup:
         pairs.append(("Parameters", _between([float(t.parameters) for t in trained], "count")))
         pairs.append(("Tokens each", _between([float(t.tokens) for t in trained], "count")))
     time = units.duration(sum(stage.wall_seconds for stage in results.stages))
-    pairs.append(("Time", f"{time} on {results.machine.cores} cores"))
+    pairs.append(("All stages together", f"{time} on {results.machine.cores} cores"))
     pairs.append(("Fidelity", results.fidelity))
     made = f"{datetime.fromisoformat(results.created):%d %B %Y, %H:%M %Z}".lstrip("0")
     stamp = tag("p", results.release_note, class_="stamp") if results.release_note else ""
