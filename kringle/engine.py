@@ -16,9 +16,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import wait as wait_for_connection
+from pathlib import Path
 from typing import Any
 
 from kringle.errors import ShardError, UserError
@@ -38,8 +40,18 @@ def tick(amount: float = 1) -> None:
         _ticks.put((_index, amount))
 
 
+def reset_peak_memory() -> None:
+    """Start a new high-water mark, where the system can (Linux); elsewhere `peak_memory` goes on from process start."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory() -> int:
-    """Largest resident size of this process so far, in bytes."""
+    """Largest resident size of this process, in bytes: since `reset_peak_memory` on Linux, else since its start."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -84,6 +96,7 @@ class _Outcome:
 def _run(function: Callable[[Any], Any], index: int, payload: Any) -> _Outcome:
     global _index
     _index = index
+    reset_peak_memory()
     before = cpu_seconds()
     value = function(payload)
     return _Outcome(value, cpu_seconds() - before, peak_memory())
@@ -169,6 +182,7 @@ class Stopwatch:
     def __init__(self, engine: Engine) -> None:
         self._engine, self._wall, self._cpu = engine, time.monotonic(), cpu_seconds()
         self._engine_cpu, engine.peak_memory = engine.cpu_seconds, 0
+        reset_peak_memory()
 
     def read(self) -> dict[str, float]:
         """`peak_memory` is that of the largest single process, in bytes."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from kringle.errors import UserError
 
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]+))?\s*([A-Za-z%]*)")
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+LARGEST_EXPONENT = 18  # 10^18 bytes or tokens are an exabyte: more is a slip
 _COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 
 
@@ -19,9 +21,12 @@ def _quantity(value: Any, path: str, units: Mapping[str, int], what: str, exampl
     match = _NUMBER.fullmatch(str(value).strip().replace("_", ""))
     if not match or match[3].lower() not in units:
         raise UserError(f"expected {what} such as {example}, got {value!r}", where=path)
-    amount = float(match[1]) * 10 ** int(match[2] or 0) * units[match[3].lower()]
-    if amount != int(amount):
-        raise UserError(f"expected a whole number, got {value!r}", where=path)
+    exponent = int(match[2] or 0)
+    if abs(exponent) > LARGEST_EXPONENT:
+        raise UserError(f"is out of range: {value!r}", where=path)
+    amount = Decimal(match[1]).scaleb(exponent) * units[match[3].lower()]  # exact: 1.07GB is a whole number of bytes
+    if amount != amount.to_integral_value() or amount > 10**LARGEST_EXPONENT:
+        raise UserError(f"expected a whole number up to 10^{LARGEST_EXPONENT}, got {value!r}", where=path)
     return int(amount)
 
 
@@ -75,6 +80,22 @@ def parse_not_negative(value: Any, path: str) -> float:
     number = _float(value, path)
     if number < 0:
         raise UserError(f"must not be negative, got {value!r}", where=path)
+    return number
+
+
+def parse_below_one(value: Any, path: str) -> float:
+    """A share below 1."""
+    number = parse_fraction(value, path)
+    if number >= 1:
+        raise UserError(f"must be below 1, got {value!r}", where=path)
+    return number
+
+
+def parse_above_zero(value: Any, path: str) -> float:
+    """A share above 0."""
+    number = parse_fraction(value, path)
+    if number <= 0:
+        raise UserError(f"must be above 0, got {value!r}", where=path)
     return number
 
 

@@ -21,6 +21,8 @@ import yaml
 
 from kringle.errors import UserError
 from kringle.quantities import (
+    parse_above_zero,
+    parse_below_one,
     parse_bytes,
     parse_count,
     parse_fraction,
@@ -112,6 +114,11 @@ class CommentsFilter:
     above: float = _parsed(parse_fraction, 0.0)
     below: float = _parsed(parse_fraction, 1.0)
 
+    def __post_init__(self) -> None:
+        if self.above >= self.below:
+            what = f"no ratio is above {self.above:g} and below {self.below:g}"
+            raise UserError(what, where="filter.comments", hint="make above smaller than below")
+
 
 @dataclass(frozen=True)
 class FilterSettings:
@@ -154,10 +161,10 @@ class TrainingSettings:
     batch_tokens: int = _parsed(parse_count)
     learning_rate: float = _parsed(parse_positive, 2e-4)
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: float = _parsed(parse_fraction, 0.02)
+    warmup: float = _parsed(parse_below_one, 0.02)
     weight_decay: float = _parsed(parse_not_negative, 0.1)
-    beta1: float = _parsed(parse_fraction, 0.9)
-    beta2: float = _parsed(parse_fraction, 0.95)
+    beta1: float = _parsed(parse_below_one, 0.9)
+    beta2: float = _parsed(parse_below_one, 0.95)
     epsilon: float = _parsed(parse_positive, 1e-8)
     clip: float = _parsed(parse_positive, 1.0)
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -179,15 +186,31 @@ class Margins:
     pass_at_1: float = _parsed(parse_fraction, 0.02)
 
 
+def _parse_suites(value: Any, path: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(x, str) and _NAME.fullmatch(x) for x in value):
+        raise UserError(f"expected a list of suites' names such as [starter], got {value!r}", where=path)
+    if len(set(value)) != len(value):
+        raise UserError(f"the same suite twice in {value!r}", where=path)
+    return tuple(value)
+
+
+def _parse_folder(value: Any, path: str) -> Path | None:
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"expected a path, got {value!r}", where=path)
+    return None if value is None else Path(value).expanduser()
+
+
 @dataclass(frozen=True)
 class EvaluationSettings:
     """What is measured. `held_out` is the share of bytes per language that no arm trains on; at most `held_out_bytes`
-    of it are scored for bits per byte. Sampling is the paper's: top-p 0.95, temperature 0.8 for pass@10 and above."""
+    of it are scored for bits per byte. `benchmarks` is the folder of suites whose problems are not shipped (humaneval).
+    Sampling is the paper's: top-p 0.95, temperature 0.8 for pass@10 and above."""
 
-    suites: tuple[str, ...] = ("starter",)
+    suites: tuple[str, ...] = _parsed(_parse_suites, ("starter",))
+    benchmarks: Path | None = _parsed(_parse_folder, None)  # noqa: RUF009 (a field)
     samples: int = _parsed(parse_count, 20)
     temperature: float = _parsed(parse_positive, 0.8)
-    top_p: float = _parsed(parse_fraction, 0.95)
+    top_p: float = _parsed(parse_above_zero, 0.95)
     held_out: float = _parsed(parse_fraction, 0.05)
     held_out_bytes: int = _parsed(parse_bytes, 1_000_000)
     infilling_lines: int = _parsed(parse_count, 500)
@@ -377,6 +400,10 @@ def parse_recipe(text: str, where: str = "recipe") -> Recipe:
     if not 0 < evaluation.held_out < 1:
         raise UserError("must be above 0 and below 1: verdicts need held-out data", where="evaluation.held_out")
     arms = tuple(_arm(name, difference, raw) for name, difference in ablations.items())
+    for arm in arms[1:]:
+        if not set(arm.training.seeds) & set(arms[0].training.seeds):
+            what = f"has no seed in common with the base, {arms[0].name}"
+            raise UserError(what, where=f"ablations.{arm.name}.training.seeds", hint="a pair needs the same seed")
     return Recipe(name=raw["name"], fidelity="corrected", arms=arms, text=text, **sections)
 
 

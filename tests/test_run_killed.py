@@ -57,7 +57,7 @@ def test_a_study_that_is_killed_in_every_stage_ends_as_if_it_had_not_been(study:
 @pytest.mark.parametrize(("stage", "within"), [("split", 0.5), ("train", 3.0), ("score", 0.5)])
 def test_ctrl_c_says_one_line_and_the_next_run_goes_on(study: Study, tmp_path: Path, stage: str, within: float) -> None:
     work = study.copy(tmp_path / "work")
-    run = Running("run", study.recipe, "--work", work, "--from", stage, "--only", "no-fim")
+    run = Running("run", study.recipe, "--work", work, "--from", stage, "--until", stage)
     assert run.wait_for(work, f"stages/{stage}[-@]*.partial")
     time.sleep(random.uniform(0, within))
     os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does: the whole group

@@ -104,14 +104,15 @@ def _windows(lengths: Sequence[int], context: int) -> Iterator[_Window]:
             first = end
 
 
-def token_bits(model: Transformer, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
+def token_bits(model: Transformer, sequences: Sequence[np.ndarray], taught: int | None = None) -> list[np.ndarray]:
     """Bits (T - 1,) float64 of every token but the first of each sequence (T,), given all those before it.
 
     "All" up to the context: past it, at least half a context. Computed in float32 on the model's device; windows of
-    similar length share a batch, padded on the right, where causal attention does not look.
+    similar length share a batch, padded on the right, where causal attention does not look. `taught` is the number of
+    positions to use where the model was not taught all of its context.
     """
     device = next(model.parameters()).device
-    context = model.config.context
+    context = taught or model.config.context
     bits = [np.zeros(max(0, len(s) - 1)) for s in sequences]
     windows = sorted(_windows([len(s) for s in sequences], context), key=lambda w: w.start - w.end)
     at = 0
@@ -150,12 +151,16 @@ def _costs(model: Transformer, tokens: Tensor, scored: Tensor) -> np.ndarray:
 
 
 def score_documents(
-    model: Transformer, end_of_text: int, documents: Iterable[tuple[str, str, int, np.ndarray]]
+    model: Transformer,
+    end_of_text: int,
+    documents: Iterable[tuple[str, str, int, np.ndarray]],
+    taught: int | None = None,
 ) -> list[DocumentBits]:
-    """Bits of each document (id, language, size in bytes, tokens without end-of-text), in the order given."""
+    """Bits of each document (id, language, size in bytes, tokens without end-of-text), in the order given; `taught` as
+    in `token_bits`."""
     listed = list(documents)
     sequences = [np.concatenate(([end_of_text], tokens)) for *_, tokens in listed]
     return [
         DocumentBits(name, language, math.fsum(bits), size)
-        for (name, language, size, _), bits in zip(listed, token_bits(model, sequences), strict=True)
+        for (name, language, size, _), bits in zip(listed, token_bits(model, sequences, taught), strict=True)
     ]

@@ -26,6 +26,7 @@ from kringle.generation.requests import Request
 from kringle.model.transformer import Transformer
 from kringle.randomness import stream
 from kringle.tokens.tokenizer import Tokenizer
+from kringle.training.batches import taught_positions
 
 PER_DOCUMENT = 5  # tasks from one file at most, so that a single long file does not decide the score
 NEW_TOKENS = 64  # of a small vocabulary's 2 to 3 bytes; SantaCoder allowed 25 tokens of its 49,152
@@ -155,7 +156,7 @@ def run(
     model that breaks the line at once has answered with an empty one, which is wrong. Bytes that are no UTF-8 are shown
     as U+FFFD. UserError where the context leaves no room for a prompt beside `new_tokens`.
     """
-    context = model.config.context
+    context = taught_positions(model.config.context)
     prompts = [make_prompt(tokenizer, task, prompt, context=context, new_tokens=new_tokens) for task in tasks]
     requests = [
         Request(prompt=ids, max_new_tokens=new_tokens, temperature=0.0, key=task.name, stops=(b"\n",))

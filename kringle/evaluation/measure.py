@@ -29,6 +29,7 @@ from kringle.generation.requests import Request
 from kringle.model.transformer import Transformer
 from kringle.tokens.store import TokenStore
 from kringle.tokens.tokenizer import Tokenizer
+from kringle.training.batches import taught_positions
 
 MEASURE_SEED = 0  # of everything that is drawn in an evaluation, so that all arms are asked the same
 SHOWN_AROUND = 1000  # characters of a task's prefix and suffix that are kept for the reader
@@ -69,7 +70,7 @@ def measure_bits(
     encoded = [(f.id, f.language, int(store.sizes[f.number]), np.asarray(store.document(f.number))) for f in files]
     end = tokenizer.specials.end_of_text
     ngrams = KneserNey(shown.sequences, tokenizer.vocab_size)
-    by_model = score_documents(model, end, encoded)
+    by_model = score_documents(model, end, encoded, taught_positions(model.config.context))
     by_ngrams = ngrams.score_documents(end, encoded)
     by_zstd = zstd_bits([(f.id, f.language, f.content.encode()) for f in files], shown.text)
     return [_bits_row(*row) for row in zip(files, by_model, by_ngrams, by_zstd, strict=True)]
@@ -95,9 +96,9 @@ def sample_suite(
 
     A prompt is the beginning of a file, so it follows an end-of-text token, as every file does in training. A quarter
     of the context is kept for the completion: a prompt that leaves less loses its beginning, which `truncated` says in
-    its rows. A completion that fills the context ends there.
+    its rows. A completion that fills the positions that the model was taught ends there.
     """
-    context = model.config.context
+    context = taught_positions(model.config.context)
     protocol, stops = suite.protocol, tuple(stop.encode() for stop in suite.stop)
     requests, truncated = [], []
     for problem in suite.problems:
@@ -110,7 +111,7 @@ def sample_suite(
             Request(
                 [tokenizer.specials.end_of_text, *prompt] if whole else prompt,
                 samples=samples,
-                max_new_tokens=budget,
+                max_new_tokens=min(budget, context - len(prompt) - whole),
                 temperature=temperature,
                 top_p=top_p,
                 seed=MEASURE_SEED,

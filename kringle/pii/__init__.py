@@ -6,6 +6,6 @@ default of `redact` and `scan`) is ours. The room depends on numpy, `regex` and,
 
 from kringle.pii.candidates import Finding
 from kringle.pii.command import redact_command, scan
-from kringle.pii.redact import findings, redact
+from kringle.pii.redaction import findings, redact
 
 __all__ = ["Finding", "findings", "redact", "redact_command", "scan"]

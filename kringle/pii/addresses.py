@@ -153,6 +153,9 @@ def _candidate(start: int, end: int, version: str, confidence: float) -> Candida
 
 @functools.lru_cache(maxsize=1 << 12)
 def _is_harmless_v4(address: ipaddress.IPv4Address) -> bool:
+    inverted = int(address) ^ 0xFFFFFFFF
+    if inverted & (inverted + 1) == 0:  # a netmask: ones, then zeros
+        return True
     return any(address in network for network in _SPECIAL_V4) or address in PUBLIC_RESOLVERS or _is_toy(address)
 
 

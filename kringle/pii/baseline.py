@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from kringle.errors import UserError
 from kringle.pii.files import write_atomically
-from kringle.pii.redact import Accepts
+from kringle.pii.redaction import Accepts
 
 VERSION = 1
 SALT_BYTES, HASH_BYTES = 16, 16

@@ -17,7 +17,7 @@ from kringle.errors import UserError
 from kringle.pii.baseline import Baseline, Entry, empty_baseline, read_baseline, write_baseline
 from kringle.pii.candidates import Finding
 from kringle.pii.files import files_in, is_binary, write_atomically
-from kringle.pii.redact import KEY_LIMIT, findings, nothing, redact
+from kringle.pii.redaction import KEY_LIMIT, findings, nothing, redact
 
 KEY_BYTES = 32
 STANDARD_INPUT = "-"

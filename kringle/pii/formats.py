@@ -79,7 +79,7 @@ def grafana_checksum(token: bytes) -> bool:
 
 def atlassian_checksum(token: bytes) -> bool:
     """The last eight characters are the CRC-32, in hexadecimal, of all before them."""
-    return zlib.crc32(token[:-8]) == int(token[-8:], 16)
+    return b"%08X" % zlib.crc32(token[:-8]) == token[-8:].upper()
 
 
 def bech32_checksum(token: bytes) -> bool:
@@ -145,14 +145,15 @@ def _prefixed(
     Four characters after the prefix are enough for the anchor: prefixes are rare.
     """
     most = least if most is None else most
+    marked = min(4, least)
     rows = []
     for prefix in prefixes.split():
         literal = re.escape(prefix)
         body = rf"([{alphabet}]{{{least},{most}}})" if most > least else rf"([{alphabet}]{{{least}}})"
         end = "" if tail else rf"(?![{alphabet}])"
         pattern = re.compile(f"{literal}{body}{tail}{end}".encode())
-        anchor = f"{literal}[{alphabet}]{{4}}".encode()
-        rows.append(Format(name, anchor, len(prefix) + 4, pattern, confidence, check=check))
+        anchor = f"{literal}[{alphabet}]{{{marked}}}".encode()
+        rows.append(Format(name, anchor, len(prefix) + marked, pattern, confidence, check=check))
     return rows
 
 

@@ -136,7 +136,7 @@ def is_encoded_text(value: bytes) -> bool:
     return readable >= 0.95 * len(decoded)
 
 
-_PART = re.compile(rb"[A-Za-z]{0,20}[0-9]{0,3}")
+_PART = re.compile(rb"[A-Za-z]{0,20}[0-9]{0,3}[A-Za-z]{0,2}")
 
 
 def is_identifier(value: bytes) -> bool:

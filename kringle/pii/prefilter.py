@@ -7,16 +7,22 @@ standard library's `re` elsewhere. For that every anchor is written so that a ma
 
 from __future__ import annotations
 
+import importlib
 import re
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-try:
-    import hyperscan
-except ImportError:  # no wheel for this platform: the same events, slower
-    hyperscan = None
 
+def _module() -> Any:
+    """The module `hyperscan`, or None on a platform without a wheel of it: the same events, slower."""
+    try:
+        return importlib.import_module("hyperscan")
+    except ImportError:
+        return None
+
+
+hyperscan = _module()
 HYPERSCAN_LIMIT = 2**32 - 1  # bytes; hs_scan takes an unsigned int
 
 Event = tuple[int, int]  # end offset, index of the anchor
@@ -44,7 +50,7 @@ class Prefilter:
             self._databases = [self._compile(group) for group in groups]
             self._local = threading.local()
 
-    def _compile(self, group: Sequence[int]) -> hyperscan.Database:
+    def _compile(self, group: Sequence[int]) -> Any:
         database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
         flags = [hyperscan.HS_FLAG_CASELESS if self._anchors[i].any_case else 0 for i in group]
         expressions = [self._anchors[i].pattern for i in group]
@@ -73,9 +79,9 @@ class Prefilter:
             database.scan(data, match_event_handler=report, scratch=scratch)
         return sorted(found)
 
-    def _scratches(self) -> list[hyperscan.Scratch]:
+    def _scratches(self) -> list[Any]:
         """Working memory of this thread: a scan must not share it."""
         if not hasattr(self._local, "scratches"):
             self._local.scratches = [hyperscan.Scratch(database) for database in self._databases]
-        scratches: list[hyperscan.Scratch] = self._local.scratches
+        scratches: list[Any] = self._local.scratches
         return scratches

@@ -2,7 +2,7 @@
 
 Two explanations of a string compete: every character drawn evenly from its alphabet, or letter after letter as in the
 identifiers and words of source code. The second is a table of pair frequencies (`letter_pairs.csv`), counted over the
-distinct identifiers that occur in at least two files of 128 MB of public Python, Java and JavaScript (`count_pairs`).
+distinct identifiers that occur in at least two files of public Python, Java and JavaScript (`count_letter_pairs`).
 The ratio grows with length, so it needs no separate length rule, and unlike Shannon entropy it does not take a long
 camel-case name for a key.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import math
 import string
-from collections.abc import Iterable
 from importlib.resources import files
 from itertools import pairwise
 
@@ -21,7 +20,7 @@ import numpy as np
 # Classes of characters: 26 small letters, 26 capitals, any digit, anything that joins the words of a name.
 _DIGIT, _JOINER, CLASSES = 52, 53, 54
 _JOINERS = "_-.$/"
-_CLASS = bytes(
+CLASS_OF = bytes(
     string.ascii_letters.index(chr(c))
     if chr(c) in string.ascii_letters
     else _DIGIT
@@ -32,15 +31,6 @@ _CLASS = bytes(
 # Names hold no other marks, words next to none: one in fifty characters, spread over the 27 other visible ones.
 _LOG_MARK = math.log(0.02 / 27)
 _NO_MARKS = (string.ascii_letters + string.digits + _JOINERS).encode()
-
-
-def count_pairs(words: Iterable[bytes]) -> np.ndarray:
-    """Counts of adjacent character classes over words, (54, 54) int64."""
-    counts = np.zeros((CLASSES, CLASSES), dtype=np.int64)
-    for word in words:
-        codes = np.frombuffer(word.translate(_CLASS), dtype=np.uint8)
-        np.add.at(counts, (codes[:-1], codes[1:]), 1)
-    return counts
 
 
 @functools.cache
@@ -76,7 +66,7 @@ def randomness(value: bytes) -> float:
     size = _alphabet_size(value)
     if value.upper() == value:  # SCREAMING_NAMES follow the same pairs as small ones
         value = value.lower()
-    codes = value.translate(_CLASS)
+    codes = value.translate(CLASS_OF)
     log = _log_text()
     text = sum(log[a * CLASSES + b] for a, b in pairwise(codes))
     if marks := value.translate(None, _NO_MARKS):

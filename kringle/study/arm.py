@@ -46,6 +46,7 @@ class ArmJob:
     evaluation: EvaluationSettings
     threads: int
     until: str  # "train" or "evaluate"
+    notice: str | None = None  # what whoever receives the model must know of its data
 
     @property
     def units(self) -> float:
@@ -143,6 +144,8 @@ def _train(job: ArmJob, out: Path) -> dict[str, Any]:
         checkpoint_every=max(1, settings.steps // CHECKPOINTS_PER_RUN),
         on_step=lambda record, model: tick(),
     )
+    if job.notice is not None:
+        (out / "model" / "NOTICE").write_text(job.notice + "\n", encoding="utf-8")
     shutil.rmtree(out / "checkpoints")  # they served resuming; the model and the log are published
     documents = batches.documents
     return {
@@ -189,7 +192,8 @@ def _evaluate(job: ArmJob, out: Path) -> dict[str, Any]:
     tick(share)
 
     tasks = infilling.make_tasks(((f.id, f.language, f.content) for f in files), job.evaluation.infilling_lines)
-    prompt: infilling.PromptFormat = "psm" if job.arm.training.fim.rate > 0 else "left-to-right"
+    fim = job.arm.training.fim
+    prompt: infilling.PromptFormat = "left-to-right" if fim.rate == 0 else "spm" if fim.spm == 1 else "psm"
     results = infilling.run(model, tokenizer, tasks, prompt)
     measure.write_lines(out / "infilling.jsonl", measure.infilling_rows(results, files))
     tick(share)
@@ -198,7 +202,7 @@ def _evaluate(job: ArmJob, out: Path) -> dict[str, Any]:
         samples = measure.sample_suite(
             model,
             tokenizer,
-            load_suite(name),
+            load_suite(name, job.evaluation.benchmarks),
             samples=job.evaluation.samples,
             temperature=job.evaluation.temperature,
             top_p=job.evaluation.top_p,

@@ -23,6 +23,7 @@ from kringle.study.arm import split_of
 from kringle.study.examples import examples
 from kringle.study.findings import findings, limitations
 from kringle.study.judgements import Measurements, bits_per_byte, compare_arms, infilling, suite_result
+from kringle.study.licences import release_note, summary
 from kringle.study.machine import machine, versions
 from kringle.study.plan import Options, Plan, Run
 from kringle.study.results import (
@@ -70,9 +71,9 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
         command_line=options.command(),
         kringle_version=__version__,
         fidelity=recipe.fidelity,
-        release_note=None if collected["permissive"] else _stamp(collected),
+        release_note=release_note(plan.collect),
         findings=findings(arms, comparisons),
-        limitations=limitations(arms, comparisons),
+        limitations=limitations(arms, comparisons, _cut_prompts(plan)),
         machine=machine(),
         versions=versions(),
         recipe=RecipeText(recipe.name, fingerprint(recipe.text), recipe.text),
@@ -82,29 +83,22 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
         tokenizer=_tokenizer(plan),
         arms=arms,
         comparisons=tuple(comparisons),
-        examples=examples(plan.runs, measured),
+        examples=examples(plan.runs, measured, recipe.evaluation.benchmarks),
         stages=tuple(_stage(kind, stage, computed, options) for kind, stage in plan.stages() if kind != "report"),
         commands=_commands(options),
     )
 
 
-def summary(stage: WorkspaceStage) -> dict[str, Any]:
-    """What a published stage said of its work."""
-    manifest = stage.manifest()
-    assert manifest is not None, f"stage {stage.name} is not published"
-    said: dict[str, Any] = manifest["summary"]
-    return said
-
-
-def _stamp(collected: Mapping[str, Any]) -> str:
-    from kringle.data.licenses import is_permissive
-
-    names = [share["name"] for share in collected["licenses"] if not is_permissive(share["name"].split(" + "))]
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"Not for permissive release: trained on code under {', '.join(names[:3])}{more}"
-
-
 # -- arms --------------------------------------------------------------------------------------------------------------
+
+
+def _cut_prompts(plan: Plan) -> dict[str, int]:
+    """By suite: the largest number of problems, over the runs, whose prompt lost its beginning."""
+    cut: dict[str, int] = {}
+    for run in plan.runs:
+        for name, scored in summary(run.score).items():
+            cut[name] = max(cut.get(name, 0), scored["truncated"] // scored["samples"])
+    return cut
 
 
 def _measurements(run: Run) -> Measurements:

@@ -7,6 +7,7 @@ the first for which it was wrong; the programs are the first that passed and the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kringle.evaluation.measure import read_lines
@@ -19,7 +20,7 @@ LINES_EACH = 2  # infilling tasks that the base got right, and as many that it g
 CONTEXT_LINES = 8  # shown before and after the hidden line
 
 
-def examples(runs: Sequence[Run], measured: Mapping[str, Measurements]) -> tuple[Example, ...]:
+def examples(runs: Sequence[Run], measured: Mapping[str, Measurements], benchmarks: Path | None) -> tuple[Example, ...]:
     """For every arm's first seed: the same infilling tasks, then its own first passing and failing program."""
     firsts: dict[str, Run] = {}
     for run in runs:
@@ -29,7 +30,7 @@ def examples(runs: Sequence[Run], measured: Mapping[str, Measurements]) -> tuple
     shown = [_infilling(name, measured[run.name].lines[number]) for number in tasks for name, run in firsts.items()]
     for name, run in firsts.items():
         for suite in measured[run.name].verdicts:
-            shown += _programs(name, run, suite, measured[run.name].verdicts[suite])
+            shown += _programs(name, run, suite, measured[run.name].verdicts[suite], benchmarks)
     return tuple(shown)
 
 
@@ -55,9 +56,11 @@ def _infilling(arm: str, row: Mapping[str, Any]) -> Example:
     )
 
 
-def _programs(arm: str, run: Run, suite_name: str, verdicts: Sequence[Mapping[str, Any]]) -> list[Example]:
+def _programs(
+    arm: str, run: Run, suite_name: str, verdicts: Sequence[Mapping[str, Any]], benchmarks: Path | None
+) -> list[Example]:
     """The first program that passed and the first that did not."""
-    suite = load_suite(suite_name)
+    suite = load_suite(suite_name, benchmarks)
     samples = list(read_lines(run.evaluate.folder / f"samples-{suite_name}.jsonl"))
     found = []
     for passed in (True, False):

@@ -154,7 +154,8 @@ def infilling_bars(results: Results) -> Figure | None:
     if not estimates:
         return None
     many = " to ".join(units.count(n) for n in sorted({min(lines), max(lines)}))
-    caption = f"Exact match on {many} held-out lines, each model with its best prompt. {interval_words(estimates)}."
+    what = f"Exact match on {many} held-out lines, each model with the prompt it was trained for"
+    caption = f"{what}. {interval_words(estimates)}."
     return _bars("infilling", "Fill in the middle: single lines", caption, rows)
 
 

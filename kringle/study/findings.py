@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kringle.study.results import Arm, Comparison
 
@@ -72,8 +72,8 @@ def _difference(c: Comparison) -> str:
     return f"{c.measure} {amount}, {c.verdict}"
 
 
-def limitations(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> tuple[str, ...]:
-    """What a reader must not conclude."""
+def limitations(arms: Sequence[Arm], comparisons: Sequence[Comparison], cut: Mapping[str, int]) -> tuple[str, ...]:
+    """What a reader must not conclude; `cut`: by suite, how many problems lost the beginning of their prompt."""
     seeds = {name: sum(arm.name == name for arm in arms) for name in {arm.name for arm in arms}}
     trained = [arm.training for arm in arms if arm.training is not None]
     size = max((t.parameters for t in trained), default=0)
@@ -97,6 +97,11 @@ def limitations(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> tuple
         "Intervals are over files, lines and problems. Files of one repository are alike, so they say little about "
         "code of another kind."
     )
+    said += [
+        f"{count} problems of {name} were longer than the context allows and lost the beginning of their prompt."
+        for name, count in sorted(cut.items())
+        if count
+    ]
     zero = {
         suite.suite
         for arm in arms

@@ -32,7 +32,7 @@ from kringle.study.results import (
 from kringle.study.statistics import Interval, rate_interval, ratio_interval
 from kringle.study.verdicts import Difference, compare, judge
 
-PROMPT_FORMATS = {"psm": "prefix-suffix-middle", "left-to-right": "prefix only"}
+PROMPT_FORMATS = {"psm": "prefix-suffix-middle", "spm": "suffix-prefix-middle", "left-to-right": "prefix only"}
 BASELINES = {"five_gram": "5-gram", "zstd": "zstd with dictionary"}
 KS = (1, 10)  # pass@k: the paper's, as far as the samples allow
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,13 @@ from kringle.errors import UserError
 from kringle.progress import Reporter
 from kringle.recipe import Recipe, parse_recipe
 from kringle.study.arm import ArmJob, run_arm
+from kringle.study.licences import release_note
 from kringle.study.plan import SPLIT_SEED, STAGES, Options, Plan, Run, make_plan, resolve
-from kringle.workspace import ShardStore, Stage, Workspace, write_atomically
+from kringle.workspace import ShardStore, Stage, Workspace, fingerprint, write_atomically
 
 if TYPE_CHECKING:
     from kringle.data.survey import Survey
+    from kringle.evaluation.suites import Suite
 
 LAST_RUN = "last-run.json"
 
@@ -104,11 +106,19 @@ def _look_around(recipe: Recipe) -> tuple[Survey, dict[str, Path], dict[str, Any
     from kringle.evaluation.suites import load_suite, problems_file
 
     names = sorted({*recipe.clean.decontaminate, *recipe.evaluation.suites})
-    suites = {name: load_suite(name) for name in names}
+    folder = recipe.evaluation.benchmarks
+    suites = {name: load_suite(name, folder) for name in names}
     found = survey(recipe.corpus)
-    hashes = {name: suite.prompt_hash for name, suite in suites.items()}
+    hashes = {name: _suite_fingerprint(suite) for name, suite in suites.items()}
     outside = {"sources": found.fingerprint, "suites": hashes, "jail": str(probe().level.name)}
-    return found, {name: problems_file(name) for name in suites}, outside
+    return found, {name: problems_file(name, folder) for name in suites}, outside
+
+
+def _suite_fingerprint(suite: Suite) -> str:
+    """Problems and rules: the same completions score differently under other stop strings or limits."""
+    rules = [suite.stop, asdict(suite.limits), asdict(suite.protocol)]
+    solutions = [problem.canonical_solution for problem in suite.problems]  # decontamination searches for them
+    return fingerprint(suite.prompt_hash, rules, solutions)
 
 
 def _run_stages(context: Context, options: Options) -> None:
@@ -127,8 +137,18 @@ def _run_stages(context: Context, options: Options) -> None:
 
 def _require_items(plan: Plan) -> None:
     """Intervals and paired differences need at least two held-out files; say so before any model is trained."""
-    manifest = plan.split.manifest()
-    files = manifest["summary"]["held_out"]["files"] if manifest else 0
+    from kringle.data.table import read_table
+    from kringle.evaluation.bits_per_byte import choose_documents
+    from kringle.study.arm import split_of
+
+    table = read_table(plan.clean.folder / "survivors.parquet", ["id", "size"])
+    sizes = dict(zip(table["id"].to_pylist(), table["size"].to_pylist(), strict=True))
+    held_out = [id for id, part in split_of(plan.split.folder).items() if part == "held-out"]
+    files = len(held_out)
+    limit = plan.recipe.evaluation.held_out_bytes
+    if files >= 2 and len(choose_documents(held_out, [sizes[id] for id in held_out], limit)) < 2:
+        what = f"{limit:,} bytes leave only one held-out file to score, and an interval needs at least two"
+        raise UserError(what, where="evaluation.held_out_bytes", hint="raise it")
     if files < 2:
         raise UserError(
             f"only {files} held-out file is left, and an interval needs at least two",
@@ -256,6 +276,7 @@ def _job(plan: Plan, run: Run, until: str, threads: int) -> ArmJob:
         evaluation=plan.recipe.evaluation,
         threads=threads,
         until=until,
+        notice=release_note(plan.collect),
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kringle.errors import UserError
 from kringle.recipe import Arm, Recipe, Source, load_recipe, parse_recipe, plain
-from kringle.workspace import Stage, Workspace
+from kringle.workspace import Stage, Workspace, fingerprint
 
 STAGES = (
     "collect",
@@ -130,8 +130,14 @@ class Plan:
             return replace(stage, fingerprint=fingerprints.get(stage.name, stage.fingerprint))
 
         runs = [replace(r, train=then(r.train), evaluate=then(r.evaluate), score=then(r.score)) for r in self.runs]
+        # The report is about those stages, so its fingerprint follows from theirs: one that a newer version wrote about
+        # an older version's results must not pass for the report of a new run.
+        scores = {run.score.name: run.score.fingerprint for run in runs}
+        report = self.report
+        report = replace(report, inputs=scores, fingerprint=fingerprint("report", report.settings, scores, report.code))
         return replace(
             self,
+            report=report,
             collect=then(self.collect),
             clean=then(self.clean),
             split=then(self.split),
@@ -183,5 +189,6 @@ def make_plan(recipe: Recipe, workspace: Workspace, *, sources: str, suites: Map
             score = stage(f"score@{name}", {"suites": evaluated, "jail": jail}, [evaluate], rooms=("evaluation",))
             runs.append(Run(arm, seed, train, evaluate, score))
     margins = plain(recipe.evaluation.margins)
-    report = stage("report", {"margins": margins, "name": recipe.name}, [run.score for run in runs], rooms=("study",))
+    told = {"margins": margins, "recipe": recipe.text, "arms": [run.name for run in runs]}
+    report = stage("report", told, [run.score for run in runs], rooms=("study", "evaluation/passk.py"))
     return Plan(recipe, collect, clean, split, annotate, tokenizer, encode, tuple(runs), report)

@@ -28,7 +28,7 @@ def score_run(
 def _score(
     name: str, run: Run, evaluation: EvaluationSettings, out: Path, workers: int, reporter: Reporter, jail: JailReport
 ) -> dict[str, Any]:
-    suite = load_suite(name)
+    suite = load_suite(name, evaluation.benchmarks)
     samples = list(read_lines(run.evaluate.folder / f"samples-{name}.jsonl"))
     summary = {
         "prompts": suite.prompt_hash[:16],

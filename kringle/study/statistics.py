@@ -30,6 +30,7 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.90  # coverage of every interval unless asked otherwise; its two tails are one-sided tests at 5%
 RESAMPLES = 10_000  # Monte Carlo error of a tail's 5%: sqrt(0.05 * 0.95 / 10,000) = 0.2 points
+FEW = 5  # units off a bound; Cochran's rule of thumb for expected counts (1954, Biometrics 10:417)
 _CHUNK = 500_000  # drawn items held at once: 4 MB of counts
 _NORMAL = NormalDist()
 
@@ -162,7 +163,9 @@ def rate_interval(
       say no more than that, however many samples each of them had.
     - Only zeros and ones: Wilson's interval; where items are clustered, the trials are divided by the design effect
       (Kish 1965: variance of the mean over clusters, relative to independent items; never taken below 1).
-    - Otherwise (pass@k from several samples): BCa bootstrap over units.
+    - Otherwise (pass@k from several samples): BCa bootstrap over units. Where fewer than `FEW` units are off a bound,
+      resampling says nothing of units that were not drawn, so the interval is no narrower on that side than Wilson's
+      for the share of units off the bound, which no mean can exceed.
     """
     items = np.asarray(values, dtype=np.float64)
     if items.ndim != 1 or not len(items) or not ((items >= 0) & (items <= 1)).all():
@@ -172,7 +175,15 @@ def rate_interval(
     if rate in (0.0, 1.0):
         return wilson(rate * len(units), len(units), level)
     if not np.isin(items, (0.0, 1.0)).all():
-        return ratio_interval(items, None, clusters, seed=seed, level=level, resamples=resamples)
+        found = ratio_interval(items, None, clusters, seed=seed, level=level, resamples=resamples)
+        low, high = found.low, found.high
+        above_zero = int(np.count_nonzero(units[:, 0]))
+        below_one = int(np.count_nonzero(units[:, 0] < units[:, 1]))
+        if above_zero < FEW:
+            high = max(high, wilson(above_zero, len(units), level).high)
+        if below_one < FEW:
+            low = min(low, wilson(len(units) - below_one, len(units), level).low)
+        return Interval(rate, low, high, level, found.method)
     if len(units) == len(items):
         return wilson(float(items.sum()), len(items), level)
     if len(units) < 2:

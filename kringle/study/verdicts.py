@@ -26,6 +26,7 @@ import numpy as np
 
 from kringle.randomness import stream
 from kringle.study.statistics import (
+    FEW,
     LEVEL,
     RESAMPLES,
     Floats,
@@ -135,8 +136,8 @@ def compare(
     for bits per byte, 0 or 1 for exact match, a problem's pass@k estimate for pass@k. A measure is their ratio of sums.
     `clusters` names each item's document or repository. `variance` is a stored between-seed variance (same recipe, same
     measure, same items), used in place of this study's own. `largest` is the largest possible difference of one item
-    (1 for a rate): where no item differs at all, the interval is at least what Wilson's bound for zero of `units`
-    leaves open.
+    (1 for a rate): where fewer than `FEW` units differ, resampling says
+    nothing of those that were not drawn, and the interval is no narrower than Wilson's bound for that many leaves open.
     """
     if len({np.shape(values) for by_seed in runs.values() for values in by_seed.values()}) != 1:
         raise ValueError("the runs were not measured on the same items")
@@ -152,8 +153,9 @@ def compare(
             noise = _noise(units[:, 0], weight, len(seeds), variance, seed, resamples)
             value = float(units.sum() / weight.sum())
             low, high = (float(x) for x in np.quantile(value + noise, (0.5 - level / 2, 0.5 + level / 2)))
-            if largest is not None and not units.any():
-                bound = largest * wilson(0, len(units), level).high
+            moved = int(np.count_nonzero(units[:, 0]))
+            if largest is not None and moved < FEW:
+                bound = largest * wilson(moved, len(units), level).high  # no difference exceeds the share that moved
                 low, high = min(low, -bound), max(high, bound)
             above = (np.count_nonzero(value + noise > 0) + np.count_nonzero(value + noise >= 0)) / (2 * resamples)
             tail = min(np.count_nonzero(value + noise <= 0), np.count_nonzero(value + noise >= 0))

@@ -58,6 +58,16 @@ def piece_size(context: int) -> int:
     return context - SENTINELS - GROWTH
 
 
+def taught_positions(context: int) -> int:
+    """Positions at which every model learns running text: those of a full piece, whatever becomes of it.
+
+    Beyond them a left-to-right arm never sees a token, and a fill-in-the-middle arm little but the end of a middle and
+    the end-of-text after it. Measured there, bits per byte of such an arm came out 0.7% too high: enough to turn a
+    comparison around.
+    """
+    return piece_size(context)
+
+
 @dataclass(frozen=True)
 class Batch:
     """One step's rows; arrays (B, T) int64.

@@ -71,6 +71,9 @@ def folder(path: Path, languages: Collection[str]) -> Found:
             lister.skip(place.repo, _inside(place, relative), INSTALLED)
             folders.clear()
             continue
+        if relative and "workspace.json" in names and any(entry.name == "stages" for entry in folders):
+            folders.clear()  # a workspace of Kringle's: naming what it holds would change the corpus with every run
+            continue
         place = _enter(place, relative, name, names, {entry.name for entry in folders}, path / relative)
         for entry in folders[:]:
             reason = _left_out(entry.name, names, entry.path)

@@ -1,0 +1,182 @@
+"""`kringle redact`: files, trees, standard input, baselines; what is printed, written and returned."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from kringle.errors import UserError
+from kringle.pii import redact_command
+
+SECRET = "dac04806138bdfb3" + "cef453970e2c6033"
+TEXT = f'import os\napi_key = "{SECRET}"\nmail = "jane@corp.org"\n'
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = tmp_path / "tree"
+    (root / "src").mkdir(parents=True)
+    (root / "src" / "a.py").write_text(TEXT)
+    (root / "src" / "clean.py").write_text("x = 1\n")
+    (root / ".git").mkdir()
+    (root / ".git" / "config").write_text(TEXT)
+    (root / "image.bin").write_bytes(b"\0" + TEXT.encode())
+    return root
+
+
+def test_findings_are_printed_without_the_secret(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = redact_command([str(tree)])
+    output = capsys.readouterr()
+    path = tree / "src" / "a.py"
+    assert output.out == f"{path}:2:12 key secret 0.90\n{path}:3:9 email email 0.97\n"
+    assert output.err == ""
+    assert outcome.exit_code == 1
+    assert [f["line"] for f in outcome.record["findings"]] == [2, 3]
+    assert outcome.record["files"] == 2  # what version control keeps and what is binary are left out
+    assert SECRET not in output.out + json.dumps(outcome.record)
+    assert "jane" not in output.out + json.dumps(outcome.record)
+    assert path.read_text() == TEXT
+
+
+def test_a_clean_tree(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = redact_command([str(tree / "src" / "clean.py")])
+    assert (outcome.exit_code, outcome.record["findings"], capsys.readouterr().out) == (0, [], "")
+
+
+def test_write_redacts_and_keeps_the_mode(tree: Path) -> None:
+    path = tree / "src" / "a.py"
+    path.chmod(0o755)
+    before = (tree / "src" / "clean.py").stat().st_mtime_ns
+    assert redact_command([str(tree)], write=True).exit_code == 1
+    assert SECRET not in path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+    assert (tree / "src" / "clean.py").stat().st_mtime_ns == before
+    assert sorted(p.name for p in (tree / "src").iterdir()) == ["a.py", "clean.py"]
+    assert redact_command([str(tree)], write=True).exit_code == 0
+
+
+def test_a_key_file_makes_stand_ins_repeatable(tree: Path, tmp_path: Path) -> None:
+    key = tmp_path / "corpus.key"
+    path = tree / "src" / "a.py"
+    redact_command([str(path)], write=True, key_file=key)
+    first = path.read_text()
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    path.write_text(TEXT)
+    redact_command([str(path)], write=True, key_file=key)
+    assert path.read_text() == first
+    path.write_text(TEXT)
+    redact_command([str(path)], write=True)
+    assert path.read_text() != first
+
+
+def test_a_baseline_accepts_what_was_found_and_nothing_new(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    baseline = tree / "accepted.json"
+    assert redact_command([str(tree)], baseline=baseline, update_baseline=True).exit_code == 0
+    assert SECRET not in baseline.read_text()
+    assert "jane" not in baseline.read_text()
+    capsys.readouterr()
+    assert redact_command([str(tree)], baseline=baseline).exit_code == 0
+    assert capsys.readouterr().out == ""
+    path = tree / "src" / "a.py"
+    path.write_text(TEXT.replace("jane", "bob"))  # the key stays accepted, the address is new
+    outcome = redact_command([str(tree)], baseline=baseline)
+    assert [f["kind"] for f in outcome.record["findings"]] == ["email"]
+    redact_command([str(tree)], baseline=baseline, write=True)
+    assert SECRET in path.read_text()
+    assert "bob" not in path.read_text()
+
+
+def test_a_baseline_holds_for_a_path_and_survives_a_move_of_the_tree(tree: Path, tmp_path: Path) -> None:
+    baseline = tree / "accepted.json"
+    redact_command([str(tree)], baseline=baseline, update_baseline=True)
+    (tree / "src" / "copy.py").write_text(TEXT)
+    assert len(redact_command([str(tree)], baseline=baseline).record["findings"]) == 2
+    (tree / "src" / "copy.py").unlink()
+    moved = tree.rename(tmp_path / "moved")
+    assert redact_command([str(moved)], baseline=moved / "accepted.json").exit_code == 0
+
+
+def test_updating_keeps_the_entries_of_other_files(tree: Path) -> None:
+    baseline = tree / "accepted.json"
+    redact_command([str(tree)], baseline=baseline, update_baseline=True)
+    (tree / "src" / "b.py").write_text('mail = "bob@corp.org"\n')
+    redact_command([str(tree / "src" / "b.py")], baseline=baseline, update_baseline=True)
+    assert redact_command([str(tree)], baseline=baseline).exit_code == 0
+    assert len(json.loads(baseline.read_text())["accepted"]) == 3
+
+
+class Stream(io.TextIOWrapper):
+    """Standard input or output over bytes in memory."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        super().__init__(io.BytesIO(data), encoding="utf-8")
+
+
+def test_standard_input_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", Stream(TEXT.encode()))
+    assert redact_command(["-"]).exit_code == 1
+    assert capsys.readouterr().out == "-:2:12 key secret 0.90\n-:3:9 email email 0.97\n"
+
+
+def test_standard_input_is_redacted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    output = Stream()
+    monkeypatch.setattr(sys, "stdin", Stream(TEXT.encode() + b"\xff\0"))
+    monkeypatch.setattr(sys, "stdout", output)
+    assert redact_command(["-"], write=True).exit_code == 1
+    written = output.buffer.getvalue()  # type: ignore[attr-defined]
+    assert written.startswith(b'import os\napi_key = "')
+    assert written.endswith(b"\xff\0")
+    assert SECRET.encode() not in written
+    assert capsys.readouterr().err == "-:2:12 key secret 0.90\n-:3:9 email email 0.97\n"
+
+
+def test_links_inside_trees_are_not_followed(tree: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.py"
+    outside.write_text(TEXT)
+    (tree / "link.py").symlink_to(outside)
+    (tree / "loop").symlink_to(tree)
+    assert len(redact_command([str(tree)], write=True).record["findings"]) == 2
+    assert outside.read_text() == TEXT
+
+
+def test_a_link_that_is_named_is_redacted_at_its_target(tree: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.py"
+    link.symlink_to(tree / "src" / "a.py")
+    redact_command([str(link)], write=True)
+    assert link.is_symlink()
+    assert SECRET not in (tree / "src" / "a.py").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_an_unreadable_file_is_named(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tree / "src" / "clean.py"
+    path.chmod(0)
+    outcome = redact_command([str(tree)])
+    assert outcome.record["skipped"] == [{"file": str(path), "why": "Permission denied"}]
+    assert str(path) in capsys.readouterr().err
+
+
+def test_mistakes(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        redact_command([str(tree / "missing")])
+    with pytest.raises(UserError, match="needs --baseline"):
+        redact_command([str(tree)], update_baseline=True)
+    with pytest.raises(UserError, match="accepts findings"):
+        redact_command([str(tree)], baseline=tmp_path / "b", update_baseline=True, write=True)
+    with pytest.raises(UserError, match="standard input"):
+        redact_command(["-", str(tree)])
+    with pytest.raises(UserError, match="cannot be read"):
+        redact_command([str(tree)], baseline=tmp_path / "missing.json")
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(UserError, match="no baseline"):
+        redact_command([str(tree)], baseline=tmp_path / "bad.json")
+    (tmp_path / "long.key").write_bytes(b"x" * 100)
+    with pytest.raises(UserError, match="1 to 64 bytes"):
+        redact_command([str(tree)], write=True, key_file=tmp_path / "long.key")
+    assert (tree / "src" / "a.py").read_text() == TEXT

@@ -1,0 +1,68 @@
+"""Both engines of the multi-pattern scan report the same events, and the findings do not depend on the engine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kringle.pii.corrected import default_prefilter, find
+from kringle.pii.prefilter import Anchor, Prefilter
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from fuzz_pii import FRAGMENTS, load, mutate
+
+needs_hyperscan = pytest.mark.skipif(
+    default_prefilter().engine != "hyperscan", reason="hyperscan has no wheel for this platform: nothing to compare"
+)
+
+
+def test_events_of_overlapping_matches() -> None:
+    engine = Prefilter((Anchor(rb"a.a"), Anchor(rb"KEY", any_case=True)), ((0, 1),), "re")
+    assert engine.events(b"abaca key") == [(3, 0), (5, 0), (9, 1)]
+
+
+@needs_hyperscan
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.binary(max_size=3)), max_size=60).map(b"".join))
+def test_events_agree_on_fragments(data: bytes) -> None:
+    assert default_prefilter().events(data) == default_prefilter("re").events(data)
+
+
+@needs_hyperscan
+def test_events_agree_on_real_files() -> None:
+    paths = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))[::4]
+    assert paths
+    for path in paths:
+        data = path.read_bytes()
+        assert default_prefilter().events(data) == default_prefilter("re").events(data), path
+
+
+@needs_hyperscan
+def test_findings_agree_on_mutated_files() -> None:
+    seeds = [file.content.encode() for file in load("open")[:40]]
+    for number in range(60):
+        data = mutate(seeds, number)
+        assert find(data) == find(data, engine="re")
+
+
+def test_without_hyperscan_the_findings_are_the_same() -> None:
+    files = [file.content for file in load("open")[:12]]
+    program = (
+        "import json, sys; sys.modules['hyperscan'] = None\n"
+        "from kringle.pii.corrected import default_prefilter, find\n"
+        "assert default_prefilter().engine == 're'\n"
+        "print(json.dumps([find(text.encode()) for text in json.load(sys.stdin)]))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], input=json.dumps(files), capture_output=True, text=True, check=True
+    )
+    expected = [[list(finding) for finding in find(text.encode())] for text in files]
+    assert json.loads(run.stdout) == expected
+    assert sum(map(len, expected)) > 20
