@@ -23,9 +23,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent / "pii"))
 from load import load
 
-from kringle.pii import redact as redaction
 from kringle.pii.candidates import Finding
 from kringle.pii.corrected import find
+from kringle.pii.redaction import redact
 from kringle.randomness import stream
 
 KEY = b"fuzz"
@@ -86,8 +86,8 @@ FRAGMENTS = tuple(
 
 def check(data: bytes) -> int:
     """Redact one input and verify what must hold; the number of findings."""
-    redacted, findings = redaction.redact(data, KEY)
-    again, left = redaction.redact(redacted, KEY)
+    redacted, findings = redact(data, KEY)
+    again, left = redact(redacted, KEY)
     assert again == redacted, "redacting again changed something"
     assert not left, "redacting again found something"
     assert agrees_outside(data, redacted, findings), "a byte outside the findings changed"

@@ -213,10 +213,11 @@ _ABLATIONS = {
 }
 _RECIPE = """\
 name: tiny
-corpus:     {{sources: [{source}], languages: [python, javascript], max_bytes: {max_bytes}}}
+corpus:     {{sources: [{source}], languages: [python, javascript], licenses: {licenses}, max_bytes: {max_bytes}}}
+clean:      {{decontaminate: {decontaminate}}}
 tokenizer:  {{vocab_size: {vocab_size}}}
-model:      {{layers: 2, width: 64, heads: 2, attention: mqa, context: 128}}
-training:   {{tokens: {tokens}, batch_tokens: 512, learning_rate: 2e-3}}
+model:      {{layers: 2, width: 64, heads: 2, attention: mqa, context: {context}}}
+training:   {{tokens: {tokens}, batch_tokens: {batch_tokens}, learning_rate: {learning_rate}, seeds: {seeds}}}
 ablations:
 {ablations}
 evaluation: {{suites: {suites}, samples: {samples}, held_out: {held_out}, held_out_bytes: 20kB,
@@ -229,31 +230,36 @@ def write_recipe(
     corpus: Path | None,
     *,
     ablations: Mapping[str, str] | Sequence[str] = ("fim",),
-    suites: str = "[]",
     steps: int = STEPS,
-    vocab_size: int = 512,
-    max_bytes: str = "5MB",
-    held_out: str = "10%",
-    lines: int = LINES,
+    seeds: Sequence[int] = (0,),
+    **settings: str | float,
 ) -> Path:
     """A recipe of seconds. `corpus` None: the code that is installed here; `ablations`: names out of `ARMS`, or each
-    with its difference."""
+    with its difference; `settings`: what else `_RECIPE` has a place for."""
     chosen = ablations if isinstance(ablations, Mapping) else {name: _ABLATIONS[name] for name in ablations}
     source = "installed: {}" if corpus is None else f"folder: {json.dumps(str(corpus))}"
-    path.write_text(
-        _RECIPE.format(
-            source=f"{{{source}}}",
-            max_bytes=max_bytes,
-            vocab_size=vocab_size,
-            tokens=512 * steps,
-            ablations="\n".join(f"  {name}: {difference}" for name, difference in chosen.items()),
-            suites=suites,
-            samples=SAMPLES,
-            held_out=held_out,
-            lines=lines,
-        ),
-        encoding="utf-8",
+    quick: dict[str, str | float] = {
+        "licenses": "permissive",
+        "max_bytes": "5MB",
+        "decontaminate": "[starter]",
+        "vocab_size": 512,
+        "context": 128,
+        "batch_tokens": 512,
+        "learning_rate": 0.002,
+        "suites": "[]",
+        "samples": SAMPLES,
+        "held_out": "10%",
+        "lines": LINES,
+        **settings,
+    }
+    quick["tokens"] = steps * int(quick["batch_tokens"])
+    text = _RECIPE.format(
+        source=f"{{{source}}}",
+        ablations="\n".join(f"  {name}: {difference}" for name, difference in chosen.items()),
+        seeds=list(seeds),
+        **quick,
     )
+    path.write_text(text, encoding="utf-8")
     return path
 
 

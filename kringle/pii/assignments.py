@@ -63,12 +63,12 @@ _LETTER, _DIGIT = re.compile(rb"[A-Za-z]"), re.compile(rb"[0-9]")
 _DIGEST_LINE = re.compile(rb"sha-?[0-9]|md5|hash|digest|checksum|crc32|fingerprint|hmac", re.IGNORECASE)
 
 # Log odds that a value must reach, by what speaks for it; see `rarity.randomness`
-QUOTED_LEAST = 7.0  # in quotes under a secret's name
-BARE_LEAST = 8.0  # without quotes: may be an expression
-QUERY_LEAST = 4.0  # in a query string
-PARENTHESES_LEAST = 20.0  # with parentheses, as code has
-WORD_LEAST = 5.0  # under a password's name
-PASSWORD_LEAST = -2.0  # under a password's name, with three classes of characters
+QUOTED_LEAST = 8.0  # in quotes under a secret's name
+BARE_LEAST = 10.0  # without quotes: may be an expression
+QUERY_LEAST = 5.0  # in a query string
+PARENTHESES_LEAST = 30.0  # with parentheses, as code has
+WORD_LEAST = 6.0  # under a password's name
+PASSWORD_LEAST = 0.0  # under a password's name, with three classes of characters
 
 
 def at_event(data: bytes, end: int) -> Candidate | None:

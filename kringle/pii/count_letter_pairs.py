@@ -3,7 +3,8 @@
     python -m kringle.pii.count_letter_pairs ROOT... > kringle/pii/letter_pairs.csv
 
 Counted are the pairs of neighbouring characters in every identifier that occurs in at least two source files: what
-only one file holds may be a key, and data in base 64 repeats itself nowhere. Each identifier counts once. Files of up
+only one file holds may be a key, and data in base 64 repeats itself nowhere. Each identifier counts once, numbers and
+hexadecimal not at all. Files of up
 to 200 kB are taken in the order of a hash of their path, up to 50 MB a language; archives called `src.zip` count as
 folders.
 
@@ -29,6 +30,7 @@ from kringle.pii.rarity import CLASS_OF, CLASSES
 LANGUAGES = {".py": "python", ".js": "javascript", ".mjs": "javascript", ".cjs": "javascript", ".java": "java"}
 FILE_LIMIT, LANGUAGE_LIMIT = 200_000, 50_000_000  # bytes
 IDENTIFIER = re.compile(rb"[A-Za-z0-9_]{4,60}")
+NUMBER = re.compile(rb"[0-9]+|(?=.*[0-9])(?:[0-9a-f]{7,}|[0-9A-F]{7,})")  # also commits and digests
 
 Source = tuple[str, int, Callable[[], bytes]]  # path, size, how to read it
 
@@ -69,7 +71,7 @@ def vocabulary(found: Iterable[Source]) -> list[bytes]:
             seen.add(digest)
             left[language] -= size
             files.update(set(IDENTIFIER.findall(data)))
-    return [word for word, count in files.items() if count >= 2 and not word.isdigit()]
+    return [word for word, count in files.items() if count >= 2 and not NUMBER.fullmatch(word)]
 
 
 def main() -> None:

@@ -110,6 +110,11 @@ def aws_base32(token: bytes) -> bool:
     return not set(token) & set(b"0189")
 
 
+def percent_encoded(token: bytes) -> bool:
+    """Twitter hands its tokens out percent-encoded, with at least one escape; a row of As alone is data in base 64."""
+    return b"%" in token
+
+
 def json_header(token: bytes) -> bool:
     """The first part of a JSON Web Token is a JSON object that names its algorithm (RFC 7515)."""
     header = _json_part(token, 0)
@@ -361,7 +366,10 @@ FORMATS: tuple[Format, ...] = (
     *_prefixed("dropbox-token", "sl.", URL64, 130, 300),
     *_prefixed("adafruit-key", "aio_", ALNUM, 28),
     *_prefixed("mapbox-secret-token", "sk.eyJ", URL64, 60, 200, tail=r"\.([A-Za-z0-9_-]{22})"),
-    *_prefixed("twitter-bearer-token", "AAAAAAAAAAAAAAAAAAAAA", "A-Za-z0-9%", 80, 120, confidence=LIKELY),
+    *(
+        row._replace(check=percent_encoded)
+        for row in _prefixed("twitter-bearer-token", "AAAAAAAAAAAAAAAAAAAAA", "A-Za-z0-9%", 80, 120, confidence=LIKELY)
+    ),
     # Keys
     *(
         row._replace(alphabet=BECH32, check=bech32_checksum)

@@ -137,10 +137,13 @@ def is_encoded_text(value: bytes) -> bool:
 
 
 _PART = re.compile(rb"[A-Za-z]{0,20}[0-9]{0,3}[A-Za-z]{0,2}")
+_CAPITALISED = re.compile(rb"(?:[A-Z][a-z]{2,}|[0-9]{1,2}|_)+")
 
 
 def is_identifier(value: bytes) -> bool:
-    """Words, perhaps numbered, joined by marks: `s3_host`, `us-east-2`, `google.oauth2.client`."""
+    """Words, perhaps numbered, capitalised or joined by marks: `s3_host`, `us-east-2`, `Phi3ForCausalModel`."""
+    if _CAPITALISED.fullmatch(value):
+        return True
     parts = re.split(rb"[-_./:]", value)
     return len(parts) > 1 and all(_PART.fullmatch(part) for part in parts)
 

@@ -36,7 +36,7 @@ _DIGIT, _LOWER, _UPPER = re.compile(rb"[0-9]"), re.compile(rb"[a-z]"), re.compil
 _BASE58 = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 LEAST_HEXADECIMAL = 32  # shorter ones are row ids: 24 digits in MongoDB
-LEANING_LEAST, UNNAMED_LEAST = 5.0, 14.0  # see `rarity.randomness`; for a leaning name, and for a leaning line
+LEANING_LEAST, UNNAMED_LEAST = 8.0, 18.0  # see `rarity.randomness`; for a leaning name, and for a leaning line
 
 
 def at_event(data: bytes, end: int) -> Candidate | None:

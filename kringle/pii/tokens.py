@@ -11,6 +11,7 @@ from kringle.pii.text import at_left_edge
 
 ANCHORS: tuple[bytes, ...] = tuple(row.anchor for row in FORMATS)
 _BASE64_MARKS = (b"+", b"/")
+LEAST_RANDOMNESS = 10.0  # of a token whose prefix other things share; see `rarity.randomness`
 LEAST_JUDGED, JUDGED = 16, 256  # how long a secret must be to look for placeholders in it, and how far
 
 
@@ -43,5 +44,5 @@ def _is_harmless(data: bytes, found: Candidate, row: Format) -> bool:
         or is_documented(token)
         or any(made_up(secret[:JUDGED]) for secret in secrets if len(secret) >= LEAST_JUDGED)
         or (row.check is not None and not row.check(token))
-        or (row.confidence <= LIKELY and min(map(randomness, secrets)) <= 0)
+        or (row.confidence <= LIKELY and min(map(randomness, secrets)) <= LEAST_RANDOMNESS)
     )

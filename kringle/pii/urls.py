@@ -22,7 +22,7 @@ REACH = 3 + 100 + 1 + 200 + 1  # the longest that the anchor can be
 _LOGIN = re.compile(
     rb"://(?P<user>" + _USER + rb"):(?P<password>" + _PASSWORD + rb"(?:@" + _PASSWORD + rb"){0,2})@(?=[A-Za-z0-9\[$%{])"
 )
-LEAST_RANDOMNESS, LEAST_OF_THREE_CLASSES = 0.0, -2.0  # see `rarity.randomness`; with three classes of characters
+LEAST_RANDOMNESS, LEAST_OF_THREE_CLASSES = 2.0, 0.0  # see `rarity.randomness`; with three classes of characters
 CONFIDENCE = 0.9
 
 

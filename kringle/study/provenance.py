@@ -92,8 +92,8 @@ def data(results: Results) -> Section:
             reproduce(results, "funnel"),
             heading("Held-out code"),
             paragraph(
-                f"Split by {held_out.split_by}. Candidates that lie byte for byte in the training pool, or with half or "
-                "more of their 5-grams in one of its files, were dropped."
+                f"Split by {held_out.split_by}. Candidates that lie byte for byte in the training pool, or with half "
+                "or more of their 5-grams in one of its files, were dropped."
             ),
             facts(
                 [
