@@ -14,7 +14,7 @@ import pytest
 from kringle.errors import UserError
 from kringle.pii import redact_command
 
-SECRET = "dac04806138bdfb3" + "cef453970e2c6033"
+SECRET = "Zq3vT9xLwB7kPn2sQhVx" + "8RjKzWcXgYdF4mJt"
 TEXT = f'import os\napi_key = "{SECRET}"\nmail = "jane@corp.org"\n'
 
 

@@ -44,10 +44,12 @@ def test_any_bytes(data: bytes) -> None:
 
 
 def test_every_labelled_file_is_clean_after_one_pass() -> None:
+    total = 0
     for file in OPEN:
         output, found = redact(file.content.encode(), KEY)
         assert findings(output) == []
-        assert len(found) >= 0.9 * len(file.positives)
+        total += len(found)
+    assert total >= 0.95 * sum(len(file.positives) for file in OPEN)
 
 
 def test_python_files_parse_as_before() -> None:

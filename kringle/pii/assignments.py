@@ -59,15 +59,17 @@ _CODE = frozenset(b"{}<>[];,|")
 _TOKEN = re.compile(rb"[A-Za-z0-9+/_.~:%-]+={0,2}")  # what tokens are made of; passwords may hold any mark
 _SEPARATOR = frozenset(b"=:,(|?+!>[")
 _WORDS_JOINED = re.compile(rb"[A-Za-z]?[a-z]*(?:[-_.:/ ][A-Za-z]?[a-z]*)*|[A-Z]+(?:[-_.:/ ][A-Z]+)*")
+_RARE_MARK = re.compile(rb"[!@#^*~%]")
 _LETTER, _DIGIT = re.compile(rb"[A-Za-z]"), re.compile(rb"[0-9]")
 _DIGEST_LINE = re.compile(rb"sha-?[0-9]|md5|hash|digest|checksum|crc32|fingerprint|hmac", re.IGNORECASE)
 
 # Log odds that a value must reach, by what speaks for it; see `rarity.randomness`
 QUOTED_LEAST = 8.0  # in quotes under a secret's name
 BARE_LEAST = 10.0  # without quotes: may be an expression
-QUERY_LEAST = 5.0  # in a query string
+QUERY_LEAST = 5.0  # in a query or connection string
 PARENTHESES_LEAST = 30.0  # with parentheses, as code has
 WORD_LEAST = 6.0  # under a password's name
+RARE_MARK_LEAST = 3.0  # under a password's name, without quotes, with all four classes and a mark that names have not
 PASSWORD_LEAST = 0.0  # under a password's name, with three classes of characters
 
 
@@ -83,7 +85,7 @@ def at_event(data: bytes, end: int) -> Candidate | None:
     if match is None:
         match, direct = _NEXT_ARGUMENT.match(data, stop), False
     if match is None:
-        match, least = _BARE.match(data, stop), QUERY_LEAST if data[start - 1 : start] in (b"?", b"&") else BARE_LEAST
+        match, least = _BARE.match(data, stop), QUERY_LEAST if data[start - 1 : start] in (b"?", b"&", b";") else BARE_LEAST
         if match is None or data[match.end() : match.end() + 1] == b"(":
             return None
     name = data[start:stop].rstrip(b".")
@@ -149,6 +151,8 @@ def _judge(data: bytes, start: int, end: int, name: bytes, least: float) -> Cand
         least = PARENTHESES_LEAST
     elif least != BARE_LEAST and is_password(name):
         least = PASSWORD_LEAST if classes(value) >= 3 else WORD_LEAST
+    elif is_password(name) and classes(value) == 4 and _RARE_MARK.search(value):
+        least = RARE_MARK_LEAST
     elif (not may_hold_marks(name) and not _TOKEN.fullmatch(value)) or len(value) < LEAST_TOKEN:
         return None
     odds = randomness(value) - least

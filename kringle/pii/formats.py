@@ -110,6 +110,11 @@ def aws_base32(token: bytes) -> bool:
     return not set(token) & set(b"0189")
 
 
+def unknown(_token: bytes) -> bool:
+    """Nothing in the token tells a genuine one."""
+    return False
+
+
 def percent_encoded(token: bytes) -> bool:
     """Twitter hands its tokens out percent-encoded, with at least one escape; a row of As alone is data in base 64."""
     return b"%" in token
@@ -367,7 +372,7 @@ FORMATS: tuple[Format, ...] = (
     *_prefixed("adafruit-key", "aio_", ALNUM, 28),
     *_prefixed("mapbox-secret-token", "sk.eyJ", URL64, 60, 200, tail=r"\.([A-Za-z0-9_-]{22})"),
     *(
-        row._replace(check=percent_encoded)
+        row._replace(check=percent_encoded, genuine=unknown)
         for row in _prefixed("twitter-bearer-token", "AAAAAAAAAAAAAAAAAAAAA", "A-Za-z0-9%", 80, 120, confidence=LIKELY)
     ),
     # Keys
