@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ from run_fixtures import Done, kringle, results, shared_folder, write_recipe
 from kringle.study.verdicts import compare
 
 LETTERS = "ABCDEFGHIJKLMNOP"
-WORDS_EACH = 4
-WORDS_A_FILE = 6
-FILES = 3000
+WORDS_EACH = 3
+WORDS_A_FILE = 8
+FILES = 2500
 SEEDS = (0, 1)
 
 
@@ -62,10 +63,10 @@ def study() -> Planted:
         ablations=("fim", "no-fim"),
         licenses="any",
         decontaminate="[]",
-        vocab_size=310,
+        vocab_size=300,
         context=72,
         batch_tokens=576,
-        steps=400,
+        steps=500,
         learning_rate=5e-3,
         seeds=SEEDS,
         lines=500,
@@ -75,28 +76,18 @@ def study() -> Planted:
 
 def test_what_follows_a_line_helps_the_model_that_sees_it(study: Planted) -> None:
     for seed in SEEDS:
-        assert study.exact("fim", seed, planted=True) > 0.7
+        assert study.exact("fim", seed, planted=True) > 0.8
         assert study.exact("no-fim", seed, planted=True) < 0.2  # a guess is right in 1 of 16
         assert study.exact("fim", seed, planted=False) < 0.05  # nothing tells these lines
     found = results(study.work)
     (infilling,) = [c for c in found["comparisons"] if c["measure"] == "infilling"]
     assert infilling["verdict"] == "worse"
-    assert infilling["difference"] < -0.3
     assert infilling["high"] < -0.25
     assert -infilling["difference"] > 2 * (infilling["high"] - infilling["low"])
-    assert f"no-fim against fim: {_worse('no-fim', 'infilling', study.done)}" in study.done.err
+    assert re.search(r"^no-fim against fim: .*infilling -[34]\d\.\d points \([^)]*\), worse", study.done.err, re.M)
     # The left-to-right models are as well trained as the others: the prompt is what they lack.
     bits = {(arm["name"], arm["seed"]): arm["bits_per_byte"]["total"]["value"] for arm in found["arms"]}
     assert all(bits["no-fim", seed] < 1.1 * bits["fim", seed] for seed in SEEDS)
-
-
-def _worse(arm: str, measure: str, done: Done) -> str:
-    """The part of the finding on an arm, up to the verdict on a measure."""
-    (sentence,) = [line for line in done.err.splitlines() if line.startswith(f"{arm} against ")]
-    said = sentence.partition(": ")[2]
-    part = next(part for part in said.split("; ") if part.startswith(measure))
-    assert part.endswith("worse") or "worse (" in part, part
-    return said[: said.index(part) + len(part)]
 
 
 @pytest.mark.parametrize("arm", ["fim", "no-fim"])
@@ -104,15 +95,14 @@ def test_two_seeds_of_one_ablation_do_not_differ(study: Planted, arm: str) -> No
     one, other = (study.lines(arm, seed) for seed in SEEDS)
     assert [row["task"] for row in one] == [row["task"] for row in other]
     assert [row["completion"] for row in one] != [row["completion"] for row in other]
+    first, second = (np.array([float(row["exact"]) for row in lines]) for lines in (one, other))
     difference = compare(
-        {
-            "one": {0: np.array([float(r["exact"]) for r in one])},
-            "other": {0: np.array([float(r["exact"]) for r in other])},
-        },
+        {"one": {0: first}, "other": {0: second}},
         "one",
         higher_is_better=True,
         clusters=[row["task"].partition(":")[0] for row in one],
         largest=1.0,
+        level=0.99,
     )["other"]
-    assert difference.low < 0 < difference.high
-    assert difference.high - difference.low < 0.25
+    assert difference.low <= 0 <= difference.high
+    assert difference.high - difference.low < 0.2  # half of what the ablation does would have been seen

@@ -85,7 +85,10 @@ def at_event(data: bytes, end: int) -> Candidate | None:
     if match is None:
         match, direct = _NEXT_ARGUMENT.match(data, stop), False
     if match is None:
-        match, least = _BARE.match(data, stop), QUERY_LEAST if data[start - 1 : start] in (b"?", b"&", b";") else BARE_LEAST
+        match, least = (
+            _BARE.match(data, stop),
+            QUERY_LEAST if data[start - 1 : start] in (b"?", b"&", b";") else BARE_LEAST,
+        )
         if match is None or data[match.end() : match.end() + 1] == b"(":
             return None
     name = data[start:stop].rstrip(b".")
