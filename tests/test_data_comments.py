@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from data_support import QUIET, InProcess, documents, folder_corpus, run_collect, write_tree
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kringle.data.comments import annotate, comment_ratio, lexes_by_pattern, passes, python_text, tokenized_comments
@@ -155,6 +155,7 @@ _lines = st.sampled_from(
 
 
 @settings(deadline=None)
+@example(["# c1", "\\"], "\r\n")
 @given(st.lists(_lines, max_size=12), st.sampled_from(["\n", "\r\n"]))
 def test_random_source_against_the_definition(lines: list[str], end: str) -> None:
     source = end.join(lines) + end

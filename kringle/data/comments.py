@@ -108,9 +108,12 @@ def python_text(source: str) -> str:
 def lexes_by_pattern(source: str, version: tuple[int, ...]) -> bool:
     """Whether a pattern finds the comments of this valid source just as the tokenizer of Python `version` does.
 
-    Not with bare carriage returns, which the tokenizer does not take for line ends; and from 3.12 on not with formatted
-    strings, which may hold quotes and comments of their own (PEP 701).
+    Not with bare carriage returns, which the tokenizer does not take for line ends; not with a backslash at the very
+    end, where the tokenizer stumbles though the parser may not; and from 3.12 on not with formatted strings, which may
+    hold quotes and comments of their own (PEP 701).
     """
+    if source.rstrip().endswith("\\"):
+        return False
     if "\r" in source and _LONE_CARRIAGE_RETURN.search(source):
         return False
     return version < (3, 12) or _FORMATTED.search(source) is None
