@@ -21,6 +21,7 @@ import functools
 import importlib
 import json
 import os
+import platform
 import random
 import sys
 import sysconfig
@@ -341,18 +342,30 @@ def bench(
     tools, absent = finders(peers, paths or {})
     files = load(half)
     scores = {name: quality(files, finder) for name, finder in tools.items()}
+    wall, processor = time.perf_counter(), time.process_time()
     rates = speeds(tools)
+    utilisation = (time.process_time() - processor) / (time.perf_counter() - wall)
     record = {
         "bench": "pii",
         "unit": "MB/s per core",
         "ours": round(rates["corrected"], 2),
-        "peers": {name: round(rate, 3) for name, rate in rates.items() if name != "corrected"},
+        "peers": {name: round(rates[name], 3) for name in tools if name != "corrected"},
         "absent": absent,
+        "utilisation": round(utilisation, 3),
+        "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+        "versions": {name: _version(name) for name in ("hyperscan", "regex", "numpy", "detect-secrets")},
+        "speeds": {name: round(rate, 3) for name, rate in rates.items()},
         "half": half,
         "quality": {name: {kind: _row(score) for kind, score in table.items()} for name, table in scores.items()},
-        "versions": {name: _version(name) for name in ("hyperscan", "regex", "numpy", "detect-secrets")},
     }
     return record | ({"adversarial": adversarial(lines)} if lines else {})
+
+
+def _processor() -> str:
+    """The processor's own name where Linux tells it."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text(errors="replace").splitlines() if information.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _row(score: Score) -> dict[str, Any]:
@@ -382,7 +395,7 @@ def table(record: dict[str, Any]) -> str:
                 f"{name:16}{kind:8}{precision:>24}{recall:>26}{row['true']:7}{row['missed']:8}{row['wrong']:7}"
             )
     lines.append(f"speed, {record['unit']}")
-    for name, rate in {"corrected": record["ours"], **record["peers"]}.items():
+    for name, rate in record["speeds"].items():
         lines.append(f"  {name:24}{rate:10.2f}   1 / {record['ours'] / rate:.1f}")
     lines += [f"  {name}: absent" for name in record["absent"]]
     for name, (half, whole) in record.get("adversarial", {}).items():

@@ -176,6 +176,10 @@ def test_mistakes(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(UserError, match="no baseline"):
         redact_command([str(tree)], baseline=tmp_path / "bad.json")
+    with pytest.raises(UserError, match="cannot be written"):
+        redact_command([str(tree)], baseline=tmp_path / "missing" / "b.json", update_baseline=True)
+    with pytest.raises(UserError, match="cannot be read or made"):
+        redact_command([str(tree)], write=True, key_file=tmp_path / "missing" / "key")
     (tmp_path / "long.key").write_bytes(b"x" * 100)
     with pytest.raises(UserError, match="1 to 64 bytes"):
         redact_command([str(tree)], write=True, key_file=tmp_path / "long.key")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import ipaddress
 import random
 import re
@@ -95,6 +96,22 @@ def test_a_private_key_has_one_stand_in_in_every_layout() -> None:
     assert string == '"' + lines.replace("\n", "\\n") + '"'
     assert body[0] not in lines
     assert lines.split("\n")[2].endswith("=")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x://u:%41%42%43%44%45%46@h.org",
+        "eyJ" + base64.urlsafe_b64encode(b"[" * 3000).decode().lstrip("e") + ".eyJhYmNkZWYifQ.aB3dE5fG7hI9jK1lM3nO5p",
+        "-----BEGIN PRIVATE KEY-----" + "\\n" * 50 + "-----END PRIVATE KEY-----",
+        'password = "' + "#!" * 20 + 'a"',
+        "9" * 3000 + ".1.1.1",
+        "2a04" + ":" * 3000,
+        "a" * 5000 + "@" + "b." * 3000 + "com",
+    ],
+)
+def test_odd_candidates_do_no_harm(text: str) -> None:
+    check(text.encode())
 
 
 def test_emails_go_to_reserved_domains() -> None:

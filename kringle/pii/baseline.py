@@ -81,5 +81,8 @@ def write_baseline(path: Path, baseline: Baseline, scanned: Iterable[Path], foun
     entries = sorted({entry for entry in baseline.entries if entry.path not in places} | set(found))
     accepted = [entry._asdict() for entry in entries]
     record = {"version": VERSION, "salt": baseline.salt.hex(), "accepted": accepted}
-    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+    try:
+        write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+    except OSError as error:
+        raise UserError(f"the baseline cannot be written: {error.strerror}", where=str(path)) from None
     return len(entries)

@@ -166,13 +166,16 @@ def _record(path: str, finding: Finding) -> dict[str, Any]:
 def _corpus_key(key_file: Path | None) -> bytes:
     if key_file is None:
         return secrets.token_bytes(KEY_BYTES)
-    if not key_file.exists():
-        key = secrets.token_bytes(KEY_BYTES)
-        descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key)
-        return key
-    key = key_file.read_bytes()
+    try:
+        if not key_file.exists():
+            key = secrets.token_bytes(KEY_BYTES)
+            descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(key)
+            return key
+        key = key_file.read_bytes()
+    except OSError as error:
+        raise UserError(f"the key cannot be read or made: {error.strerror}", where=str(key_file)) from None
     if not 1 <= len(key) <= KEY_LIMIT:
         raise UserError(f"a corpus key has 1 to {KEY_LIMIT} bytes, this file {len(key)}", where=str(key_file))
     return key

@@ -135,7 +135,7 @@ def _json_part(token: bytes, part: int) -> object:
     text = token.split(b".")[part]
     try:
         return json.loads(base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4)))
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter for thousands of nested brackets
         return None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 
@@ -23,7 +23,7 @@ def _module() -> Any:
 
 
 hyperscan = _module()
-HYPERSCAN_LIMIT = 2**32 - 1  # bytes; hs_scan takes an unsigned int
+LONGEST_MATCH = 1024  # bytes; no anchor matches more (`urls.REACH` is the longest)
 
 Event = tuple[int, int]  # end offset, index of the anchor
 
@@ -38,13 +38,20 @@ class Anchor(NamedTuple):
 class Prefilter:
     """Finds the events of some anchors in bytes.
 
-    `groups` lists the indices of anchors that are compiled together: a few simple automata are faster than one that
-    has to remember everything. `engine` is "hyperscan", "re", or None for the fastest that is there.
+    `groups` lists the indices of anchors that are compiled together: a few simple automata are faster than one that has
+    to remember everything. `engine` is "hyperscan", "re", or None for the fastest that is there. Data is scanned in
+    pieces of `window` bytes, so that a hostile file of many events needs no more memory than its worst piece.
     """
 
-    def __init__(self, anchors: Sequence[Anchor], groups: Sequence[Sequence[int]], engine: str | None = None) -> None:
+    def __init__(
+        self,
+        anchors: Sequence[Anchor],
+        groups: Sequence[Sequence[int]],
+        engine: str | None = None,
+        window: int = 1 << 20,
+    ) -> None:
         self._patterns = [re.compile(a.pattern, re.IGNORECASE if a.any_case else 0) for a in anchors]
-        self._anchors, self._groups = anchors, groups
+        self._anchors, self._groups, self._window = anchors, groups, window
         self.engine = engine or ("re" if hyperscan is None else "hyperscan")
         if self.engine == "hyperscan":
             self._databases = [self._compile(group) for group in groups]
@@ -57,19 +64,24 @@ class Prefilter:
         database.compile(expressions=expressions, ids=list(group), elements=len(group), flags=flags)
         return database
 
-    def events(self, data: bytes) -> list[Event]:
-        """Every event in `data`, sorted, without repetition."""
-        if self.engine == "hyperscan" and len(data) < HYPERSCAN_LIMIT:
-            return self._hyperscan(data)
+    def events(self, data: bytes) -> Iterator[Event]:
+        """Every event in `data`, in order, without repetition."""
+        scan = self._hyperscan if self.engine == "hyperscan" else self._re
+        for start in range(0, len(data), self._window):
+            low = max(0, start - LONGEST_MATCH)  # a match that began in the piece before
+            piece = data[low : start + self._window]
+            yield from ((low + end, index) for end, index in sorted(scan(piece)) if low + end > start)
+
+    def _re(self, data: bytes) -> set[Event]:
         found: set[Event] = set()
         for index, pattern in enumerate(self._patterns):
             match = pattern.search(data)
             while match:
                 found.add((match.end(), index))
                 match = pattern.search(data, match.start() + 1)
-        return sorted(found)
+        return found
 
-    def _hyperscan(self, data: bytes) -> list[Event]:
+    def _hyperscan(self, data: bytes) -> set[Event]:
         found: set[Event] = set()
 
         def report(index: int, _start: int, end: int, _flags: int, _context: object) -> None:
@@ -77,7 +89,7 @@ class Prefilter:
 
         for database, scratch in zip(self._databases, self._scratches(), strict=True):
             database.scan(data, match_event_handler=report, scratch=scratch)
-        return sorted(found)
+        return found
 
     def _scratches(self) -> list[Any]:
         """Working memory of this thread: a scan must not share it."""

@@ -114,11 +114,11 @@ def _write_mark(value: bytearray, places: Sequence[Slot]) -> None:
 
 
 def carries_mark(data: bytes, candidate: Candidate) -> bool:
-    """Whether the candidate's bytes in `data` are a stand-in."""
+    """Whether the candidate's bytes in `data` are a stand-in, or hold nothing that one could replace."""
     value = data[candidate.start : candidate.end]
     places = slots(value, _within(candidate), candidate.alphabet)
     if not places:
-        return False
+        return True
     copy = bytearray(value)
     _write_mark(copy, places)
     return bytes(copy) == value
