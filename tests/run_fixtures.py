@@ -217,7 +217,8 @@ corpus:     {{sources: [{source}], languages: [python, javascript], licenses: {l
 clean:      {{decontaminate: {decontaminate}}}
 tokenizer:  {{vocab_size: {vocab_size}}}
 model:      {{layers: 2, width: 64, heads: 2, attention: mqa, context: {context}}}
-training:   {{tokens: {tokens}, batch_tokens: {batch_tokens}, learning_rate: {learning_rate}, seeds: {seeds}}}
+training:   {{tokens: {tokens}, batch_tokens: {batch_tokens}, learning_rate: {learning_rate}, fim: {fim},
+             seeds: {seeds}}}
 ablations:
 {ablations}
 evaluation: {{suites: {suites}, samples: {samples}, held_out: {held_out}, held_out_bytes: 20kB,
@@ -246,6 +247,7 @@ def write_recipe(
         "context": 128,
         "batch_tokens": 512,
         "learning_rate": 0.002,
+        "fim": "{rate: 0.5}",
         "suites": "[]",
         "samples": SAMPLES,
         "held_out": "10%",

@@ -61,12 +61,13 @@ def study() -> Planted:
         folder / "planted.yaml",
         corpus,
         ablations=("fim", "no-fim"),
+        fim="{rate: 0.8}",
         licenses="any",
         decontaminate="[]",
         vocab_size=300,
-        context=72,
-        batch_tokens=576,
-        steps=500,
+        context=80,
+        batch_tokens=560,
+        steps=700,
         learning_rate=5e-3,
         seeds=SEEDS,
         lines=500,
@@ -105,4 +106,4 @@ def test_two_seeds_of_one_ablation_do_not_differ(study: Planted, arm: str) -> No
         level=0.99,
     )["other"]
     assert difference.low <= 0 <= difference.high
-    assert difference.high - difference.low < 0.2  # half of what the ablation does would have been seen
+    assert max(-difference.low, difference.high) < 0.1  # a quarter of what the ablation does would have been seen

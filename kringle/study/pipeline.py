@@ -161,9 +161,11 @@ def _require_context(plan: Plan) -> None:
     """Infilling needs room for a prompt beside the completion; say so before anything is trained."""
     from kringle.evaluation.infilling import NEW_TOKENS
     from kringle.generation.fim import SENTINELS
+    from kringle.training.batches import taught_positions
 
     for arm in plan.recipe.arms:
-        least = NEW_TOKENS + SENTINELS + 1
+        untaught = arm.model.context - taught_positions(arm.model.context)
+        least = NEW_TOKENS + SENTINELS + 1 + untaught
         if arm.model.context < least:
             raise UserError(
                 f"a context of {arm.model.context} tokens leaves no room for a prompt beside an infilling of "

@@ -190,7 +190,9 @@ def _noise(
     if variance is None:
         return noise
     if (spread := float(noise.var())) > 0:
-        noise = noise * math.sqrt(max(0.0, 1 - 2 * variance.items / seeds / spread))
+        # No more is taken out than the other part puts back: few seeds may agree by chance, and no interval is left.
+        twice = min(variance.items, variance.run)
+        noise = noise * math.sqrt(max(0.0, 1 - 2 * twice / seeds / spread))
     t = stream(seed, "between-seeds", variance.degrees_of_freedom).standard_t(variance.degrees_of_freedom, resamples)
     return noise + math.sqrt(2 * variance.run / seeds) * t
 
