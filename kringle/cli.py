@@ -28,7 +28,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Work = Annotated[Path, typer.Option("--work", help="The workspace: where everything is kept.", show_default=True)]
+# Whether a path can be used is found out where it is used, and said in one line: hence `readable=False`.
+Work = Annotated[
+    Path,
+    typer.Option("--work", help="The workspace: where everything is kept.", show_default=True, readable=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="End with one machine-readable line on standard output.")]
 DEFAULT_WORK = Path("kringle-work")
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -49,7 +53,9 @@ def run(
     work: Work = DEFAULT_WORK,
     source: Annotated[
         list[Path] | None,
-        typer.Option(help="Train on this folder or git repository instead of the recipe's sources; repeatable."),
+        typer.Option(
+            help="Train on this folder or git repository instead of the recipe's sources; repeatable.", readable=False
+        ),
     ] = None,
     from_stage: Annotated[
         str | None, typer.Option("--from", help="Do this stage and all later ones again.", metavar="STAGE")

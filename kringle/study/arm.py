@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kringle.engine import Engine, tick
+from kringle.errors import UserError
 from kringle.recipe import Arm, EvaluationSettings, FilterSettings
 from kringle.workspace import Stage
 
@@ -105,6 +106,12 @@ def _batches(job: ArmJob) -> tuple[TokenStore, Batches]:
     store = TokenStore.open(job.encode / "store")
     signals = _signals(job.annotate) if job.arm.filter != FilterSettings() else {}
     documents = view(store, split_of(job.split), signals, job.arm.filter)
+    if not len(documents):
+        raise UserError(
+            "no documents to train on: none passes the filter",
+            where=f"ablations.{job.arm.name}.filter",
+            hint="loosen it or add sources",
+        )
     batches = Batches(
         store,
         documents,

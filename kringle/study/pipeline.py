@@ -67,10 +67,10 @@ def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
             _publish(workspace, plan)  # another study may have been run here in the meantime
             reporter.say(f"Report: {where}")
         return result
-    for note in survey.notes:
-        reporter.say(f"note: {note}")
     if {"train", "evaluate"} & {kind for kind, stage in wanted if stage.name in missing}:
         _require_context(plan)
+    for note in survey.notes:
+        reporter.say(f"note: {note}")
     context = Context(plan, survey, engine, reporter, suites, set(missing))
     _run_stages(context, options)
     if to_the_end:
