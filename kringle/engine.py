@@ -123,8 +123,8 @@ class Engine:
         """Yield `function(payload)` for each payload, in order.
 
         `function` must be importable (a module's own) and payloads picklable. `on_tick(index, amount)` is called in
-        this process for every `tick` in a worker. Raises `ShardError` for the first fault that is seen, within a second;
-        a `UserError` passes through as it is.
+        this process for every `tick` in a worker. Raises `ShardError` for the first fault that is seen, within a
+        second; a `UserError` passes through as it is.
         """
         if not payloads:
             return
@@ -142,7 +142,7 @@ class Engine:
             futures = [pool.submit(_run, function, i, payload) for i, payload in enumerate(payloads)]
             processes = list((pool._processes or {}).values())
             for number in range(len(futures)):
-                outcome = self._result(names[number:], futures[number:])
+                outcome = self._result(names, futures, number)
                 self.cpu_seconds += outcome.cpu_seconds
                 self.peak_memory = max(self.peak_memory, outcome.peak_memory)
                 yield outcome.value
@@ -157,15 +157,14 @@ class Engine:
             listener.join(timeout=5)
 
     @staticmethod
-    def _result(names: Sequence[str], futures: Sequence[Future[_Outcome]]) -> _Outcome:
-        """The first future's outcome; a fault of a later one is raised as soon as it is seen, not when it is due."""
-        name, future = names[0], futures[0]
-        while not wait([future], timeout=0.5, return_when=FIRST_COMPLETED).done:  # bounded: lets Ctrl-C through at once
-            for name, future in zip(names, futures, strict=True):
-                if future.done() and future.exception() is not None:
-                    break
-            else:
-                name, future = names[0], futures[0]
+    def _result(names: Sequence[str], futures: Sequence[Future[_Outcome]], number: int) -> _Outcome:
+        """One future's outcome; a later one's fault is raised as soon as it is seen, not when that one is due."""
+        due = number
+        while due == number and not wait([futures[number]], timeout=0.5, return_when=FIRST_COMPLETED).done:
+            # A bounded wait lets Ctrl-C through at once.
+            later = range(number + 1, len(futures))
+            due = next((i for i in later if futures[i].done() and futures[i].exception() is not None), number)
+        name, future = names[due], futures[due]
         try:
             return future.result()
         except UserError:

@@ -59,10 +59,10 @@ class Done:
         assert self.code == 0, self.err
         return self
 
-    def refused(self) -> str:
-        """The one line with which a user's mistake is answered."""
+    def refused(self, *, notes: bool = False) -> str:
+        """The one line with which a user's mistake is answered; `notes` on the corpus may come before it."""
         assert self.code == 2, self.err
-        lines = self.err.splitlines()
+        lines = [line for line in self.err.splitlines() if not (notes and line.startswith("note: "))]
         assert len(lines) == 1, self.err
         assert lines[0].startswith("kringle: "), self.err
         assert self.out == ""
@@ -301,9 +301,15 @@ def shared_corpus() -> Path:
 
 
 @functools.cache
+def shared_recipe() -> Path:
+    """The recipe of the finished study: four arms, evaluated on `starter` too."""
+    return write_recipe(shared_folder() / "tiny.yaml", shared_corpus(), ablations=ARMS, suites="[starter]")
+
+
+@functools.cache
 def finished_study() -> Study:
-    """The study that most tests look at: four arms, evaluated on `starter` too."""
-    recipe = write_recipe(shared_folder() / "tiny.yaml", shared_corpus(), ablations=ARMS, suites="[starter]")
+    """The study that most tests look at."""
+    recipe = shared_recipe()
     work = shared_folder() / "work"
     done = kringle("run", recipe, "--work", work, "--json")
     done.succeeded()
