@@ -18,7 +18,7 @@ from typing import Any
 from kringle.data import license_texts
 from kringle.data.licenses import PROPRIETARY, UNRECOGNISED, LicenseSyntaxError, is_known, normalise, parse, render
 
-# Trove classifiers below "License ::" (https://pypi.org/classifiers). Those that name no version or variant get a
+# Trove classifiers below "License ::". Those that name no version or variant get a
 # LicenseRef of their family; the licence files may then tell which one it is.
 _CLASSIFIERS = {
     "Academic Free License (AFL)": "AFL-3.0",
