@@ -1,6 +1,7 @@
 # make setup   a virtual environment in .venv with the locked dependencies
 # make run     the whole default study, from the code on this machine to a report
 # make test    formatter, linter, type checker and tests
+# make evidence NAME   a long proof (benchmarks/evidence/NAME.py); writes benchmarks/results/NAME.json
 # make lock    resolve the dependencies again and write requirements.lock
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -8,7 +9,7 @@ RUN_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup run test lock clean
+.PHONY: setup run test evidence lock clean
 
 setup: $(READY)
 
@@ -28,6 +29,14 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+evidence: setup
+	$(BIN)/python benchmarks/evidence/$(or $(word 2,$(MAKECMDGOALS)),all).py $(EVIDENCE_ARGS)
+
+ifeq (evidence,$(firstword $(MAKECMDGOALS)))
+$(wordlist 2,9,$(MAKECMDGOALS)):
+	@:
+endif
 
 lock:
 	rm -rf .venv-lock

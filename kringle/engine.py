@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
+import queue
 import resource
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
-from multiprocessing.connection import wait as wait_for_connection
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from kringle.errors import ShardError, UserError
 
-_ticks: Any = None  # the queue to the parent, in a worker; None elsewhere
-_index = 0  # the shard a worker is busy with
+_channel: Connection | None = None  # to the parent, in a worker; None elsewhere
 
 
 def default_workers() -> int:
@@ -36,8 +37,8 @@ def default_workers() -> int:
 
 def tick(amount: float = 1) -> None:
     """Tell the parent that `amount` more units of the current shard are done; a no-op outside a worker."""
-    if _ticks is not None:
-        _ticks.put((_index, amount))
+    if _channel is not None:
+        _channel.send(("tick", amount))
 
 
 def reset_peak_memory() -> None:
@@ -62,30 +63,6 @@ def cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def _start_forkserver() -> None:
-    """Start the process that workers are forked from. Ctrl-C reaches the whole group, so it is held back meanwhile: a
-    process that is not yet up would answer it with a traceback of its own."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker(queue: Any) -> None:
-    global _ticks
-    _ticks = queue
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what to do
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        wait_for_connection([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
 @dataclass
 class _Outcome:
     value: Any
@@ -93,13 +70,143 @@ class _Outcome:
     peak_memory: int
 
 
-def _run(function: Callable[[Any], Any], index: int, payload: Any) -> _Outcome:
-    global _index
-    _index = index
+def _serve(channel: Connection) -> None:
+    """A worker's life: take (function, index, payload) from its own channel, send ticks and the outcome back.
+
+    Nothing is shared between workers, above all no lock: a worker may be ended at any moment, and one that dies while
+    it holds a lock would leave everyone else waiting for it.
+    """
+    global _channel
+    _channel = channel
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what to do
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has closed the channel: no more work
+        while True:
+            function, payload = channel.recv()
+            try:
+                message: tuple[str, Any] = ("done", _run(function, payload))
+            except Exception as error:
+                message = ("fault", _portable(error))
+            channel.send(message)
+
+
+def _run(function: Callable[[Any], Any], payload: Any) -> _Outcome:
     reset_peak_memory()
     before = cpu_seconds()
     value = function(payload)
     return _Outcome(value, cpu_seconds() - before, peak_memory())
+
+
+def _portable(error: Exception) -> Exception:
+    """The error with its traceback as a note, or its description where it cannot travel between processes."""
+    trace = "".join(traceback.format_exception(error))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever an exception's own reduction may raise
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(trace)
+    return error
+
+
+class _Pool:
+    """Workers, and a thread of this process that hands out payloads and collects what comes back.
+
+    `events` gets (index, kind, value): "tick", "done", "fault" or "died". Only that thread touches the channels.
+    """
+
+    def __init__(self, workers: int, function: Callable[[Any], Any], payloads: Sequence[Any]) -> None:
+        self.events: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
+        self._workers, self._function, self._payloads = workers, function, payloads
+        self._next = iter(range(len(payloads)))
+        self._processes: list[Any] = []
+        self._busy: dict[Connection, int] = {}  # the payload that the worker behind each open channel is busy with
+        # A process' own sign of its end: a channel alone may stay open in a process that the worker started.
+        self._ends: dict[int, Connection] = {}
+        self._thread = threading.Thread(target=self._converse, daemon=True)
+
+    def start(self) -> None:
+        """Start everything. Ctrl-C is held back meanwhile: a process half started would be in nobody's list, and the
+        process that they are forked from would answer with a traceback of its own."""
+        context = multiprocessing.get_context("forkserver")
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+            for _ in range(self._workers):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs,))
+                process.start()
+                theirs.close()
+                self._processes.append(process)
+                self._busy[ours] = -1
+                self._ends[process.sentinel] = ours
+            self._thread.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def end(self) -> None:
+        """End all workers: those that are still busy at once, the others in their own time."""
+        if not self._busy:
+            for process in self._processes:
+                process.join(5)
+        for process in self._processes:
+            process.terminate()
+        if self._thread.ident is not None:
+            self._thread.join()
+        for process in self._processes:
+            process.join()
+
+    def _converse(self) -> None:
+        for channel in list(self._busy):
+            self._hand_out(channel)
+        while self._busy:
+            ready = wait_for([*self._busy, *self._ends])
+            for channel in [channel for channel in self._busy if channel in ready]:
+                self._receive(channel)
+            for end in [end for end in self._ends if end in ready]:
+                channel = self._ends.pop(end)
+                while channel in self._busy and channel.poll():  # what it said before it ended
+                    self._receive(channel)
+                if channel in self._busy:
+                    self._lost(channel)
+
+    def _receive(self, channel: Connection) -> None:
+        try:
+            kind, value = channel.recv()
+        except (EOFError, OSError):
+            self._lost(channel)
+            return
+        except Exception as error:  # an outcome that cannot be read back, whatever its own code raised
+            kind, value = "fault", error
+        self.events.put((self._busy[channel], kind, value))
+        if kind != "tick":
+            self._hand_out(channel)
+
+    def _hand_out(self, channel: Connection) -> None:
+        """Give the next payload to this worker; close its channel, and with it the worker, where there is none."""
+        index = next(self._next, None)
+        if index is None:
+            self._busy.pop(channel)
+            channel.close()
+            return
+        self._busy[channel] = index
+        try:
+            channel.send((self._function, self._payloads[index]))
+        except OSError:
+            self._lost(channel)
+        except Exception as error:  # a payload that cannot be pickled, whatever its own code raised
+            self.events.put((index, "fault", error))
+
+    def _lost(self, channel: Connection) -> None:
+        self.events.put((self._busy.pop(channel), "died", None))
+        channel.close()
 
 
 class Engine:
@@ -123,62 +230,44 @@ class Engine:
         """Yield `function(payload)` for each payload, in order.
 
         `function` must be importable (a module's own) and payloads picklable. `on_tick(index, amount)` is called in
-        this process for every `tick` in a worker. Raises `ShardError` for the first fault that is seen, within a
-        second; a `UserError` passes through as it is.
+        this thread for every `tick` in a worker. Raises `ShardError` for the first fault that is seen, also when an
+        earlier payload is still being worked on; a `UserError` passes through as it is.
         """
         if not payloads:
             return
         names = [str(n) for n in names] if names is not None else [str(i) for i in range(len(payloads))]
-        _start_forkserver()
-        context = multiprocessing.get_context("forkserver")
-        queue = context.SimpleQueue()
-        listener = threading.Thread(target=_listen, args=(queue, on_tick), daemon=True)
-        listener.start()
-        pool = ProcessPoolExecutor(
-            min(self.workers, len(payloads)), mp_context=context, initializer=_start_worker, initargs=(queue,)
-        )
-        processes: list[Any] = []
+        pool = _Pool(min(self.workers, len(payloads)), function, payloads)
         try:
-            futures = [pool.submit(_run, function, i, payload) for i, payload in enumerate(payloads)]
-            processes = list((pool._processes or {}).values())
-            for number in range(len(futures)):
-                outcome = self._result(names, futures, number)
-                self.cpu_seconds += outcome.cpu_seconds
-                self.peak_memory = max(self.peak_memory, outcome.peak_memory)
-                yield outcome.value
-            pool.shutdown()
+            pool.start()
+            done: dict[int, Any] = {}
+            for number in range(len(payloads)):
+                while number not in done:
+                    try:
+                        index, kind, value = pool.events.get(timeout=0.5)  # a bounded wait lets Ctrl-C through at once
+                    except queue.Empty:
+                        continue
+                    if kind == "tick":
+                        if on_tick is not None:
+                            on_tick(index, value)
+                    elif kind == "done":
+                        self.cpu_seconds += value.cpu_seconds
+                        self.peak_memory = max(self.peak_memory, value.peak_memory)
+                        done[index] = value.value
+                    else:
+                        _raise(names[index], value)
+                yield done.pop(number)
         finally:
             # Reached early on a fault, on Ctrl-C, or when the caller stops iterating: do not finish what nobody reads.
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                if process.is_alive():
-                    process.terminate()
-            queue.put(None)
-            listener.join(timeout=5)
-
-    @staticmethod
-    def _result(names: Sequence[str], futures: Sequence[Future[_Outcome]], number: int) -> _Outcome:
-        """One future's outcome; a later one's fault is raised as soon as it is seen, not when that one is due."""
-        due = number
-        while due == number and not wait([futures[number]], timeout=0.5, return_when=FIRST_COMPLETED).done:
-            # A bounded wait lets Ctrl-C through at once.
-            later = range(number + 1, len(futures))
-            due = next((i for i in later if futures[i].done() and futures[i].exception() is not None), number)
-        name, future = names[due], futures[due]
-        try:
-            return future.result()
-        except UserError:
-            raise
-        except BrokenProcessPool as error:
-            raise ShardError(name, RuntimeError("a worker died (killed, or out of memory)")) from error
-        except Exception as error:
-            raise ShardError(name, error) from error
+            pool.end()
 
 
-def _listen(queue: Any, on_tick: Callable[[int, float], None] | None) -> None:
-    while (item := queue.get()) is not None:
-        if on_tick is not None:
-            on_tick(*item)
+def _raise(name: str, fault: Exception | None) -> NoReturn:
+    """A worker's fault as this process tells it; None where the worker died."""
+    if isinstance(fault, UserError):
+        raise fault
+    if fault is None:
+        raise ShardError(name, RuntimeError("a worker died (killed, or out of memory)"))
+    raise ShardError(name, fault) from fault
 
 
 class Stopwatch:

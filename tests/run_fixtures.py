@@ -221,7 +221,7 @@ training:   {{tokens: {tokens}, batch_tokens: {batch_tokens}, learning_rate: {le
              seeds: {seeds}}}
 ablations:
 {ablations}
-evaluation: {{suites: {suites}, samples: {samples}, held_out: {held_out}, held_out_bytes: 20kB,
+evaluation: {{suites: {suites}, samples: {samples}, held_out: {held_out}, held_out_bytes: {held_out_bytes},
              infilling_lines: {lines}}}
 """
 
@@ -251,6 +251,7 @@ def write_recipe(
         "suites": "[]",
         "samples": SAMPLES,
         "held_out": "10%",
+        "held_out_bytes": "20kB",
         "lines": LINES,
         **settings,
     }

@@ -62,6 +62,77 @@ def test_a_users_mistake_passes_through_and_a_dead_worker_is_named() -> None:
         Engine(0)
 
 
+def leave_a_child(x: int) -> None:
+    """Die with a child alive that has inherited the channel."""
+    if os.fork() == 0:
+        time.sleep(20)
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Unreadable:
+    def __reduce__(self) -> tuple[object, ...]:
+        return len, (1,)  # which is what reading it back will stumble over
+
+
+def answer_unreadable(x: int) -> object:
+    return Unreadable()
+
+
+class Stubborn(Exception):
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__("stubborn")
+
+
+def raise_stubborn(x: int) -> None:
+    raise Stubborn(1, 2)  # does not survive pickling: two arguments, of which pickle keeps one
+
+
+def test_whatever_happens_to_a_worker_the_parent_gets_an_answer() -> None:
+    started = time.monotonic()
+    with pytest.raises(ShardError, match="a worker died"):
+        list(Engine(1).map(leave_a_child, [1]))
+    assert time.monotonic() - started < 15
+    with pytest.raises(ShardError, match="shard 0: TypeError"):
+        list(Engine(1).map(answer_unreadable, [1]))
+    with pytest.raises(ShardError, match="Stubborn: stubborn"):
+        list(Engine(1).map(raise_stubborn, [1]))
+    with pytest.raises(ShardError, match="shard 0"):
+        list(Engine(1).map(square, [lambda: 1]))
+
+
+def test_a_fault_is_told_while_an_earlier_payload_is_still_being_worked_on() -> None:
+    started = time.monotonic()
+    with pytest.raises(ShardError, match="shard late: ValueError"):
+        list(Engine(2).map(sleep_or_fail, [30, 0], names=["early", "late"]))
+    assert time.monotonic() - started < 15
+
+
+def sleep_or_fail(seconds: int) -> None:
+    if not seconds:
+        raise ValueError("at once")
+    time.sleep(seconds)
+
+
+def tick_a_lot(x: int) -> None:
+    while True:
+        tick()
+
+
+def test_workers_that_are_ended_in_the_middle_of_a_message_block_nobody() -> None:
+    for _ in range(5):
+        seen = 0
+
+        def stop(index: int, amount: float) -> None:
+            nonlocal seen
+            seen += 1
+            if seen > 100:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            list(Engine(2).map(tick_a_lot, [1, 2], on_tick=stop))
+
+
 SLEEPER = """
 import os, sys, time
 sys.path.insert(0, {tests!r})

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from kringle import __version__
+from kringle.machine import machine, versions
 from kringle.recipe import Arm as RecipeArm
 from kringle.recipe import Recipe
 from kringle.study import report
@@ -24,7 +25,6 @@ from kringle.study.examples import examples
 from kringle.study.findings import findings, limitations
 from kringle.study.judgements import Measurements, bits_per_byte, compare_arms, infilling, suite_result
 from kringle.study.licences import release_note, summary
-from kringle.study.machine import machine, versions
 from kringle.study.plan import Options, Plan, Run
 from kringle.study.results import (
     Arm,

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kringle.study.machine import machine
+from kringle.machine import machine
 
 _RUNTIMES = {"node": ["node", "--version"], "java": ["java", "-version"]}
 VERSION_TIMEOUT = 20.0  # seconds; a cold Java on a loaded machine takes a few

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Literal
 
 from kringle.errors import UserError
+from kringle.machine import Machine
 from kringle.study import strict_json
 
 SCHEMA = "kringle-results/1"
@@ -297,16 +298,6 @@ class TokenizerResult:
 
 
 # -- provenance --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Machine:
-    cpu: str
-    cores: int
-    memory_bytes: int
-    system: str
-    python: str
-    torch: str
 
 
 @dataclass(frozen=True)

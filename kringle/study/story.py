@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kringle.data.sources.candidates import printable
 from kringle.data.table import Decision
 from kringle.data.why import why
 from kringle.errors import UserError
@@ -19,6 +20,10 @@ def story(work: Path, key: str) -> list[Decision]:
     folders = [stage.folder for stage in (plan.collect, plan.clean, plan.split) if stage.manifest() is not None]
     if not folders:
         raise UserError("the data is not up to date", where=str(workspace.root), hint=f"run {options.command()}")
+    try:
+        key.encode()
+    except UnicodeEncodeError:  # bytes of a file name that are no text: such files are listed in their printable form
+        key = printable(key)
     return why(folders, key)
 
 
@@ -35,7 +40,7 @@ def told(decisions: Sequence[Decision]) -> list[str]:
 
 
 def _line(decision: Decision) -> str:
-    value = "" if decision.value is None else f"{decision.value:,.4g}".rstrip()
+    value = "" if decision.value is None else _number(decision.value)
     parts = [
         "kept   " if decision.kept else "dropped",
         f"{decision.step:<16}",
@@ -44,3 +49,8 @@ def _line(decision: Decision) -> str:
         decision.witness or "",
     ]
     return "  " + " ".join(parts).rstrip()
+
+
+def _number(value: float) -> str:
+    """Counts in full, everything else to four digits."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"

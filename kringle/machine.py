@@ -5,14 +5,26 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from kringle import __version__
 from kringle.engine import default_workers
-from kringle.study.results import Machine
 
 PACKAGES = ("numba", "numpy", "pyarrow", "pygments", "safetensors", "tokenizers", "torch", "zstandard")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`memory_bytes` is what is installed, `cores` what this process may use."""
+
+    cpu: str
+    cores: int
+    memory_bytes: int
+    system: str
+    python: str
+    torch: str
 
 
 def _cpu() -> str:

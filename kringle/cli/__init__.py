@@ -1,0 +1,10 @@
+"""The command line: every command is a thin call of one public function.
+
+One module a group of commands; importing it registers them, in the order in which `kringle --help` lists them.
+"""
+
+from kringle.cli.app import app, main
+
+from kringle.cli import run, redact, bench, doctor  # isort: skip
+
+__all__ = ["app", "bench", "doctor", "main", "redact", "run"]
