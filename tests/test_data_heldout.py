@@ -90,6 +90,16 @@ def test_a_repository_that_would_overshoot_is_passed_over() -> None:
         assert len(division.repos) == 50
 
 
+def test_what_is_held_out_is_many_hands_work_where_it_can_be() -> None:
+    large = [file(f"large{i}", f"f{j}", 1000) for i in range(20) for j in range(50)]
+    files = large + [file(f"small{i}", f"f{j}", 1000) for i in range(100) for j in range(5)]
+    for seed in range(10):
+        division = divide(files, 0.05, seed)
+        assert not any(repo.startswith("large") for repo in division.repos)
+        assert len(division.repos) == 15
+        assert divide(large, 0.05, seed).repos  # where all are large, large ones are taken
+
+
 def test_adding_a_repository_changes_little() -> None:
     files = corpus_of(200)
     before = divide(files, 0.05, 0).repos

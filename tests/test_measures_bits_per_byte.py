@@ -119,25 +119,39 @@ def test_aggregates_are_sums_over_sums() -> None:
         bits_per_byte([DocumentBits("d", "python", 0.0, 0)])
 
 
-@given(st.lists(st.integers(0, 5000), min_size=1, max_size=40), st.integers(1, 50_000), st.randoms())
-def test_the_same_files_are_chosen_in_any_order(sizes: list[int], cap: int, shuffle: object) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 5000), st.sampled_from("abc")), min_size=1, max_size=40),
+    st.integers(1, 50_000),
+    st.randoms(),
+)
+def test_the_same_files_are_chosen_in_any_order(files: list[tuple[int, str]], cap: int, shuffle: object) -> None:
+    sizes, repos = [size for size, _ in files], [repo for _, repo in files]
     ids = [f"{i:040x}" for i in range(len(sizes))]
-    chosen = choose_documents(ids, sizes, cap)
+    chosen = choose_documents(ids, repos, sizes, cap)
     order = list(range(len(ids)))
     shuffle.shuffle(order)  # type: ignore[attr-defined]
-    again = choose_documents([ids[i] for i in order], [sizes[i] for i in order], cap)
+    again = choose_documents([ids[i] for i in order], [repos[i] for i in order], [sizes[i] for i in order], cap)
     assert [ids[i] for i in chosen] == [ids[order[i]] for i in again]
     total = sum(sizes[i] for i in chosen)
     assert all(sizes[i] for i in chosen)
     assert total <= cap or len(chosen) == 1
     assert len(set(chosen)) == len(chosen)
-    everything = choose_documents(ids, sizes, sum(sizes) + 1)
+    everything = choose_documents(ids, repos, sizes, sum(sizes) + 1)
     assert sorted(everything) == [i for i, size in enumerate(sizes) if size]
     assert everything[: len(chosen)] == chosen  # a larger cap only adds files
 
 
 def test_another_seed_chooses_other_files() -> None:
     ids, sizes = [f"{i:040x}" for i in range(100)], [100] * 100
-    first = choose_documents(ids, sizes, 2000)
+    first = choose_documents(ids, ids, sizes, 2000)
     assert len(first) == 20
-    assert set(first) != set(choose_documents(ids, sizes, 2000, seed=1))
+    assert set(first) != set(choose_documents(ids, ids, sizes, 2000, seed=1))
+
+
+def test_every_repository_has_its_turn_before_one_has_a_second() -> None:
+    repos = ["large"] * 80 + [f"small{i}" for i in range(19)] + ["twice"]
+    ids, sizes = [f"{i:040x}" for i in range(100)], [100] * 100
+    chosen = [repos[i] for i in choose_documents(ids, repos, sizes, 2100)]
+    assert len(chosen) == 21
+    assert set(chosen) == set(repos)
+    assert chosen.count("large") == 1

@@ -1,7 +1,8 @@
 """Which files are held out: whole repositories where a language has enough of them, else directories inside them.
 
 Repositories are taken in an order drawn from the seed and their name until, per language, the wanted share of bytes is
-reached; one so large that it would overshoot is passed over. A repository is held out in all its languages. The choice
+reached: first from those that are a small part of it, so that what is held out is many hands' work; then from all
+others; one so large that it would overshoot is passed over. A repository is held out in all its languages. The choice
 depends on names and sizes alone, not on the order of the files.
 """
 
@@ -19,6 +20,7 @@ _Key = TypeVar("_Key")
 
 PURPOSE = "held-out"  # names the random draws
 ENOUGH = 0.5  # of the wanted bytes: with less, a language is split by directory too
+SMALL_PART = 0.125  # of the wanted bytes: files of one repository are alike, so eight or more of them tell more than one
 OVERSHOOT = 2.0  # times the wanted bytes: what would hold out more than that is passed over
 
 
@@ -70,8 +72,9 @@ def divide(files: Sequence[File], share: float, seed: int) -> Division:
     for f in files:
         by_repo[f.repo][f.language] += f.size
     order = sorted(by_repo, key=lambda repo: (uniform(seed, PURPOSE, repo), repo))
+    small = [repo for repo in order if all(size <= SMALL_PART * wanted[x] for x, size in by_repo[repo].items())]
     for language in sorted(totals):
-        for repo in order:
+        for repo in (*small, *order):
             if held[language] >= wanted[language]:
                 break
             sizes = by_repo[repo]

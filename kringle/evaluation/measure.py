@@ -59,7 +59,8 @@ class Shown:
 def scored_files(files: Sequence[HeldOutFile], store: TokenStore, max_bytes: int) -> list[HeldOutFile]:
     """The held-out files whose bits per byte are measured: the same for every arm."""
     numbers = [file.number for file in files]
-    chosen = choose_documents([f.id for f in files], store.sizes[numbers].tolist(), max_bytes, MEASURE_SEED)
+    ids, repos = [f.id for f in files], [f.repo for f in files]
+    chosen = choose_documents(ids, repos, store.sizes[numbers].tolist(), max_bytes, MEASURE_SEED)
     return [files[i] for i in sorted(chosen)]
 
 

@@ -141,12 +141,13 @@ def _require_items(plan: Plan) -> None:
     from kringle.evaluation.bits_per_byte import choose_documents
     from kringle.study.arm import split_of
 
-    table = read_table(plan.clean.folder / "survivors.parquet", ["id", "size"])
-    sizes = dict(zip(table["id"].to_pylist(), table["size"].to_pylist(), strict=True))
-    held_out = [id for id, part in split_of(plan.split.folder).items() if part == "held-out"]
+    table = read_table(plan.clean.folder / "survivors.parquet", ["id", "repo", "size"])
+    split = split_of(plan.split.folder)
+    held_out = [row for row in table.to_pylist() if split.get(row["id"]) == "held-out"]
     files = len(held_out)
     limit = plan.recipe.evaluation.held_out_bytes
-    if files >= 2 and len(choose_documents(held_out, [sizes[id] for id in held_out], limit)) < 2:
+    ids, repos, sizes = ([row[name] for row in held_out] for name in ("id", "repo", "size"))
+    if files >= 2 and len(choose_documents(ids, repos, sizes, limit)) < 2:
         what = f"{limit:,} bytes leave only one held-out file to score, and an interval needs at least two"
         raise UserError(what, where="evaluation.held_out_bytes", hint="raise it")
     if files < 2:
