@@ -316,6 +316,19 @@ def test_a_copy_whose_first_place_is_in_training_stays_in_training(tmp_path: Pat
     assert after["r00/copy.py"] == "train"
     assert held[0] not in after
     assert summary["exact_copies_dropped"] == 0
+    assert summary["exact_copies_folded"] == 1
+
+
+def test_the_share_of_grams_seen_in_training_is_that_of_the_definition(tmp_path: Path) -> None:
+    everywhere = "if __name__ == '__main__':\n    import sys\n    sys.exit(main(sys.argv[1:]))\n"
+    summary = build(tmp_path, {name: text + everywhere for name, text in BASE.items()})
+    after = sides(tmp_path)
+    texts = {f"{d['repo']}/{d['path']}": d["content"] for d in documents(tmp_path)}
+    trained = set().union(*(grams(texts[name]) for name, side in after.items() if side == "train"))
+    held = [grams(texts[name]) for name, side in after.items() if side == "held-out"]
+    expected = sum(len(own & trained) for own in held) / sum(len(own) for own in held)
+    assert summary["grams_seen_in_training"] == pytest.approx(expected)
+    assert 0 < expected < 0.5
 
 
 def test_short_files_are_compared_as_whole_sequences(tmp_path: Path) -> None:

@@ -129,8 +129,7 @@ class Index(NamedTuple):
 
         by_gram = np.lexsort((owner[rare], grams[rare]))
         keys, first = np.unique(grams[rare][by_gram], return_index=True)
-        slots = np.zeros(max(16, 1 << (2 * len(keys)).bit_length()), dtype=np.int32)
-        _fill(keys, slots)
+        slots = _slots(keys)
         lengths = np.bincount(owner[~rare], minlength=len(texts))
         return cls(
             keys=keys,
@@ -155,6 +154,13 @@ class Index(NamedTuple):
         """Read what `save` wrote."""
         with np.load(path) as arrays:
             return cls(**{name: arrays[name] for name in cls._fields})
+
+
+def _slots(keys: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """A hash table with open addressing: number + 1 of each of the distinct `keys`, at most half full."""
+    slots = np.zeros(max(16, 1 << (2 * len(keys)).bit_length()), dtype=np.int32)
+    _fill(keys, slots)
+    return slots
 
 
 @_compiled
@@ -229,3 +235,29 @@ def _probe(
         if total >= least:
             found[text] = total
             probe[text] = number
+
+
+class Seen:
+    """Which of the distinct `grams` (n,) occur in any of the probed texts: `seen` (n,)."""
+
+    def __init__(self, grams: NDArray[np.uint64]) -> None:
+        self._grams, self._slots = grams, _slots(grams)
+        self.seen = np.zeros(len(grams), dtype=np.bool_)
+
+    def add(self, grams: NDArray[np.uint64]) -> None:
+        """Probe with the gram hashes of one text."""
+        _mark(grams, self._grams, self._slots, self.seen)
+
+
+@_compiled
+def _mark(
+    probe: NDArray[np.uint64], keys: NDArray[np.uint64], slots: NDArray[np.int32], seen: NDArray[np.bool_]
+) -> None:
+    mask = np.uint64(len(slots) - 1)
+    for gram in probe:
+        slot = (gram >> _S33) & mask
+        while slots[slot] != 0:
+            if keys[slots[slot] - 1] == gram:
+                seen[slots[slot] - 1] = True
+                break
+            slot = (slot + np.uint64(1)) & mask

@@ -20,7 +20,9 @@ _Key = TypeVar("_Key")
 
 PURPOSE = "held-out"  # names the random draws
 ENOUGH = 0.5  # of the wanted bytes: with less, a language is split by directory too
-SMALL_PART = 0.125  # of the wanted bytes: files of one repository are alike, so eight or more of them tell more than one
+SMALL_PART = (
+    0.125  # of the wanted bytes: files of one repository are alike, so eight or more of them tell more than one
+)
 OVERSHOOT = 2.0  # times the wanted bytes: what would hold out more than that is passed over
 
 

@@ -2,7 +2,8 @@
 
 `kringle.data.division` chooses whole repositories where it can. Then every held-out file goes that has an exact copy in
 the training data, or a near-copy: half or more of its 5-grams in one training file. No training file is dropped for the
-sake of a held-out one. Copies that were renamed or rewritten throughout are not found.
+sake of a held-out one. Copies that were renamed or rewritten throughout are not found; how many of the remaining
+5-grams occur anywhere in training is measured, because nothing forbids many small borrowings.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
-from kringle.data.containment import HALF, Best, Index, gram_hashes
+from kringle.data.containment import HALF, Best, Index, Seen, gram_hashes
 from kringle.data.division import Division, File, divide
 from kringle.data.languages import TITLES
 from kringle.data.table import (
@@ -55,8 +57,9 @@ def split(
     division = divide(files, share, seed)
     held = {f.id: f for f in files if division.holds_out(f.repo, f.path, f.language)}
     training = {f.id for f in files} - held.keys()
-    twins = _exact_copies(documents, held, division)
-    copies = _near_copies(documents, [id for id in held if id not in twins], training, out, shards, engine, progress)
+    twins, folded = _exact_copies(documents, held, division)
+    ids = [id for id in held if id not in twins]
+    copies, seen = _near_copies(documents, ids, training, out, shards, engine, progress)
     copies |= {id: Copy(1.0, witness) for id, witness in twins.items()}
     if len(copies) == len(held):
         what = (
@@ -70,7 +73,11 @@ def split(
     kept = [(f.id, HELD_OUT if f.id in held else TRAIN) for f in files if f.id not in copies]
     write_rows(out / "split.parquet", SPLIT, kept)
     write_rows(out / "decisions.parquet", DECISION, _decisions(files, held, copies, share))
-    return _summary(files, held, copies, twins.keys(), division)
+    return {
+        **_summary(files, held, copies, twins.keys(), division),
+        "exact_copies_folded": folded,
+        "grams_seen_in_training": seen,
+    }
 
 
 class Copy(NamedTuple):
@@ -80,18 +87,21 @@ class Copy(NamedTuple):
     witness: str
 
 
-def _exact_copies(documents: Path, held: Mapping[str, File], division: Division) -> dict[str, str]:
-    """Held-out ids of which another place with the same bytes is not held out, with the first such place."""
+def _exact_copies(documents: Path, held: Mapping[str, File], division: Division) -> tuple[dict[str, str], int]:
+    """Held-out ids of which another place with the same bytes is not held out, with the first such place; and how many
+    training documents have a copy in a place that is held out, where it counts as the training document's copy."""
     found: dict[str, str] = {}
+    folded = 0
     for part in document_shards(documents):
         for group in iter_row_groups(part, ["id", "language", "copies"]):
             for id, language, copies in zip(*(column.to_pylist() for column in group.columns), strict=True):
-                if id in held:
-                    places = [(c["repo"], c["path"]) for c in copies]
-                    training = [place for place in places if not division.holds_out(*place, language)]
-                    if training:
-                        found[id] = "the same as " + "/".join(min(training))
-    return found
+                places = [(c["repo"], c["path"]) for c in copies]
+                outside = [place for place in places if not division.holds_out(*place, language)]
+                if id in held and outside:
+                    found[id] = "the same as " + "/".join(min(outside))
+                elif id not in held and len(outside) < len(places):
+                    folded += 1
+    return found, folded
 
 
 def _near_copies(
@@ -102,8 +112,9 @@ def _near_copies(
     shards: ShardStore,
     engine: Engine,
     progress: Reporter,
-) -> dict[str, Copy]:
-    """For each of the held-out `ids` with a near-copy in training data: the file that contains most of it."""
+) -> tuple[dict[str, Copy], float]:
+    """For each of the held-out `ids` with a near-copy in training data: the file that contains most of it. And the
+    share of the 5-grams of the others that occur anywhere in training data."""
     grams: dict[str, Any] = {}
     wanted = set(ids)
     parts: list[tuple[Path, list[str]]] = []
@@ -118,13 +129,21 @@ def _near_copies(
     order = sorted(grams)
     index_file = out / "held-out-index.npz"
     digest = Index.build([grams[id] for id in order]).save(index_file)
+    every = np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *(grams[id] for id in order)]))
+    grams_file = out / "held-out-grams.npy"
+    np.save(grams_file, every)
     tasks = [
-        Task(part.name, fingerprint(shard_fingerprint(part), trained, digest), (part, set(trained), index_file))
+        Task(
+            part.name,
+            fingerprint(shard_fingerprint(part), trained, digest),
+            (part, set(trained), index_file, grams_file),
+        )
         for part, trained in parts
     ]
     with progress.task("compare with training", len(tasks), unit="shards") as counter:
         folders = shards.map(engine, probe_shard, tasks, on_done=lambda _: counter.advance())
     index_file.unlink()
+    grams_file.unlink()
 
     best: dict[str, tuple[float, str, str]] = {}  # (minus the share, repo, path): the smallest is the best
     for folder in folders:
@@ -132,10 +151,16 @@ def _near_copies(
             id = order[row["number"]]
             candidate = (-row["found"] / len(grams[id]), row["repo"], row["path"])
             best[id] = min(best.get(id, candidate), candidate)
-    return {
+    copies = {
         id: Copy(-share, f"{-share:.0%} of its 5-grams are in {repo}/{path}")
         for id, (share, repo, path) in best.items()
     }
+    seen = np.zeros(len(every), dtype=np.bool_)
+    for folder in folders:
+        seen |= np.load(folder / "seen.npy")
+    kept = [grams[id] for id in order if id not in copies]
+    found = sum(int(seen[np.searchsorted(every, own)].sum()) for own in kept)
+    return copies, found / max(1, sum(len(own) for own in kept))
 
 
 BEST = pa.schema(
@@ -148,21 +173,26 @@ BEST = pa.schema(
 )
 
 
-def probe_shard(payload: tuple[Path, Collection[str], Path], folder: Path) -> dict[str, Any]:
-    """One shard, in a worker: which training files here contain half or more of a held-out text."""
-    part, training, index_file = payload
+def probe_shard(payload: tuple[Path, Collection[str], Path, Path], folder: Path) -> dict[str, Any]:
+    """One shard, in a worker: which training files here contain half or more of a held-out text, and which of all
+    held-out 5-grams occur here at all."""
+    part, training, index_file, grams_file = payload
     best = Best(Index.load(index_file))
+    seen = Seen(np.load(grams_file))
     places: list[tuple[str, str]] = []
     for group in iter_row_groups(part, ["id", "repo", "path", "content"]):
         for id, repo, path, content in zip(*group.columns, strict=True):
             if id.as_py() in training:
-                best.add(len(places), gram_hashes(content.as_py()))
+                own = gram_hashes(content.as_py())
+                best.add(len(places), own)
+                seen.add(own)
                 places.append((repo.as_py(), path.as_py()))
     rows = [
         (number, int(found), *places[probe])
         for number, (found, probe) in enumerate(zip(best.found, best.probe, strict=True))
         if found
     ]
+    np.save(folder / "seen.npy", seen.seen)
     return {"near_copies": write_rows(folder / "best.parquet", BEST, rows), "files": len(places)}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kringle.study import figures, tables, units
 from kringle.study.markup import Markup, tag
 from kringle.study.page import Part, Section, bullets, heading, notice, paragraph, present, reproduce
-from kringle.study.results import Results, Share
+from kringle.study.results import HeldOut, Results, Share
 from kringle.study.tables import Column, Table
 
 
@@ -79,6 +79,11 @@ def _corpus_parts(results: Results) -> tuple[Part, ...]:
     )
 
 
+def _seen(held_out: HeldOut) -> list[tuple[str, str]]:
+    share = held_out.grams_seen_in_training
+    return [] if share is None else [("Their 5-grams that occur anywhere in training", f"{share:.1%}")]
+
+
 def data(results: Results) -> Section:
     held_out, tokenizer = results.held_out, results.tokenizer
     return Section(
@@ -101,6 +106,8 @@ def data(results: Results) -> Section:
                     ("Size", units.size(held_out.bytes)),
                     ("Exact copies dropped", units.count(held_out.exact_copies_dropped)),
                     ("Near copies dropped", units.count(held_out.near_copies_dropped)),
+                    ("Training files that lie in a held-out place too", units.count(held_out.exact_copies_folded)),
+                    *_seen(held_out),
                 ]
             ),
             reproduce(results, "held-out"),

@@ -279,13 +279,19 @@ class FunnelStep:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Files that no arm trains on; copies of training files among the candidates were dropped and are counted."""
+    """Files that no arm trains on; copies of training files among the candidates were dropped and are counted.
+
+    `exact_copies_folded`: training documents that lie in a held-out place too. `grams_seen_in_training`: the share of
+    the remaining files' 5-grams that occur anywhere in training.
+    """
 
     split_by: str
     files: int
     bytes: int
     exact_copies_dropped: int
     near_copies_dropped: int
+    exact_copies_folded: int = 0
+    grams_seen_in_training: float | None = None
 
 
 @dataclass(frozen=True)
