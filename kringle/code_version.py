@@ -1,0 +1,148 @@
+"""Which code a stage runs: the modules that it imports, followed to the end, and the versions of what they import.
+
+A fingerprint made from this changes when anything changes that could change a result, and only then; nobody keeps lists
+by hand. Imports are read from the source (those inside functions too, those for type checkers alone not). Data files
+beside a module (tables, templates, suites) count as its code. Not covered: modules that are imported by a name which is
+computed, and files that are run as programs without being imported; a stage names those among its entries.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+
+PACKAGE = "kringle"
+ROOT = Path(__file__).parent
+# They carry work or settings, which are part of a stage's fingerprint themselves, without a say in what comes out.
+CARRIERS = frozenset(
+    f"{PACKAGE}.{name}"
+    for name in ("code_version", "engine", "errors", "progress", "quantities", "recipe", "workspace")
+)
+
+
+def code_fingerprint(entries: Sequence[str]) -> str:
+    """Of the modules (`"data.clean"`) or packages (`"evaluation.jail"`) inside Kringle and of all that they import."""
+    digest = hashlib.sha256()
+    for file in sorted(_files(_closure(entries))):
+        digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + hashlib.sha256(_content(file)).digest())
+    for name, version in library_versions(entries).items():
+        digest.update(f"{name}={version}\0".encode())
+    return digest.hexdigest()[:32]
+
+
+def library_versions(entries: Sequence[str]) -> dict[str, str]:
+    """Python's version, and that of every distribution that these modules import ("absent" if it is not installed)."""
+    imported = {name for module in _closure(entries) for name in _imports(module)}
+    tops = {name.partition(".")[0] for name in imported} - {PACKAGE, "__future__"} - sys.stdlib_module_names
+    return {"python": platform.python_version(), **dict(sorted(map(_distribution, tops)))}
+
+
+@functools.cache
+def _distribution(package: str) -> tuple[str, str]:
+    try:
+        return package, metadata.version(package)
+    except metadata.PackageNotFoundError:  # its distribution has another name (`yaml` is in PyYAML), or it is an extra
+        names = _distributions().get(package)
+        return (names[0], metadata.version(names[0])) if names else (package, "absent")
+
+
+@functools.cache
+def _distributions() -> dict[str, list[str]]:
+    return {package: sorted(names) for package, names in metadata.packages_distributions().items()}
+
+
+def _closure(entries: Sequence[str]) -> frozenset[str]:
+    """Full names of all modules of Kringle that the entries reach, the packages that they lie in included."""
+    todo = [module for entry in entries for module in _modules(f"{PACKAGE}.{entry}")]
+    found: set[str] = set()
+    while todo:
+        module = todo.pop()
+        if module in found or module in CARRIERS:
+            continue
+        found.add(module)
+        parent = module.rpartition(".")[0]
+        if parent and parent != PACKAGE:  # importing a module runs the packages around it
+            todo.append(parent)
+        todo += [name for name in _imports(module) if _path(name) is not None]
+    return frozenset(found)
+
+
+def _modules(entry: str) -> Iterator[str]:
+    """A module itself, or all modules of a package."""
+    path = _path(entry)
+    if path is None:
+        raise ValueError(f"{entry} is no module of Kringle")
+    yield entry
+    if path.name == "__init__.py":
+        for file in path.parent.rglob("*.py"):
+            parts = file.relative_to(ROOT.parent).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@functools.cache
+def _path(module: str) -> Path | None:
+    """The file of a module of Kringle; None for other modules and for names inside modules."""
+    parts = module.split(".")
+    if parts[0] != PACKAGE:
+        return None
+    place = ROOT.joinpath(*parts[1:])
+    candidates = (place / "__init__.py", place.with_suffix(".py")) if len(parts) > 1 else (place / "__init__.py",)
+    return next((file for file in candidates if file.is_file()), None)
+
+
+@functools.cache
+def _imports(module: str) -> frozenset[str]:
+    """What a module imports, by full name; of `from a import b` both `a` and `a.b`, which may be a module."""
+    path = _path(module)
+    assert path is not None
+    visitor = _Imports(module if path.name == "__init__.py" else module.rpartition(".")[0])
+    visitor.visit(ast.parse(_content(path)))
+    return frozenset(visitor.names)
+
+
+class _Imports(ast.NodeVisitor):
+    def __init__(self, package: str) -> None:
+        self.names: set[str] = set()
+        self._package = package
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.names.update(alias.name for alias in node.names)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        base = node.module or ""
+        if node.level:
+            around = self._package.split(".")
+            base = ".".join([*around[: len(around) - node.level + 1], *([base] if base else [])])
+        self.names.add(base)
+        if base.partition(".")[0] == PACKAGE:
+            self.names.update(f"{base}.{alias.name}" for alias in node.names)
+
+    def visit_If(self, node: ast.If) -> None:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            for statement in node.orelse:
+                self.visit(statement)
+        else:
+            self.generic_visit(node)
+
+
+def _files(modules: frozenset[str]) -> Iterator[Path]:
+    """The modules' files, and the data files that lie beside them."""
+    folders = set()
+    for module in modules:
+        path = _path(module)
+        assert path is not None
+        yield path
+        folders.add(path.parent)
+    for folder in folders - {ROOT}:
+        yield from (file for file in folder.iterdir() if file.is_file() and file.suffix not in (".py", ".pyc"))
+
+
+@functools.cache
+def _content(file: Path) -> bytes:
+    return file.read_bytes()
