@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
@@ -120,10 +122,21 @@ def _encoded(task: _Slice, tokenizer: Tokenizer) -> Iterator[Document]:
     with pq.ParquetFile(task.part, page_checksum_verification=True) as file:
         table = file.read_row_group(task.row_group, columns=columns, use_threads=False).take(task.rows)
     for start in range(0, table.num_rows, TEXTS_AT_ONCE):
-        ids, languages, sizes, contents = (
-            c.to_pylist() for c in table.slice(start, TEXTS_AT_ONCE).select(columns).columns
-        )
-        yield from zip(ids, languages, sizes, tokenizer.encode_batch(contents), strict=True)
+        rows = table.slice(start, TEXTS_AT_ONCE)
+        ids, languages, sizes = (rows[name].to_pylist() for name in columns[:3])
+        tokens, ends = tokenizer.encode_utf8(*_utf8(rows["content"]))
+        yield from zip(ids, languages, sizes, np.split(tokens, ends[1:-1]), strict=True)
+
+
+def _utf8(column: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The bytes of a column of strings and their offsets (N + 1,), without copying what is in one chunk already."""
+    import pyarrow as pa
+
+    chunk = pa.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)
+    width = np.int64 if pa.types.is_large_string(chunk.type) else np.int32
+    _, offsets, data = chunk.buffers()
+    borders = np.frombuffer(offsets, dtype=width)[chunk.offset : chunk.offset + len(chunk) + 1].astype(np.int64)
+    return np.frombuffer(data, dtype=np.uint8) if data is not None else np.empty(0, dtype=np.uint8), borders
 
 
 def _joined(folders: Sequence[Path]) -> Iterator[Document]:

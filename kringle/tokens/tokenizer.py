@@ -17,13 +17,16 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from kringle.errors import UserError
+from kringle.tokens.encoder import Encoder
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>")
 ALL_BYTES = 256  # the initial alphabet: every byte is a token, so every text can be encoded
@@ -51,7 +54,7 @@ class Specials:
         return cls(*range(vocab_size, vocab_size + len(SPECIAL_TOKENS)))
 
 
-def _byte_of_character() -> dict[str, int]:
+def byte_of_character() -> dict[str, int]:
     """The byte behind each character of a byte-level vocabulary.
 
     Byte-level BPE writes a byte as a visible character: itself where Latin-1 prints it, else the next free character
@@ -63,14 +66,19 @@ def _byte_of_character() -> dict[str, int]:
 
 
 class Tokenizer:
-    """A trained tokenizer. Ids below `specials.end_of_text` are text; the five above are the special tokens."""
+    """A trained tokenizer. Ids below `specials.end_of_text` are text; the five above are the special tokens.
 
-    def __init__(self, backend: tokenizers.Tokenizer, checksum: str) -> None:
+    Text is encoded by `kringle.tokens.encoder`; by the `tokenizers` library where `encoder` is None, because the file
+    describes a tokenizer of another form than Kringle trains (a foreign model's).
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, checksum: str, encoder: Encoder | None) -> None:
         self._backend = backend
+        self.encoder = encoder
         self.checksum = checksum  # SHA-256 of the file: which tokenizer a store or a checkpoint belongs to
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self.specials = Specials.after(backend.get_vocab_size(with_added_tokens=False))
-        byte_of = _byte_of_character()
+        byte_of = byte_of_character()
         self.token_bytes: list[bytes] = [b""] * self.vocab_size  # the special tokens stand for no bytes
         for token, id in backend.get_vocab(with_added_tokens=False).items():
             self.token_bytes[id] = bytes(byte_of[character] for character in token)
@@ -95,17 +103,38 @@ class Tokenizer:
                 hint=f"they must follow the vocabulary as {tuple(vars(expected).values())}",
             )  # fmt: skip
         backend.encode_special_tokens = True  # text that spells a special token stays text
-        return cls(backend, hashlib.sha256(raw).hexdigest())
+        encoder = Encoder.read(raw.decode("utf-8"), byte_of_character())
+        return cls(backend, hashlib.sha256(raw).hexdigest(), encoder)
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; never a special id."""
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        ids: list[int]
+        if self.encoder is None:
+            ids = self._backend.encode(text, add_special_tokens=False).ids
+        else:
+            ids = self.encoder.encode(text.encode()).tolist()
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of many texts, each an int64 array; the same ids as `encode`, one call into the library."""
-        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        """Ids of many texts, each an int64 array; the same ids as `encode`, in one call."""
+        data = [text.encode() for text in texts]
+        offsets = np.concatenate([[0], np.cumsum([len(text) for text in data], dtype=np.int64)]).astype(np.int64)
+        ids, ends = self.encode_utf8(np.frombuffer(b"".join(data), dtype=np.uint8), offsets)
+        return np.split(ids.astype(np.int64), ends[1:-1]) if data else []
+
+    def encode_utf8(
+        self, data: NDArray[np.uint8], offsets: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Ids (T,) of the texts `data[offsets[i] : offsets[i + 1]]` end to end, and the border of each, (D + 1,).
+
+        What the encode stage uses: an Arrow column of strings has its bytes and offsets laid out like this.
+        """
+        if self.encoder is not None:
+            return self.encoder.encode_many(data, offsets)
+        texts = [data[a:b].tobytes().decode() for a, b in pairwise(offsets)]
+        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        ids = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+        return np.concatenate([np.empty(0, np.int32), *ids]), np.cumsum([0, *map(len, ids)], dtype=np.int64)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The exact bytes behind the ids; special tokens and padded embedding rows have none."""
