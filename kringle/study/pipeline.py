@@ -201,7 +201,13 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
 
             return annotate(documents, plan.clean.folder / "survivors.parquet", out, shards, engine, reporter)
         if kind == "tokenizer":
-            return _train_tokenizer(context, out)
+            from kringle.study.arm import split_of
+            from kringle.tokens.vocabulary import train_on_documents
+
+            # From the training documents alone: held-out files stay unseen by the tokenizer too.
+            training = {id for id, part in split_of(plan.split.folder).items() if part == "train"}
+            size = recipe.tokenizer.vocab_size
+            return train_on_documents(documents, training, size, out, shards, engine, reporter)
         if kind == "encode":
             from kringle.study.arm import split_of
             from kringle.tokens.encode import encode
@@ -217,30 +223,6 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
         return write_report(plan, context.computed, options, out)
 
     stage.run(engine, build)
-
-
-def _train_tokenizer(context: Context, out: Path) -> dict[str, Any]:
-    """The tokenizer of all arms, from the training documents alone: held-out files stay unseen by it too."""
-    from kringle.data.table import iter_documents
-    from kringle.study.arm import split_of
-    from kringle.tokens.tokenizer import train_tokenizer
-
-    plan = context.plan
-    split = split_of(plan.split.folder)
-    total = sum(1 for part in split.values() if part == "train")
-    size = 0
-    with context.reporter.task("tokenizer", total, unit="files") as counter:
-
-        def texts() -> Any:
-            nonlocal size
-            for document in iter_documents(plan.collect.folder / "documents", ["id", "content", "size"]):
-                if split.get(document["id"]) == "train":
-                    size += document["size"]
-                    counter.advance()
-                    yield document["content"]
-
-        tokenizer = train_tokenizer(texts(), plan.recipe.tokenizer.vocab_size, out)
-    return {"vocab_size": tokenizer.vocab_size, "files": total, "bytes": size}
 
 
 def _run_arms(context: Context, until: str) -> None:

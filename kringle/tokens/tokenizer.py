@@ -14,8 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,18 +22,19 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, pre_tokenizers
 
 from kringle.errors import UserError
 from kringle.tokens.encoder import Encoder
+from kringle.tokens.learning import learn
+from kringle.tokens.words import Counter, Words
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>")
 ALL_BYTES = 256  # the initial alphabet: every byte is a token, so every text can be encoded
 
 TOKENIZER_FILE = "tokenizer.json"
 
-# Kringle is parallel over processes; threads inside the tokenizer would compete with them for the same cores. Training
-# a tokenizer is the one place that turns them on, because it works alone.
+# Kringle is parallel over processes; threads inside the library would compete with them for the same cores.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
@@ -168,22 +168,25 @@ class Tokenizer:
         (folder / "special_tokens_map.json").write_text(json.dumps(names, indent=2) + "\n")
 
 
-@contextmanager
-def _library_threads() -> Iterator[None]:
-    before = os.environ["TOKENIZERS_PARALLELISM"]
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    try:
-        yield
-    finally:
-        os.environ["TOKENIZERS_PARALLELISM"] = before
-
-
 def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> Tokenizer:
     """Train on `texts` and write `out/tokenizer.json`; `vocab_size` counts neither the specials nor the padding.
 
-    The result depends on the texts alone, not on their order or on the number of threads: the trainer counts words
-    first and breaks ties by id. A vocabulary that the texts cannot fill is refused: filling it with ids that no text
-    ever produces would make its size, and every number per token, a fiction.
+    The result depends on the texts alone, not on their order: words are counted first, and ties are broken by id.
+    `kringle.tokens.vocabulary` does the same from a folder of documents, in parallel.
+    """
+    counter = Counter()
+    for text in texts:
+        data = text.encode()
+        counter.add(np.frombuffer(data, dtype=np.uint8), np.array([0, len(data)], dtype=np.int64))
+    return write_tokenizer(counter.words(), vocab_size, out)
+
+
+def write_tokenizer(words: Words, vocab_size: int, out: Path) -> Tokenizer:
+    """Learn merges from counted words and write `out/tokenizer.json`: the file that the `tokenizers` library's trainer
+    would write for the same texts.
+
+    A vocabulary that the words cannot fill is refused: filling it with ids that no text ever produces would make its
+    size, and every number per token, a fiction.
     """
     if vocab_size <= ALL_BYTES:
         raise UserError(
@@ -191,7 +194,22 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> Tokeniz
             where="tokenizer.vocab_size",
             hint=f"every byte is a token, so it must exceed {ALL_BYTES}",
         )
-    backend = tokenizers.Tokenizer(models.BPE())
+    byte_of = byte_of_character()
+    single = [0] * ALL_BYTES
+    for id, character in enumerate(sorted(byte_of)):  # the library numbers its alphabet by code point
+        single[byte_of[character]] = id
+    spellings, merges = learn(words, single, vocab_size)
+    if len(spellings) < vocab_size:
+        raise UserError(
+            f"the corpus fills a vocabulary of only {len(spellings)} tokens, {vocab_size} were asked for",
+            where="tokenizer.vocab_size",
+            hint=f"use at most {len(spellings)}, or more source code",
+        )
+    character_of = {byte: character for character, byte in byte_of.items()}
+    tokens = ["".join(character_of[byte] for byte in spelling) for spelling in spellings]
+    backend = tokenizers.Tokenizer(
+        models.BPE({token: id for id, token in enumerate(tokens)}, [(tokens[a], tokens[b]) for a, b in merges])
+    )
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
@@ -199,18 +217,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> Tokeniz
         ]
     )
     backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    with _library_threads():
-        backend.train_from_iterator(texts, trainer)
-    reached = backend.get_vocab_size()
-    if reached < vocab_size:
-        raise UserError(
-            f"the corpus fills a vocabulary of only {reached} tokens, {vocab_size} were asked for",
-            where="tokenizer.vocab_size",
-            hint=f"use at most {reached}, or more source code",
-        )
     backend.add_special_tokens(list(SPECIAL_TOKENS))
     out.mkdir(parents=True, exist_ok=True)
     backend.save(str(out / TOKENIZER_FILE))
