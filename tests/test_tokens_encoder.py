@@ -109,7 +109,7 @@ def test_the_class_of_every_character_is_the_librarys() -> None:
     )
     points = [c for c in range(1, 0x110000) if not 0xD800 <= c < 0xE000]
     for start in range(0, len(points), 1 << 11):
-        text = "".join(f"a{chr(c)}a !{chr(c)}!  {chr(c)}" for c in points[start : start + (1 << 11)])
+        text = "".join(f"a{chr(c)}!{chr(c)} " for c in points[start : start + (1 << 11)])
         ends = [end for _, (_, end) in theirs.pre_tokenize_str(text)]
         lengths = np.cumsum([len(piece.decode()) for piece in cut(text.encode())])
         wrong = sorted(set(ends) ^ set(lengths.tolist()))

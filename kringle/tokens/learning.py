@@ -2,7 +2,7 @@
 
 Always the pair of neighbours that occurs most often becomes a token; of pairs that occur equally often, the one whose
 ids are smaller. What the library does where that rule alone would not say is done here too (tokenizers,
-models/bpe/trainer.rs): a pair that spells a token that is there already becomes that token; an entry of the queue covers
+models/bpe/trainer.rs): a pair that spells a token that is there already becomes that token; a queue entry covers
 the words that its pair was found in when it was queued; the count of a merged pair stays as it is.
 
 Counts have 64 bits, where the library's have 32 and would run over on some hundred gigabytes of source code.
@@ -127,7 +127,7 @@ def _learn(
     alphabet: NDArray[np.uint8],
     vocab_size: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.int64]]:
-    """Merges (M, 2), the tokens' spellings end to end, and the border of each; `alphabet` (256,) is the byte of each id.
+    """Merges (M, 2), the tokens' spellings end to end, and the border of each. `alphabet` (256,) has each id's byte.
 
     `symbols` and `lengths` are changed. Pairs are numbered as they are met: `keys`, `counts`, and `fresh`, the list of
     words that a pair was newly found in. Lists are linked nodes (word, next).
