@@ -1,7 +1,8 @@
-"""Map a function over shards. Today's engine is a pool of local processes; nothing else knows which engine it is.
+"""Map a function over shards. The engine is a pool of local processes, or a cluster's; nothing else knows which.
 
 Results come back in the order of the inputs. A fault names its shard. Workers end with their parent, also when the
-parent is killed, so that a rerun never competes with leftovers of the run before.
+parent is killed, so that a rerun never competes with leftovers of the run before. `kringle.cluster` has the engine that
+maps over the machines of a Ray cluster; a `Part` is the share of one machine of a job array.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from kringle.errors import ShardError, UserError
 
@@ -63,8 +64,40 @@ def cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
+class Part(NamedTuple):
+    """One of `of` processes, number `number` from 1 on, that share the shards of a stage: a job array's task."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """From `I/N`; UserError unless 1 <= I <= N."""
+        number, _, of = text.partition("/")
+        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            raise UserError(f"expected I/N with I from 1 to N, got '{text}'", where="--part", hint="such as 3/16")
+        return cls(int(number), int(of))
+
+    def claims(self, fingerprint: str) -> bool:
+        """Whether the shard with this fingerprint (hexadecimal) is this part's; every shard is exactly one part's."""
+        return int(fingerprint, 16) % self.of == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
+class PartDone(Exception):
+    """A part has done its share of the shards; the stage goes on once the other parts have done theirs."""
+
+    def __init__(self, mine: int, total: int, missing: int) -> None:
+        self.mine, self.total, self.missing = mine, total, missing
+        super().__init__(f"{mine:,} of {total:,} shards are this part's and done, {missing:,} of other parts are not")
+
+
 @dataclass
-class _Outcome:
+class Outcome:
+    """What a worker returns: the function's value and what it took. `peak_memory` in bytes."""
+
     value: Any
     cpu_seconds: float
     peak_memory: int
@@ -92,20 +125,21 @@ def _serve(channel: Connection) -> None:
         while True:
             function, payload = channel.recv()
             try:
-                message: tuple[str, Any] = ("done", _run(function, payload))
+                message: tuple[str, Any] = ("done", measured(function, payload))
             except Exception as error:
-                message = ("fault", _portable(error))
+                message = ("fault", portable(error))
             channel.send(message)
 
 
-def _run(function: Callable[[Any], Any], payload: Any) -> _Outcome:
+def measured(function: Callable[[Any], Any], payload: Any) -> Outcome:
+    """Call the function in a worker process, and measure."""
     reset_peak_memory()
     before = cpu_seconds()
     value = function(payload)
-    return _Outcome(value, cpu_seconds() - before, peak_memory())
+    return Outcome(value, cpu_seconds() - before, peak_memory())
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error with its traceback as a note, or its description where it cannot travel between processes."""
     trace = "".join(traceback.format_exception(error))
     try:
@@ -210,10 +244,14 @@ class _Pool:
 
 
 class Engine:
-    """Local processes. `cpu_seconds` and `peak_memory` add up what the workers used since the engine was made."""
+    """Local processes. `cpu_seconds` and `peak_memory` add up what the workers used since the engine was made.
 
-    def __init__(self, workers: int | None = None) -> None:
+    With a `part`, only the shards that it claims are worked on.
+    """
+
+    def __init__(self, workers: int | None = None, part: Part | None = None) -> None:
         self.workers = default_workers() if workers is None else workers
+        self.part = part
         if self.workers < 1:
             raise UserError(f"needs at least one worker, got {workers}", where="--workers")
         self.cpu_seconds = 0.0
@@ -250,18 +288,22 @@ class Engine:
                         if on_tick is not None:
                             on_tick(index, value)
                     elif kind == "done":
-                        self.cpu_seconds += value.cpu_seconds
-                        self.peak_memory = max(self.peak_memory, value.peak_memory)
-                        done[index] = value.value
+                        done[index] = self.account(value)
                     else:
-                        _raise(names[index], value)
+                        raise_fault(names[index], value)
                 yield done.pop(number)
         finally:
             # Reached early on a fault, on Ctrl-C, or when the caller stops iterating: do not finish what nobody reads.
             pool.end()
 
+    def account(self, outcome: Outcome) -> Any:
+        """Add up what a worker used; its value comes back."""
+        self.cpu_seconds += outcome.cpu_seconds
+        self.peak_memory = max(self.peak_memory, outcome.peak_memory)
+        return outcome.value
 
-def _raise(name: str, fault: Exception | None) -> NoReturn:
+
+def raise_fault(name: str, fault: Exception | None) -> NoReturn:
     """A worker's fault as this process tells it; None where the worker died."""
     if isinstance(fault, UserError):
         raise fault

@@ -17,6 +17,7 @@ import functools
 import hashlib
 import json
 import os
+import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import kringle
-from kringle.engine import Engine, Stopwatch
+from kringle.engine import Engine, Part, PartDone, Stopwatch
 from kringle.errors import UserError
 
 FORMAT = 1  # raised when the layout above changes
@@ -66,13 +67,35 @@ def write_atomically(path: Path, text: str) -> None:
 
 def publish_folder(partial: Path, final: Path) -> None:
     """Rename a finished folder into place, its files flushed to disk first."""
-    for file in sorted(partial.rglob("*")):
+    _flush(partial)
+    if final.exists():
+        shutil.rmtree(final)
+    _rename(partial, final)
+
+
+def _publish_once(partial: Path, final: Path, last: str) -> None:
+    """As `publish_folder`, where other processes may publish the same at the same moment: the first one's stays. `last`
+    is the file without which a folder is not whole."""
+    _flush(partial)
+    if final.exists() and not (final / last).exists():
+        shutil.rmtree(final)
+    try:
+        _rename(partial, final)
+    except OSError:
+        if not (final / last).exists():
+            raise
+        shutil.rmtree(partial)
+
+
+def _flush(folder: Path) -> None:
+    for file in sorted(folder.rglob("*")):
         if file.is_file():
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
-    if final.exists():
-        shutil.rmtree(final)
-    partial.rename(final)
+
+
+def _rename(partial: Path, final: Path) -> None:
+    partial.rename(final)  # fails where `final` is a folder with something in it
     descriptor = os.open(final.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -112,35 +135,45 @@ class ShardStore:
     ) -> list[Path]:
         """Run what is missing; return one published folder per task, in order, each with a `summary.json`.
 
-        `on_done(index)` is called for every task, those found in the store included.
+        `on_done(index)` is called for every task, those found in the store included. With a part of a job array, runs
+        what that part claims, and raises `PartDone` unless the others have done theirs.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        for leftover in self.root.glob("*.partial"):  # of a killed run: nobody else works here while this one does
-            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in self.root.glob("*.partial"):  # of a killed run: nobody else works on these shards now
+            if engine.part is None or engine.part.claims(leftover.name.partition(".")[0]):
+                shutil.rmtree(leftover, ignore_errors=True)
         folders = [self.root / fingerprint(self.salt, task.fingerprint) for task in tasks]
         missing = [i for i, folder in enumerate(folders) if not (folder / "summary.json").exists()]
         for i in sorted(set(range(len(tasks))) - set(missing)):
             if on_done:
                 on_done(i)
-        payloads = [(function, tasks[i].payload, folders[i]) for i in missing]
-        for i, _ in zip(missing, engine.map(_run_shard, payloads, names=[tasks[i].name for i in missing]), strict=True):
+        others = [i for i in missing if engine.part is not None and not engine.part.claims(folders[i].name)]
+        mine = [i for i in missing if i not in set(others)]
+        payloads = [(function, tasks[i].payload, folders[i]) for i in mine]
+        for i, _ in zip(mine, engine.map(run_shard, payloads, names=[tasks[i].name for i in mine]), strict=True):
             if on_done:
                 on_done(i)
+        if engine.part is not None:
+            claimed = sum(map(engine.part.claims, (folder.name for folder in folders)))
+            if left := sum(not (folders[i] / "summary.json").exists() for i in others):
+                raise PartDone(claimed, len(tasks), left)
         return folders
 
 
-def _run_shard(job: tuple[Callable[[Any, Path], dict[str, Any]], Any, Path]) -> None:
+def run_shard(job: tuple[Callable[[Any, Path], dict[str, Any]], Any, Path]) -> None:
+    """Work on one shard and publish its folder; in a worker, which may be one of several at the same shard where a
+    cluster takes a machine for lost. The first one to end publishes; they all made the same."""
     function, payload, final = job
-    partial = final.with_name(f"{final.name}.{os.getpid()}.partial")
+    partial = final.with_name(f"{final.name}.{platform.node()}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         summary = function(payload, partial)
+        write_atomically(partial / "summary.json", json.dumps(summary))
+        _publish_once(partial, final, "summary.json")
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    write_atomically(partial / "summary.json", json.dumps(summary))
-    publish_folder(partial, final)
 
 
 @dataclass(frozen=True)
@@ -184,14 +217,21 @@ class Stage:
         """
         if (done := self.manifest()) is not None:
             return done
-        self.partial.mkdir(parents=True, exist_ok=True)
-        _remove_hidden(self.partial)
+        # Parts of a job array may be at the same stage at once, so each has a folder of its own.
+        suffix = f".part-{engine.part.number}-of-{engine.part.of}.partial" if engine.part is not None else ".partial"
+        partial = self.folder.with_name(self.folder.name + suffix)
+        partial.mkdir(parents=True, exist_ok=True)
+        _remove_hidden(partial)
         watch = Stopwatch(engine)
-        summary = function(self.partial, ShardStore(self.root / "shards" / self.name.split("@")[0], self.code))
+        try:
+            summary = function(partial, ShardStore(self.root / "shards" / self.name.split("@")[0], self.code))
+        except PartDone:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         files = {
-            str(p.relative_to(self.partial)): p.stat().st_size
-            for p in sorted(self.partial.rglob("*"))
-            if p.is_file() and p != self.partial / "manifest.json"
+            str(p.relative_to(partial)): p.stat().st_size
+            for p in sorted(partial.rglob("*"))
+            if p.is_file() and p != partial / "manifest.json"
         }
         manifest = {
             "stage": self.name,
@@ -205,17 +245,20 @@ class Stage:
             "files": files,
             "summary": summary,
         }
-        write_atomically(self.partial / "manifest.json", json.dumps(manifest, indent=1))
-        publish_folder(self.partial, self.folder)
+        write_atomically(partial / "manifest.json", json.dumps(manifest, indent=1))
+        if engine.part is None:
+            publish_folder(partial, self.folder)
+        else:
+            _publish_once(partial, self.folder, "manifest.json")
         return manifest
 
 
 class Workspace:
-    """A folder that holds runs. One process at a time may write to it."""
+    """A folder that holds runs. One run at a time may write to it: a process, or the parts of a job array."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._lock: IO[str] | None = None
+        self._locks: list[IO[str]] = []
 
     @classmethod
     def open(cls, root: Path, *, create: bool = True) -> Workspace:
@@ -256,20 +299,28 @@ class Workspace:
             )
         return cls(root)
 
-    def lock(self) -> None:
-        """Take the workspace for this process until it ends; refuses at once if another run holds it."""
+    def lock(self, part: Part | None = None) -> None:
+        """Take the workspace for this process until it ends; refuses at once if another run holds it.
+
+        Parts of a job array hold it together, each part once.
+        """
+        busy = "another run is using this workspace"
+        self._locks = [self._locked("lock", fcntl.LOCK_EX if part is None else fcntl.LOCK_SH, busy)]
+        if part is not None:
+            what = f"part {part} is being worked on already"
+            self._locks.append(self._locked(f"lock-part-{part.number}-of-{part.of}", fcntl.LOCK_EX, what))
+
+    def _locked(self, name: str, kind: int, busy: str) -> IO[str]:
         try:
-            file = (self.root / "lock").open("a+")
+            file = (self.root / name).open("a+")
         except OSError as error:
             raise UserError(f"cannot be written: {error.strerror}", where=str(self.root)) from None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
-            raise UserError(
-                "another run is using this workspace", where=str(self.root), hint="wait for it, or use another --work"
-            ) from None
-        self._lock = file
+            raise UserError(busy, where=str(self.root), hint="wait for it, or use another --work") from None
+        return file
 
     def stage(
         self,

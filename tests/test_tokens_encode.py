@@ -10,7 +10,7 @@ from kringle.data.table import write_documents
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
-from kringle.tokens import encode as stage
+from kringle.tokens import slices as stage
 from kringle.tokens.encode import encode
 from kringle.tokens.store import TokenStore
 from kringle.workspace import ShardStore

@@ -38,6 +38,11 @@ def run(
         ),
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes at a time; the default is one per core.")] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(help="Do only this part's shards of the data stages: a job array's task.", metavar="I/N"),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Where shards are worked on: local, or ray (a cluster).")] = "local",
     as_json: Json = False,
 ) -> None:
     """Run a whole study: collect, clean, train every ablation, evaluate, report. Reruns skip what is up to date.
@@ -48,6 +53,7 @@ def run(
     kringle run my-study.yaml --work /data/mine  your own recipe
     kringle run --until split                    only the data; stages: collect, clean, split, annotate,
                                                  tokenizer, encode, train, evaluate, score, report
+    kringle run --part 3/16 --until collect      one of 16 machines that share a --work folder (docs/scale.md)
     """
     from kringle.study.pipeline import run_study
     from kringle.study.plan import Options
@@ -61,6 +67,8 @@ def run(
         only=_names(only),
         allow_licenses=tuple(allow_license or ()),
         workers=workers,
+        part=part,
+        engine=engine,
     )
     emit(as_json, run_study(options, quiet=False))
 

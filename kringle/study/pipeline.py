@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kringle.engine import Engine, default_workers
+from kringle.engine import Engine, Part, PartDone, default_workers
 from kringle.errors import UserError
 from kringle.progress import Reporter
 from kringle.recipe import Recipe, parse_recipe
 from kringle.study.arm import ArmJob, run_arm
 from kringle.study.licences import release_note
-from kringle.study.plan import SPLIT_SEED, STAGES, Options, Plan, Run, make_plan, resolve
+from kringle.study.plan import DATA_STAGES, SPLIT_SEED, STAGES, Options, Plan, Run, make_plan, resolve
 from kringle.workspace import ShardStore, Stage, Workspace, fingerprint, write_atomically
 
 if TYPE_CHECKING:
@@ -48,19 +48,21 @@ def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
     started = time.monotonic()
     reporter = Reporter(quiet=quiet)
     recipe = resolve(options)
-    engine = Engine(options.workers)
+    part = _part(options)
+    engine = _engine(options, part)
     survey, suites, outside = _look_around(recipe)
     workspace = Workspace.open(options.work)
-    workspace.lock()
+    workspace.lock(part)
     plan = make_plan(recipe, workspace, **outside)
-    wanted = plan.until(options.until)
+    wanted = plan.until(options.until or (DATA_STAGES[-1] if part else None))
     if options.from_stage:
         _forget(wanted, options.from_stage)
     missing = [stage.name for _, stage in wanted if stage.manifest() is None]
-    to_the_end = options.until in (None, "report")
+    to_the_end = options.until in (None, "report") and part is None
     where = workspace.root / "report" / "report.html"
     result = {"work": str(workspace.root), "computed": missing, "report": str(where) if to_the_end else None}
-    _remember(workspace, options, plan, outside)
+    if part is None:
+        _remember(workspace, options, plan, outside)
     if not missing:
         reporter.say(f"Nothing to do: all {len(wanted)} stages are up to date.")
         if to_the_end:
@@ -72,11 +74,46 @@ def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
     for note in survey.notes:
         reporter.say(f"note: {note}")
     context = Context(plan, survey, engine, reporter, suites, set(missing))
-    _run_stages(context, options)
+    try:
+        _run_stages(context, wanted, options)
+    except PartDone as done:
+        return {**result, **_left_to_others(context, wanted, done)}
     if to_the_end:
         _publish(workspace, plan)
         _farewell(context, where, time.monotonic() - started)
     return result
+
+
+def _part(options: Options) -> Part | None:
+    """Which part of a job array this run is; refuses what only a whole run can do."""
+    if options.part is None:
+        return None
+    part = Part.parse(options.part)
+    if options.from_stage:
+        raise UserError("would remove what other parts have done", where="--from", hint="leave it out beside --part")
+    if options.until is not None and options.until not in DATA_STAGES:
+        hint = f"run it without --part; parts go as far as {DATA_STAGES[-1]}"
+        raise UserError(f"the stage '{options.until}' is not shared by parts", where="--part", hint=hint)
+    return part
+
+
+def _engine(options: Options, part: Part | None) -> Engine:
+    if options.engine == "local":
+        return Engine(options.workers, part)
+    if options.engine == "ray":
+        if part is not None:
+            raise UserError("a Ray cluster shares the work itself", where="--part", hint="leave it out")
+        from kringle.cluster import RayEngine
+
+        return RayEngine(options.workers)
+    raise UserError(f"unknown engine '{options.engine}'", where="--engine", hint="known: local, ray")
+
+
+def _left_to_others(context: Context, wanted: Sequence[tuple[str, Stage]], done: PartDone) -> dict[str, Any]:
+    """What is told where a stage waits for the shards of other parts."""
+    name = next(stage.name for _, stage in wanted if stage.manifest() is None)
+    context.reporter.say(f"{name}: {done}. Once they are, run the same command again, or without --part.")
+    return {"waits_for_parts": name, "shards": done.total, "mine": done.mine, "missing": done.missing}
 
 
 def report_again(work: Path) -> Path:
@@ -121,8 +158,7 @@ def _suite_fingerprint(suite: Suite) -> str:
     return fingerprint(suite.prompt_hash, rules, solutions)
 
 
-def _run_stages(context: Context, options: Options) -> None:
-    wanted = context.plan.until(options.until)
+def _run_stages(context: Context, wanted: Sequence[tuple[str, Stage]], options: Options) -> None:
     arms_done = False
     for kind, stage in wanted:
         if kind in ("train", "evaluate"):
@@ -202,7 +238,13 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
 
             return annotate(documents, plan.clean.folder / "survivors.parquet", out, shards, engine, reporter)
         if kind == "tokenizer":
-            return _train_tokenizer(context, out)
+            from kringle.study.arm import split_of
+            from kringle.tokens.vocabulary import train_on_documents
+
+            # From the training documents alone: held-out files stay unseen by the tokenizer too.
+            training = {id for id, part in split_of(plan.split.folder).items() if part == "train"}
+            size = recipe.tokenizer.vocab_size
+            return train_on_documents(documents, training, size, out, shards, engine, reporter)
         if kind == "encode":
             from kringle.study.arm import split_of
             from kringle.tokens.encode import encode
@@ -218,30 +260,6 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
         return write_report(plan, context.computed, options, out)
 
     stage.run(engine, build)
-
-
-def _train_tokenizer(context: Context, out: Path) -> dict[str, Any]:
-    """The tokenizer of all arms, from the training documents alone: held-out files stay unseen by it too."""
-    from kringle.data.table import iter_documents
-    from kringle.study.arm import split_of
-    from kringle.tokens.tokenizer import train_tokenizer
-
-    plan = context.plan
-    split = split_of(plan.split.folder)
-    total = sum(1 for part in split.values() if part == "train")
-    size = 0
-    with context.reporter.task("tokenizer", total, unit="files") as counter:
-
-        def texts() -> Any:
-            nonlocal size
-            for document in iter_documents(plan.collect.folder / "documents", ["id", "content", "size"]):
-                if split.get(document["id"]) == "train":
-                    size += document["size"]
-                    counter.advance()
-                    yield document["content"]
-
-        tokenizer = train_tokenizer(texts(), plan.recipe.tokenizer.vocab_size, out)
-    return {"vocab_size": tokenizer.vocab_size, "files": total, "bytes": size}
 
 
 def _run_arms(context: Context, until: str) -> None:

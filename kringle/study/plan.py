@@ -28,6 +28,7 @@ STAGES = (
     "score",
     "report",
 )
+DATA_STAGES = STAGES[: STAGES.index("train")]  # what the machines of a job array can share
 SPLIT_SEED = 0  # which repositories are held out; the same for every arm and every training seed
 _SHARED = ("randomness.py",)
 
@@ -44,6 +45,8 @@ class Options:
     only: tuple[str, ...] | None = None
     allow_licenses: tuple[str, ...] = ()
     workers: int | None = None
+    part: str | None = None
+    engine: str = "local"
 
     def command(self) -> str:
         """The command line that asks for this."""

@@ -1,7 +1,7 @@
 """The encode stage: documents to a token store, in parallel, in the order of the documents.
 
-Rows are cut into shards of a few megabytes of text. A shard's result is kept under the hash of its document ids and the
-tokenizer, so a killed run loses only the shards in flight, and a changed selection encodes only the shards it touches.
+A shard's result is kept under the hash of its document ids and the tokenizer, so a killed run loses only the shards in
+flight, and a changed selection encodes only the shards it touches.
 Does not cover: choosing documents (the caller names the ids) and training the tokenizer.
 """
 
@@ -12,23 +12,21 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
+from kringle.tokens.slices import Slice, plan_slices, utf8
 from kringle.tokens.store import Document, TokenStore
 from kringle.tokens.tokenizer import Tokenizer
 from kringle.workspace import ShardStore, Task
 
-SHARD_BYTES = 4 << 20  # of text: about two seconds of one core; small enough to share out, large enough to be worth it
-TEXTS_AT_ONCE = 256
 
+class _Work(NamedTuple):
+    """A slice of the documents, and the tokenizer to encode it with."""
 
-class _Slice(NamedTuple):
-    """Rows of one row group of one part, and the tokenizer to encode them with."""
-
-    part: Path
-    row_group: int
-    rows: list[int]
+    slice: Slice
     tokenizer: Path
 
 
@@ -47,7 +45,9 @@ def encode(
     content. UserError when there is nothing to encode.
     """
     trained = Tokenizer.load(tokenizer)
-    tasks, sizes = _plan(documents, set(ids), tokenizer, trained.checksum)
+    slices = plan_slices(documents, set(ids))
+    tasks = [Task(s.name, _fingerprint(trained.checksum, s), _Work(s, tokenizer)) for s in slices]
+    sizes = [s.size for s in slices]
     if not tasks:
         raise UserError("no documents to encode", where=str(documents), hint="loosen the filters or add sources")
     with progress.task("encode", sum(sizes) / 1e6, unit="MB") as counter:
@@ -66,64 +66,27 @@ def encode(
     }
 
 
-def encode_slice(task: _Slice, folder: Path) -> dict[str, Any]:
+def _fingerprint(checksum: str, slice: Slice) -> str:
+    return hashlib.sha256(f"{checksum}\n{slice.fingerprint}".encode()).hexdigest()
+
+
+def encode_slice(work: _Work, folder: Path) -> dict[str, Any]:
     """One shard's work, in a worker process: read the rows, encode, write `folder/store`."""
-    trained = Tokenizer.load(task.tokenizer)
+    trained = Tokenizer.load(work.tokenizer)
     store = TokenStore.write(
         folder / "store",
-        _encoded(task, trained),
+        _encoded(work.slice, trained),
         vocab_size=trained.specials.end_of_text,
         tokenizer=trained.checksum,
     )
     return {"documents": len(store), "tokens": len(store.tokens)}
 
 
-def _plan(documents: Path, ids: set[str], tokenizer: Path, checksum: str) -> tuple[list[Task], list[int]]:
-    """Tasks in document order with the bytes of text of each; reads ids and sizes only."""
-    from kringle.data.table import document_shards, iter_row_groups
-
-    tasks: list[Task] = []
-    sizes: list[int] = []
-    for part in document_shards(documents):
-        for number, group in enumerate(iter_row_groups(part, ["id", "size"])):
-            chosen = [
-                (row, id, size)
-                for row, (id, size) in enumerate(zip(*(c.to_pylist() for c in group.columns), strict=True))
-                if id in ids
-            ]
-            for rows in _slices(chosen):
-                digest = hashlib.sha256("\n".join([checksum, *(id for _, id, _ in rows)]).encode()).hexdigest()
-                name = f"{part.name} row group {number}, rows {rows[0][0]} to {rows[-1][0]}"
-                tasks.append(Task(name, digest, _Slice(part, number, [row for row, _, _ in rows], tokenizer)))
-                sizes.append(sum(size for _, _, size in rows))
-    return tasks, sizes
-
-
-def _slices(rows: Sequence[tuple[int, str, int]]) -> Iterator[list[tuple[int, str, int]]]:
-    """Consecutive rows (number, id, bytes) in slices that end once they hold `SHARD_BYTES`."""
-    part: list[tuple[int, str, int]] = []
-    total = 0
-    for row in rows:
-        part.append(row)
-        total += row[2]
-        if total >= SHARD_BYTES:
-            yield part
-            part, total = [], 0
-    if part:
-        yield part
-
-
-def _encoded(task: _Slice, tokenizer: Tokenizer) -> Iterator[Document]:
-    import pyarrow.parquet as pq  # here alone: whoever only reads stores needs no pyarrow
-
-    columns = ["id", "language", "size", "content"]
-    with pq.ParquetFile(task.part, page_checksum_verification=True) as file:
-        table = file.read_row_group(task.row_group, columns=columns, use_threads=False).take(task.rows)
-    for start in range(0, table.num_rows, TEXTS_AT_ONCE):
-        ids, languages, sizes, contents = (
-            c.to_pylist() for c in table.slice(start, TEXTS_AT_ONCE).select(columns).columns
-        )
-        yield from zip(ids, languages, sizes, tokenizer.encode_batch(contents), strict=True)
+def _encoded(slice: Slice, tokenizer: Tokenizer) -> Iterator[Document]:
+    for rows in slice.read(["id", "language", "size", "content"]):
+        ids, languages, sizes = (rows[name].to_pylist() for name in ("id", "language", "size"))
+        tokens, ends = tokenizer.encode_utf8(*utf8(rows["content"]))
+        yield from zip(ids, languages, sizes, np.split(tokens, ends[1:-1]), strict=True)
 
 
 def _joined(folders: Sequence[Path]) -> Iterator[Document]:

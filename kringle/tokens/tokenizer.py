@@ -14,24 +14,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from numpy.typing import NDArray
+from tokenizers import decoders, models, pre_tokenizers
 
 from kringle.errors import UserError
+from kringle.tokens.encoder import Encoder
+from kringle.tokens.learning import learn
+from kringle.tokens.words import Counter, Words
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>")
 ALL_BYTES = 256  # the initial alphabet: every byte is a token, so every text can be encoded
 
 TOKENIZER_FILE = "tokenizer.json"
 
-# Kringle is parallel over processes; threads inside the tokenizer would compete with them for the same cores. Training
-# a tokenizer is the one place that turns them on, because it works alone.
+# Kringle is parallel over processes; threads inside the library would compete with them for the same cores.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
@@ -51,7 +54,7 @@ class Specials:
         return cls(*range(vocab_size, vocab_size + len(SPECIAL_TOKENS)))
 
 
-def _byte_of_character() -> dict[str, int]:
+def byte_of_character() -> dict[str, int]:
     """The byte behind each character of a byte-level vocabulary.
 
     Byte-level BPE writes a byte as a visible character: itself where Latin-1 prints it, else the next free character
@@ -63,14 +66,19 @@ def _byte_of_character() -> dict[str, int]:
 
 
 class Tokenizer:
-    """A trained tokenizer. Ids below `specials.end_of_text` are text; the five above are the special tokens."""
+    """A trained tokenizer. Ids below `specials.end_of_text` are text; the five above are the special tokens.
 
-    def __init__(self, backend: tokenizers.Tokenizer, checksum: str) -> None:
+    Text is encoded by `kringle.tokens.encoder`; by the `tokenizers` library where `encoder` is None, because the file
+    describes a tokenizer of another form than Kringle trains (a foreign model's).
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, checksum: str, encoder: Encoder | None) -> None:
         self._backend = backend
+        self.encoder = encoder
         self.checksum = checksum  # SHA-256 of the file: which tokenizer a store or a checkpoint belongs to
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self.specials = Specials.after(backend.get_vocab_size(with_added_tokens=False))
-        byte_of = _byte_of_character()
+        byte_of = byte_of_character()
         self.token_bytes: list[bytes] = [b""] * self.vocab_size  # the special tokens stand for no bytes
         for token, id in backend.get_vocab(with_added_tokens=False).items():
             self.token_bytes[id] = bytes(byte_of[character] for character in token)
@@ -95,17 +103,38 @@ class Tokenizer:
                 hint=f"they must follow the vocabulary as {tuple(vars(expected).values())}",
             )  # fmt: skip
         backend.encode_special_tokens = True  # text that spells a special token stays text
-        return cls(backend, hashlib.sha256(raw).hexdigest())
+        encoder = Encoder.read(raw.decode("utf-8"), byte_of_character())
+        return cls(backend, hashlib.sha256(raw).hexdigest(), encoder)
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; never a special id."""
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        ids: list[int]
+        if self.encoder is None:
+            ids = self._backend.encode(text, add_special_tokens=False).ids
+        else:
+            ids = self.encoder.encode(text.encode()).tolist()
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of many texts, each an int64 array; the same ids as `encode`, one call into the library."""
-        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        """Ids of many texts, each an int64 array; the same ids as `encode`, in one call."""
+        data = [text.encode() for text in texts]
+        offsets = np.concatenate([[0], np.cumsum([len(text) for text in data], dtype=np.int64)]).astype(np.int64)
+        ids, ends = self.encode_utf8(np.frombuffer(b"".join(data), dtype=np.uint8), offsets)
+        return np.split(ids.astype(np.int64), ends[1:-1]) if data else []
+
+    def encode_utf8(
+        self, data: NDArray[np.uint8], offsets: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Ids (T,) of the texts `data[offsets[i] : offsets[i + 1]]` end to end, and the border of each, (D + 1,).
+
+        What the encode stage uses: an Arrow column of strings has its bytes and offsets laid out like this.
+        """
+        if self.encoder is not None:
+            return self.encoder.encode_many(data, offsets)
+        texts = [data[a:b].tobytes().decode() for a, b in pairwise(offsets)]
+        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        ids = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+        return np.concatenate([np.empty(0, np.int32), *ids]), np.cumsum([0, *map(len, ids)], dtype=np.int64)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The exact bytes behind the ids; special tokens and padded embedding rows have none."""
@@ -139,22 +168,25 @@ class Tokenizer:
         (folder / "special_tokens_map.json").write_text(json.dumps(names, indent=2) + "\n")
 
 
-@contextmanager
-def _library_threads() -> Iterator[None]:
-    before = os.environ["TOKENIZERS_PARALLELISM"]
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    try:
-        yield
-    finally:
-        os.environ["TOKENIZERS_PARALLELISM"] = before
-
-
 def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> Tokenizer:
     """Train on `texts` and write `out/tokenizer.json`; `vocab_size` counts neither the specials nor the padding.
 
-    The result depends on the texts alone, not on their order or on the number of threads: the trainer counts words
-    first and breaks ties by id. A vocabulary that the texts cannot fill is refused: filling it with ids that no text
-    ever produces would make its size, and every number per token, a fiction.
+    The result depends on the texts alone, not on their order: words are counted first, and ties are broken by id.
+    `kringle.tokens.vocabulary` does the same from a folder of documents, in parallel.
+    """
+    counter = Counter()
+    for text in texts:
+        data = text.encode()
+        counter.add(np.frombuffer(data, dtype=np.uint8), np.array([0, len(data)], dtype=np.int64))
+    return write_tokenizer(counter.words(), vocab_size, out)
+
+
+def write_tokenizer(words: Words, vocab_size: int, out: Path) -> Tokenizer:
+    """Learn merges from counted words and write `out/tokenizer.json`: the file that the `tokenizers` library's trainer
+    would write for the same texts.
+
+    A vocabulary that the words cannot fill is refused: filling it with ids that no text ever produces would make its
+    size, and every number per token, a fiction.
     """
     if vocab_size <= ALL_BYTES:
         raise UserError(
@@ -162,7 +194,22 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> Tokeniz
             where="tokenizer.vocab_size",
             hint=f"every byte is a token, so it must exceed {ALL_BYTES}",
         )
-    backend = tokenizers.Tokenizer(models.BPE())
+    byte_of = byte_of_character()
+    single = [0] * ALL_BYTES
+    for id, character in enumerate(sorted(byte_of)):  # the library numbers its alphabet by code point
+        single[byte_of[character]] = id
+    spellings, merges = learn(words, single, vocab_size)
+    if len(spellings) < vocab_size:
+        raise UserError(
+            f"the corpus fills a vocabulary of only {len(spellings)} tokens, {vocab_size} were asked for",
+            where="tokenizer.vocab_size",
+            hint=f"use at most {len(spellings)}, or more source code",
+        )
+    character_of = {byte: character for character, byte in byte_of.items()}
+    tokens = ["".join(character_of[byte] for byte in spelling) for spelling in spellings]
+    backend = tokenizers.Tokenizer(
+        models.BPE({token: id for id, token in enumerate(tokens)}, [(tokens[a], tokens[b]) for a, b in merges])
+    )
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
@@ -170,18 +217,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> Tokeniz
         ]
     )
     backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    with _library_threads():
-        backend.train_from_iterator(texts, trainer)
-    reached = backend.get_vocab_size()
-    if reached < vocab_size:
-        raise UserError(
-            f"the corpus fills a vocabulary of only {reached} tokens, {vocab_size} were asked for",
-            where="tokenizer.vocab_size",
-            hint=f"use at most {reached}, or more source code",
-        )
     backend.add_special_tokens(list(SPECIAL_TOKENS))
     out.mkdir(parents=True, exist_ok=True)
     backend.save(str(out / TOKENIZER_FILE))
