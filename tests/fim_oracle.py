@@ -1,7 +1,7 @@
 """SantaCoder's fill-in-the-middle procedure, plainly, from its description alone: one window, one segment at a time.
 
-Written to hold `kringle.training.windows` to it; shares no code with it. Chance comes in as a function, so that both can
-be given the same draws, or each its own.
+Written to hold `kringle.training.windows` to it; shares no code with it. Chance comes in as a function, so that both
+can be given the same draws, or each its own.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import struct
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def read(prefix: Path) -> list[list[int]]:
     assert at + 8 * boundaries == len(index)
     assert sum(lengths) * size == len(data)
     documents = []
-    for a, b in zip(firsts[:-1], firsts[1:], strict=True):
+    for a, b in itertools.pairwise(firsts):
         documents.append(
             [t for s in range(a, b) for t in struct.unpack_from(f"<{lengths[s]}{letter}", data, starts[s])]
         )

@@ -4,7 +4,8 @@ One document is one sequence with end-of-text after it; documents keep the store
 Megatron's own preprocessing does. Format: `megatron/data/indexed_dataset.py`, class MMapIndexedDataset, version 1:
 
     9 bytes "MMIDIDX\\0\\0"; uint64 version; uint8 type of the tokens; uint64 sequences; uint64 documents + 1;
-    int32 length of each sequence in tokens; int64 its start in bytes; int64 first sequence of each document, and the end
+    int32 length of each sequence in tokens; int64 its start in bytes;
+    int64 first sequence of each document, and the end
 
 All numbers are little-endian. Does not cover: reading such files, other versions.
 """

@@ -86,10 +86,11 @@ class Tokenizer:
         self.checksum = checksum  # SHA-256 of the file: which tokenizer a store or a checkpoint belongs to
         self.vocab_size: int = 1 + max(backend.get_vocab(with_added_tokens=True).values())
         self.special_tokens = special_tokens
-        self.specials = Specials(*(backend.token_to_id(token) for token in special_tokens))
+        ids: list[int] = [backend.token_to_id(token) for token in special_tokens]  # type: ignore[misc]  # all are there
+        self.specials = Specials(*ids)
         byte_of = _byte_of_character()
         added = backend.get_added_tokens_decoder()
-        texts = {**{id: t for t, id in backend.get_vocab(with_added_tokens=False).items()}, **added}
+        texts = {id: text for text, id in backend.get_vocab(with_added_tokens=True).items()}
         self.text_size = 1 + max(id for id in texts if id not in added or not added[id].special)
         self.token_bytes: list[bytes] = [b""] * self.vocab_size  # the special tokens stand for no bytes
         for id, text in texts.items():

@@ -159,7 +159,7 @@ class BatchSource(Protocol):
     @property
     def fingerprint(self) -> dict[str, Any]: ...
 
-    def batch(self, step: int) -> Batch: ...
+    def batch(self, step: int, first: int = 0, count: int | None = None) -> Batch: ...
 
     def epochs(self, steps: int) -> float: ...
 
@@ -388,10 +388,11 @@ class Batches:
 
     # -- what the trainer asks for -------------------------------------------------------------------------------------
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step, counted from 0."""
-        rows = self._render(list(self._locate(step * self.rows, self.rows)))
-        shape = (self.rows, self.context)
+    def batch(self, step: int, first: int = 0, count: int | None = None) -> Batch:
+        """The batch of a step, counted from 0, or `count` of its rows from row `first` on."""
+        count = self.rows if count is None else count
+        rows = self._render(list(self._locate(step * self.rows + first, count)))
+        shape = (count, self.context)
         tokens, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         targets, segments = np.full(shape, IGNORED, np.int64), np.full(shape, PADDING, np.int64)
         for r, row in enumerate(rows):

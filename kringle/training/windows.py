@@ -1,7 +1,7 @@
 """Batches as SantaCoder's loader made them: windows of one continuous stream, rearranged after they have been cut.
 
-`kringle.training.batches` is the default, `corrected` manner; this is `faithful`, step by step what the BigCode Megatron
-fork does (November 2022), with our random draws in place of its one generator per process:
+`kringle.training.batches` is the default, `corrected` manner; this is `faithful`, step by step what the BigCode
+Megatron fork does (November 2022), with our random draws in place of its one generator per process:
 
 1. *Stream.* Every document's tokens with one end-of-text after them; documents of all epochs shuffled together. If the
    run needs less than 80% of the last epoch, that epoch is shuffled apart and comes last.
@@ -14,8 +14,8 @@ fork does (November 2022), with our random draws in place of its one generator p
 4. The window is cut back to `context + 1` tokens, which usually costs the last middle its end, or filled with
    `<fim_pad>`. Every position is a target, padding too, and attention runs across documents.
 
-Deviations, listed in docs/fidelity.md: text is decoded byte for byte (the fork's decoding deleted spaces); special-token
-text inside a file is plain text; every draw is a function of (seed, window, segment), not of the order of access.
+Deviations, listed in docs/fidelity.md: text is decoded byte for byte (the fork's decoding deleted spaces); special-
+token text inside a file is plain text; every draw is a function of (seed, window, segment), not of the order of access.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Window(NamedTuple):
 
 
 def permute(windows: Sequence[np.ndarray], draws: Sequence[Sequence[WindowDraw]], tokenizer: Tokenizer) -> list[Window]:
-    """Rearrange windows (T,), given what chance decides about each of their segments; all texts in one encoding call."""
+    """Rearrange windows (T,), given what chance decides about each of their segments; all texts are encoded at once."""
     end, specials = tokenizer.specials.end_of_text, tokenizer.specials
     parts = [segments(window, end) for window in windows]
     cuts: list[Cut] = []
@@ -237,11 +237,13 @@ class WindowBatches:
             "steps": self.steps,
         }
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step, counted from 0: every position has a target and belongs to one segment."""
-        rendered = self._render(step * self.rows, self.rows)
+    def batch(self, step: int, first: int = 0, count: int | None = None) -> Batch:
+        """The batch of a step, counted from 0, or `count` of its rows from row `first` on: every position has a target
+        and belongs to one segment."""
+        count = self.rows if count is None else count
+        rendered = self._render(step * self.rows + first, count)
         rows = np.stack([window.tokens for window, _ in rendered])
-        shape = (self.rows, self.context)
+        shape = (count, self.context)
         return Batch(
             rows[:, :-1].copy(),
             rows[:, 1:].copy(),
