@@ -205,23 +205,24 @@ class FimSettings:
 class TrainingSettings:
     """One training run. Optimizer defaults are SantaCoder's (Adam 0.9/0.95/1e-8, decay 0.1, clip 1.0, warmup 2%).
 
-    `fidelity` chooses how batches are made (`kringle.training.batches`, or SantaCoder's `kringle.training.windows`),
-    `mixture` weighs languages. The schedule ends after `decay_tokens` (default: `tokens`), of which `warmup` is a
-    share; `decay` is the falling share of schedule wsd. `measurements` are taken on the way, `track` adds trackers to
-    the JSON log. `skip` leaves a checkpoint (`model.init`) as it is, to be measured beside one that was trained on.
+    Precision auto is bf16 where the device multiplies it itself, else fp32. `fidelity` chooses how batches are made
+    (`kringle.training.batches`, or SantaCoder's `kringle.training.windows`), `mixture` weighs languages. The schedule
+    ends after `decay_tokens` (default: `tokens`), of which `warmup` is a share; `decay` is the falling share of
+    schedule wsd. `measurements` are taken on the way, `track` adds trackers to the JSON log. `skip` leaves a checkpoint
+    (`model.init`) as it is, to be measured beside one that was trained on.
     """
 
     tokens: int = _parsed(parse_count)
     batch_tokens: int = _parsed(parse_count)
     learning_rate: float = _parsed(parse_positive, 2e-4)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
     warmup: float = _parsed(parse_below_one, 0.02)
     weight_decay: float = _parsed(parse_not_negative, 0.1)
     beta1: float = _parsed(parse_below_one, 0.9)
     beta2: float = _parsed(parse_below_one, 0.95)
     epsilon: float = _parsed(parse_positive, 1e-8)
     clip: float = _parsed(parse_positive, 1.0)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     fim: FimSettings = FimSettings()
     fidelity: Literal["corrected", "faithful"] = "corrected"
     mixture: Mapping[str, float] | None = _parsed(_parse_mixture, None)

@@ -46,7 +46,7 @@ def test_what_megatron_would_read_is_every_document_and_its_end(tmp_path: Path, 
     store = TokenStore.write(
         tmp_path / "store", ((f"id{i}", "python", 9, tokens) for i, tokens in enumerate(lists)), vocab_size=65_000
     )
-    write_megatron(store, end, vocabulary, tmp_path / "out" / "code_document")
+    write_megatron(store, np.arange(len(store)), end, vocabulary, tmp_path / "out" / "code_document")
     assert read(tmp_path / "out" / "code_document") == [[*tokens.tolist(), end] for tokens in lists if len(tokens)]
     assert (tmp_path / "out" / "code_document.bin").stat().st_size == size * sum(len(t) + 1 for t in lists if len(t))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["code_document.bin", "code_document.idx"]
@@ -54,8 +54,8 @@ def test_what_megatron_would_read_is_every_document_and_its_end(tmp_path: Path, 
 
 def test_an_empty_store_and_the_shared_corpus(tmp_path: Path) -> None:
     end = shared.tokenizer().specials.end_of_text
-    write_megatron(shared.store(), end, shared.tokenizer().vocab_size, tmp_path / "a")
+    write_megatron(shared.store(), np.arange(len(shared.store())), end, shared.tokenizer().vocab_size, tmp_path / "a")
     assert read(tmp_path / "a") == [[*ids, end] for ids in map(shared.tokenizer().encode, shared.texts())]
     empty = TokenStore.write(tmp_path / "empty", [])
-    write_megatron(empty, end, 325, tmp_path / "b")
+    write_megatron(empty, np.arange(0), end, 325, tmp_path / "b")
     assert read(tmp_path / "b") == []

@@ -37,6 +37,12 @@ def run(
             help="Also train on files under this SPDX licence (stamps the model); repeatable.", metavar="SPDX"
         ),
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="The checkpoint to start from, for a recipe that continues one (adapt).", metavar="DIR", readable=False
+        ),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes at a time; the default is one per core.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -46,6 +52,7 @@ def run(
     kringle run                                  the code on this machine, ten minutes on two cores
     kringle run --source ~/my-repos              your own code
     kringle run my-study.yaml --work /data/mine  your own recipe
+    kringle run adapt --init MODEL --source ~/my-repos   teach a model that exists your own code
     kringle run --until split                    only the data; stages: collect, clean, split, annotate,
                                                  tokenizer, encode, train, evaluate, score, report
     """
@@ -61,6 +68,7 @@ def run(
         only=_names(only),
         allow_licenses=tuple(allow_license or ()),
         workers=workers,
+        init=init,
     )
     emit(as_json, run_study(options, quiet=False))
 

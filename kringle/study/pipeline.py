@@ -223,9 +223,12 @@ def _train_tokenizer(context: Context, out: Path) -> dict[str, Any]:
     """The tokenizer of all arms, from the training documents alone: held-out files stay unseen by it too."""
     from kringle.data.table import iter_documents
     from kringle.study.arm import split_of
-    from kringle.tokens.tokenizer import train_tokenizer
+    from kringle.tokens.tokenizer import TOKENIZER_FILE, Tokenizer, train_tokenizer
 
     plan = context.plan
+    if (init := plan.recipe.base.model.init) is not None:
+        shutil.copyfile(init / TOKENIZER_FILE, out / TOKENIZER_FILE)
+        return {"vocab_size": Tokenizer.load(out).vocab_size, "files": 0, "bytes": 0}
     split = split_of(plan.split.folder)
     total = sum(1 for part in split.values() if part == "train")
     size = 0
@@ -239,7 +242,8 @@ def _train_tokenizer(context: Context, out: Path) -> dict[str, Any]:
                     counter.advance()
                     yield document["content"]
 
-        tokenizer = train_tokenizer(texts(), plan.recipe.tokenizer.vocab_size, out)
+        settings = plan.recipe.tokenizer
+        tokenizer = train_tokenizer(texts(), settings.vocab_size, out, settings.specials)
     return {"vocab_size": tokenizer.vocab_size, "files": total, "bytes": size}
 
 
@@ -250,7 +254,7 @@ def _run_arms(context: Context, until: str) -> None:
     # of additions in a product, so one arm alone must use as many as among all others to give the same bits.
     written = sum(len(arm.training.seeds) for arm in parse_recipe(plan.recipe.text).arms)
     threads = max(1, default_workers() // written)
-    jobs = [_job(plan, run, until, threads) for run in plan.runs]
+    jobs = [make_job(plan, run, until, threads) for run in plan.runs]
     jobs = [j for j in jobs if j.train.manifest() is None or (until == "evaluate" and j.evaluate.manifest() is None)]
     if not jobs:
         return
@@ -264,7 +268,8 @@ def _run_arms(context: Context, until: str) -> None:
             pass
 
 
-def _job(plan: Plan, run: Run, until: str, threads: int) -> ArmJob:
+def make_job(plan: Plan, run: Run, until: str, threads: int) -> ArmJob:
+    """What a worker needs for one run."""
     return ArmJob(
         arm=run.arm,
         seed=run.seed,
@@ -302,6 +307,7 @@ def _remember(workspace: Workspace, options: Options, plan: Plan, outside: Mappi
         "sources": [str(path.expanduser().absolute()) for path in options.sources],
         "only": options.only,
         "allow_licenses": options.allow_licenses,
+        "init": str(options.init.expanduser().absolute()) if options.init else None,
         "outside": outside,
         "stages": {stage.name: stage.fingerprint for _, stage in plan.stages()},
     }
@@ -321,6 +327,7 @@ def recall(workspace: Workspace) -> tuple[Options, Plan]:
         sources=tuple(Path(path) for path in asked["sources"]),
         only=tuple(asked["only"]) if asked["only"] is not None else None,
         allow_licenses=tuple(asked["allow_licenses"]),
+        init=Path(asked["init"]) if asked.get("init") else None,
     )
     plan = make_plan(resolve(options, asked["text"]), workspace, **asked["outside"])
     return options, plan.as_published(asked["stages"])

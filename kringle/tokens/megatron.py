@@ -26,12 +26,17 @@ TYPE_CODES = {np.dtype("<u2"): 8, np.dtype("<i4"): 4}  # the two that Megatron c
 SIXTEEN_BITS_BELOW = 65_500  # vocabulary rows; above, Megatron writes 32 bits (its best_fitting_dtype)
 
 
-def write_megatron(store: TokenStore, end_of_text: int, vocab_size: int, prefix: Path) -> tuple[Path, Path]:
-    """Write `prefix.bin` and `prefix.idx`; both appear when they are whole. Memory holds lengths, never the tokens."""
+def write_megatron(
+    store: TokenStore, documents: np.ndarray, end_of_text: int, vocab_size: int, prefix: Path
+) -> tuple[Path, Path, int]:
+    """Write these documents (numbers in the store) as `prefix.bin` and `prefix.idx`; both paths and the tokens written.
+
+    Each file appears when it is whole. Memory holds lengths, never the tokens.
+    """
     dtype = np.dtype("<u2") if vocab_size < SIXTEEN_BITS_BELOW else np.dtype("<i4")
-    lengths = np.diff(store.offsets)
-    kept = np.flatnonzero(lengths)
-    sizes = lengths[kept] + 1
+    lengths = np.diff(store.offsets)[documents]
+    kept = documents[lengths > 0]
+    sizes = lengths[lengths > 0] + 1
     if len(sizes) and sizes.max() > np.iinfo(np.int32).max:
         raise UserError(f"a document has {sizes.max()} tokens, Megatron's index ends at 2^31", where=str(store.folder))
     prefix.parent.mkdir(parents=True, exist_ok=True)
@@ -55,4 +60,4 @@ def write_megatron(store: TokenStore, end_of_text: int, vocab_size: int, prefix:
     finally:
         for written in partial:
             written.unlink(missing_ok=True)
-    return names[0], names[1]
+    return names[0], names[1], int(sizes.sum())

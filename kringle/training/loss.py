@@ -20,7 +20,7 @@ from kringle.training.batches import IGNORED, PADDING, Batch
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-Precision = Literal["fp32", "bf16", "fp16", "fp64"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FLEX_FROM = (
     1024  # positions: on an H200 dense masks win at 512 and lose by 1.3 at 2,048, 2.3 at 8,192 (KempnerForge 207)
@@ -94,6 +94,15 @@ def packs(device: torch.device, precision: Precision, dropout: float) -> bool:
     if device.type != "cpu" or dropout:
         return False
     return precision in ("fp32", "fp64") or (precision == "bf16" and multiplies_bf16())
+
+
+def chosen(precision: Precision, device: torch.device) -> Precision:
+    """The precision itself; for "auto" bf16 where the device has products of its own in it, else fp32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if device.type == "cpu" and multiplies_bf16() else "fp32"
 
 
 def multiplies_bf16() -> bool:

@@ -32,8 +32,8 @@ from kringle.randomness import torch_seed
 from kringle.training import checkpoint
 from kringle.training.batches import Batch, BatchSource, FimShares
 from kringle.training.guard import Guard
-from kringle.training.log import LOG_FILE, Log, StepRecord
-from kringle.training.loss import Objective, Precision, packs, rows_of
+from kringle.training.log import LOG_FILE, MEASURES_FILE, REDONE_FILE, Log, StepRecord
+from kringle.training.loss import Objective, Precision, chosen, packs, rows_of
 from kringle.training.optimizer import OptimizerSettings, make_optimizer
 from kringle.training.parallel import World, whole
 from kringle.training.precision import LossScale
@@ -93,6 +93,7 @@ class TrainingResult:
     left: int  # pieces drawn for it that did not allow it
     skipped: int  # steps whose update was left out
     parameters: int
+    precision: str
     loss: float  # of the last step, nats per token
     seconds: float  # in steps, over all attempts
     tokens_per_second: float
@@ -165,7 +166,7 @@ def train(
     run = _Run(config, settings, batches, seed, world, micro, checkpoints, start)
     fingerprint = {
         "model": asdict(config),
-        "training": {key: getattr(settings, key) for key in _FINGERPRINTED},
+        "training": {key: getattr(settings, key) for key in _FINGERPRINTED} | {"precision": run.precision},
         "seed": seed,
         "data": batches.fingerprint,
         **({"init": start.fingerprint} if start else {}),
@@ -202,13 +203,15 @@ def train(
 
 def _publish(model: Transformer, batches: BatchSource, checkpoints: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(checkpoints / LOG_FILE, out / LOG_FILE)
+    for name in (LOG_FILE, MEASURES_FILE, REDONE_FILE):
+        if (checkpoints / name).exists():
+            shutil.copyfile(checkpoints / name, out / name)
     exchange.save(model, batches.tokenizer, out / MODEL_FOLDER)
 
 
 _FINGERPRINTED = (
     *("tokens", "batch_tokens", "steps", "horizon", "learning_rate", "schedule", "warmup", "decay", "weight_decay"),
-    *("optimizer", "beta1", "beta2", "epsilon", "clip", "precision", "on_divergence"),
+    *("optimizer", "beta1", "beta2", "epsilon", "clip", "on_divergence"),
 )
 
 
@@ -256,7 +259,7 @@ def _check(
         raise refuse(f"must be a positive number, got {settings.learning_rate}", "training.learning_rate")
     choices = {
         "schedule": ("cosine", "constant", "wsd"),
-        "precision": ("fp32", "bf16", "fp16", "fp64"),
+        "precision": ("auto", "fp32", "bf16", "fp16", "fp64"),
         "optimizer": ("adamw", "muon"),
         "on_divergence": ("stop", "skip"),
     }
@@ -292,29 +295,30 @@ class _Run:
     ) -> None:
         self.settings, self.checkpoints, self.world, self.seed = settings, checkpoints, world, seed
         self.batches, self.start = batches, start
+        self.precision = chosen(settings.precision, world.device)
         self.model = Transformer(config)
         if start is None:
             self.model.initialise(seed)
         else:
             self.model.load_state_dict(exchange.load(start.folder)[0].state_dict())
-        if settings.precision == "fp64":
+        if self.precision == "fp64":
             self.model.double()
         self.model.to(world.device)
         self.model.recompute = settings.recompute
         self.model.train()
         self.compiled = settings.compile == "auto" and _compiles(world.device)
-        objective = Objective(self.model, settings.precision)
+        objective = Objective(self.model, self.precision)
         if self.compiled:
             for block in self.model.transformer.h:
                 block.compile(dynamic=False)
         self.objective = world.wrap(objective)
         self.optimizer = make_optimizer(self.model, settings)
-        self.packed = packs(world.device, settings.precision, config.dropout)
+        self.packed = packs(world.device, self.precision, config.dropout)
         self.rows_at_once = micro_batch_tokens // batches.context
         self.warmup = warmup_steps(settings.warmup, settings.horizon)
-        self.peak = peak_flops(world.device, settings.precision)
+        self.peak = peak_flops(world.device, self.precision)
         self.flops = config.flops_per_token(batches.context)
-        self.scale = LossScale() if settings.precision == "fp16" else None
+        self.scale = LossScale() if self.precision == "fp16" else None
         self.guard = Guard(math.log(config.vocab_size))
         self.step, self.skips = 0, 0
         counted = ("tokens", "filled", "rearranged", "left", "skipped")
@@ -451,6 +455,7 @@ class _Run:
             left=int(counters["left"]),
             skipped=int(counters["skipped"]),
             parameters=self.model.config.parameters,
+            precision=self.precision,
             loss=counters["loss"],
             seconds=seconds,
             tokens_per_second=speed,
