@@ -30,6 +30,11 @@ def _quantity(value: Any, path: str, units: Mapping[str, int], what: str, exampl
     return int(amount)
 
 
+def parse_whole(value: Any, path: str) -> int:
+    """A count that may be 0."""
+    return _quantity(value, path, _COUNTS, "a count", "10")
+
+
 def parse_bytes(value: Any, path: str) -> int:
     """`60MB` -> 60,000,000 (decimal units; KiB, MiB, GiB are binary)."""
     return _positive(_quantity(value, path, _BYTES, "a size", "60MB"), path)

@@ -29,6 +29,7 @@ from kringle.quantities import (
     parse_not_negative,
     parse_positive,
     parse_seeds,
+    parse_whole,
 )
 
 LANGUAGES = ("python", "java", "javascript")
@@ -84,6 +85,43 @@ def _parse_languages(value: Any, path: str) -> tuple[str, ...]:
     return tuple(sorted(set(value), key=LANGUAGES.index))
 
 
+def _parse_folder(value: Any, path: str) -> Path | None:
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"expected a path, got {value!r}", where=path)
+    return None if value is None else Path(value).expanduser()
+
+
+def _parse_flag(value: Any, path: str) -> bool:
+    if not isinstance(value, bool):
+        raise UserError(f"expected true or false, got {value!r}", where=path)
+    return value
+
+
+def _parse_mixture(value: Any, path: str) -> Mapping[str, float] | None:
+    if value is None or value == "natural":
+        return None
+    if not isinstance(value, dict) or not value:
+        raise UserError(f"expected natural, or weights such as {{python: 2, java: 1}}, got {value!r}", where=path)
+    weights = {}
+    for name, weight in value.items():
+        if name not in LANGUAGES:
+            raise _unknown(str(name), LANGUAGES, path, "language")
+        weights[str(name)] = parse_not_negative(weight, f"{path}.{name}")
+    if not sum(weights.values()):
+        raise UserError("all weights are 0", where=path)
+    return weights
+
+
+def _parse_trackers(value: Any, path: str) -> tuple[str, ...]:
+    known = ("tensorboard", "wandb")
+    if not isinstance(value, list):
+        raise UserError(f"expected a list out of {', '.join(known)}, got {value!r}", where=path)
+    for name in value:
+        if name not in known:
+            raise _unknown(str(name), known, path, "tracker")
+    return tuple(dict.fromkeys(value))
+
+
 @dataclass(frozen=True)
 class CorpusSettings:
     """What is collected. `max_bytes` caps the candidates' sizes before reading; `max_file_bytes` is The Stack's."""
@@ -129,20 +167,30 @@ class FilterSettings:
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """`vocab_size` counts neither the five specials nor the padding to a multiple of 128."""
+    """`vocab_size` counts neither the five specials nor the padding to a multiple of 128. `specials` are spelt as in
+    `<fim_prefix>`, which editors expect, or as in SantaCoder's `<fim-prefix>`. With `model.init` the checkpoint's own
+    tokenizer is taken, and both keys are left out."""
 
-    vocab_size: int = _parsed(parse_count)
+    vocab_size: int = _parsed(parse_count, 0)
+    specials: Literal["underscore", "hyphen"] = "underscore"
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Shape of the transformer (see `kringle.model.transformer.ModelConfig`)."""
+    """Shape of the transformer (see `kringle.model.transformer.ModelConfig`).
 
-    layers: int = _parsed(parse_count)
-    width: int = _parsed(parse_count)
-    heads: int = _parsed(parse_count)
+    `init` names a model directory to start from: shape, context and tokenizer are then its own, and `layers`, `width`
+    and `heads` are left out of the recipe (0 here until `kringle.study.init` has looked them up).
+    """
+
+    layers: int = _parsed(parse_count, 0)
+    width: int = _parsed(parse_count, 0)
+    heads: int = _parsed(parse_count, 0)
     attention: Literal["mqa", "mha"] = "mqa"
     context: int = _parsed(parse_count, 2048)
+    positions: Literal["learned", "rotary"] = "learned"
+    dropout: float = _parsed(parse_below_one, 0.0)
+    init: Path | None = _parsed(_parse_folder, None)  # noqa: RUF009 (a field)
 
 
 @dataclass(frozen=True)
@@ -155,26 +203,50 @@ class FimSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """One training run. Optimizer defaults are SantaCoder's (Adam 0.9/0.95/1e-8, decay 0.1, clip 1.0, warmup 2%)."""
+    """One training run. Optimizer defaults are SantaCoder's (Adam 0.9/0.95/1e-8, decay 0.1, clip 1.0, warmup 2%).
+
+    Precision auto is bf16 where the device multiplies it itself, else fp32. `fidelity` chooses how batches are made
+    (`kringle.training.batches`, or SantaCoder's `kringle.training.windows`), `mixture` weighs languages. The schedule
+    ends after `decay_tokens` (default: `tokens`), of which `warmup` is a share; `decay` is the falling share of
+    schedule wsd. `measurements` are taken on the way, `track` adds trackers to the JSON log. `skip` leaves a checkpoint
+    (`model.init`) as it is, to be measured beside one that was trained on.
+    """
 
     tokens: int = _parsed(parse_count)
     batch_tokens: int = _parsed(parse_count)
     learning_rate: float = _parsed(parse_positive, 2e-4)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
     warmup: float = _parsed(parse_below_one, 0.02)
     weight_decay: float = _parsed(parse_not_negative, 0.1)
     beta1: float = _parsed(parse_below_one, 0.9)
     beta2: float = _parsed(parse_below_one, 0.95)
     epsilon: float = _parsed(parse_positive, 1e-8)
     clip: float = _parsed(parse_positive, 1.0)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     fim: FimSettings = FimSettings()
+    fidelity: Literal["corrected", "faithful"] = "corrected"
+    mixture: Mapping[str, float] | None = _parsed(_parse_mixture, None)
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    decay_tokens: int | None = _parsed(lambda v, p: None if v is None else parse_count(v, p), None)
+    decay: float = _parsed(parse_above_zero, 0.2)
+    micro_batch_tokens: int | None = _parsed(lambda v, p: None if v is None else parse_count(v, p), None)
+    recompute: bool = _parsed(_parse_flag, False)
+    compile: Literal["auto", "never"] = "auto"
+    on_divergence: Literal["stop", "skip"] = "stop"
+    measurements: int = _parsed(parse_whole, 0)
+    track: tuple[str, ...] = _parsed(_parse_trackers, ())
+    skip: bool = _parsed(_parse_flag, False)
     seeds: tuple[int, ...] = _parsed(parse_seeds, (0,))
 
     @property
     def steps(self) -> int:
-        """Optimizer steps: the tokens, rounded to whole batches."""
-        return max(1, round(self.tokens / self.batch_tokens))
+        """Optimizer steps: the tokens, rounded to whole batches; none where training is skipped."""
+        return 0 if self.skip else max(1, round(self.tokens / self.batch_tokens))
+
+    @property
+    def horizon(self) -> int:
+        """Steps after which the learning rate's schedule ends."""
+        return self.steps if self.decay_tokens is None else round(self.decay_tokens / self.batch_tokens)
 
 
 @dataclass(frozen=True)
@@ -192,12 +264,6 @@ def _parse_suites(value: Any, path: str) -> tuple[str, ...]:
     if len(set(value)) != len(value):
         raise UserError(f"the same suite twice in {value!r}", where=path)
     return tuple(value)
-
-
-def _parse_folder(value: Any, path: str) -> Path | None:
-    if value is not None and not isinstance(value, str):
-        raise UserError(f"expected a path, got {value!r}", where=path)
-    return None if value is None else Path(value).expanduser()
 
 
 @dataclass(frozen=True)
@@ -310,6 +376,59 @@ def _merge(base: Mapping[str, Any], difference: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
+def _check_model(model: ModelSettings, raw: Mapping[str, Any], path: str) -> None:
+    shape = ("layers", "width", "heads")
+    if model.init is not None:
+        for key in (*shape, "attention", "context", "positions"):
+            if key in raw:
+                raise UserError("comes from the checkpoint of model.init", where=f"{path}.{key}", hint="leave it out")
+        return
+    for key in shape:
+        if not getattr(model, key):
+            raise UserError(f"the key '{key}' is missing", where=path, hint="or start from a checkpoint with init")
+    if model.width % model.heads:
+        raise UserError(f"width {model.width} is not divisible by {model.heads} heads", where=path)
+    if model.positions == "rotary" and model.width // model.heads % 2:
+        hint = "make width / heads even"
+        raise UserError(
+            f"rotary positions need an even head size, not {model.width // model.heads}", where=path, hint=hint
+        )
+
+
+def check_batch(training: TrainingSettings, context: int, path: str) -> None:
+    """Refuse a batch that is not a whole number of rows."""
+    if training.batch_tokens % context:
+        raise UserError(
+            f"batch_tokens {training.batch_tokens} is not a multiple of the context {context}",
+            where=f"{path}.batch_tokens",
+            hint=f"use {max(1, training.batch_tokens // context) * context}",
+        )
+    if training.micro_batch_tokens is not None and training.micro_batch_tokens < context:
+        raise UserError(
+            f"must hold a row of {context} tokens, got {training.micro_batch_tokens}",
+            where=f"{path}.micro_batch_tokens",
+            hint=f"use at least {context}",
+        )
+
+
+def _check_training(training: TrainingSettings, model: ModelSettings, path: str) -> None:
+    if training.horizon < training.steps:
+        raise UserError(
+            f"the schedule ends after {training.horizon} steps, the run after {training.steps}",
+            where=f"{path}.decay_tokens",
+            hint="let it be at least tokens",
+        )
+    if training.mixture and training.fidelity == "faithful":
+        raise UserError(
+            "SantaCoder's procedure mixes languages in proportion to their tokens",
+            where=f"{path}.mixture",
+            hint="leave it out, or use fidelity: corrected",
+        )
+    if training.skip and model.init is None:
+        hint = "name one in model.init"
+        raise UserError("without training there has to be a checkpoint to measure", where=f"{path}.skip", hint=hint)
+
+
 def _arm(name: str, difference: Any, raw: Mapping[str, Any]) -> Arm:
     path = f"ablations.{name}"
     difference = difference or {}
@@ -322,14 +441,10 @@ def _arm(name: str, difference: Any, raw: Mapping[str, Any]) -> Arm:
     prefix = {key: f"{path}.{key}" if key in difference else key for key in ("model", "training", "filter")}
     model = build(ModelSettings, merged["model"], prefix["model"])
     training = build(TrainingSettings, merged["training"], prefix["training"])
-    if model.width % model.heads:
-        raise UserError(f"width {model.width} is not divisible by {model.heads} heads", where=prefix["model"])
-    if training.batch_tokens % model.context:
-        raise UserError(
-            f"batch_tokens {training.batch_tokens} is not a multiple of the context {model.context}",
-            where=f"{prefix['training']}.batch_tokens",
-            hint=f"use {max(1, training.batch_tokens // model.context) * model.context}",
-        )
+    _check_model(model, merged["model"], prefix["model"])
+    if model.init is None:
+        check_batch(training, model.context, prefix["training"])
+    _check_training(training, model, prefix["training"])
     return Arm(name, difference, model, training, build(FilterSettings, difference.get("filter"), prefix["filter"]))
 
 
@@ -371,7 +486,7 @@ def parse_recipe(text: str, where: str = "recipe") -> Recipe:
     for key in raw:
         if key not in known:
             raise _unknown(str(key), known, where, "key")
-    for key in ("name", "corpus", "tokenizer", "model", "training", "ablations"):
+    for key in ("name", "corpus", "model", "training", "ablations"):
         if key not in raw:
             raise UserError(f"the key '{key}' is missing", where=where)
     if not isinstance(raw["name"], str) or not _NAME.fullmatch(raw["name"]):
@@ -400,11 +515,27 @@ def parse_recipe(text: str, where: str = "recipe") -> Recipe:
     if not 0 < evaluation.held_out < 1:
         raise UserError("must be above 0 and below 1: verdicts need held-out data", where="evaluation.held_out")
     arms = tuple(_arm(name, difference, raw) for name, difference in ablations.items())
+    _check_tokenizer(sections["tokenizer"], raw.get("tokenizer"), arms)
     for arm in arms[1:]:
         if not set(arm.training.seeds) & set(arms[0].training.seeds):
             what = f"has no seed in common with the base, {arms[0].name}"
             raise UserError(what, where=f"ablations.{arm.name}.training.seeds", hint="a pair needs the same seed")
     return Recipe(name=raw["name"], fidelity="corrected", arms=arms, text=text, **sections)
+
+
+def _check_tokenizer(tokenizer: TokenizerSettings, raw: Any, arms: tuple[Arm, ...]) -> None:
+    """All arms share one tokenizer: trained here, or that of the checkpoint that the base starts from."""
+    init = arms[0].model.init
+    if init is not None:
+        if raw:
+            hint = "leave it out"
+            raise UserError("the checkpoint of model.init brings its own tokenizer", where="tokenizer", hint=hint)
+    elif not tokenizer.vocab_size:
+        raise UserError("the key 'vocab_size' is missing", where="tokenizer")
+    for arm in arms:
+        if arm.model.init is not None and arm.model.init != init:
+            what = "starts from another checkpoint than the base, so its tokens may differ"
+            raise UserError(what, where=f"ablations.{arm.name}.model.init", hint="make it a study of its own")
 
 
 def shipped() -> list[str]:

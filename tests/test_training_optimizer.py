@@ -8,7 +8,7 @@ import torch
 import training_fixtures as shared
 
 from kringle.model.transformer import Transformer
-from kringle.training.optimizer import make_optimizer, optimizer_tensors, parameter_groups, restore_optimizer
+from kringle.training.optimizer import make_optimizer, parameter_groups
 from kringle.training.schedule import learning_rate, warmup_steps
 
 
@@ -44,7 +44,7 @@ def test_a_constant_schedule_warms_up_too() -> None:
 def test_matrices_and_embeddings_decay_and_nothing_else() -> None:
     model = Transformer(shared.model_config())
     names = {id(p): name for name, p in model.named_parameters()}
-    decaying, other = parameter_groups(model, 0.1)
+    decaying, other = parameter_groups(list(model.parameters()), 0.1)
     assert (decaying["weight_decay"], other["weight_decay"]) == (0.1, 0.0)
     assert sum(len(g["params"]) for g in (decaying, other)) == len(names)
     decaying_names = {names[id(p)] for p in decaying["params"]}
@@ -86,12 +86,12 @@ def test_optimizer_state_goes_by_name_and_comes_back() -> None:
     for p in models[0].parameters():
         p.grad = torch.ones_like(p)
     optimizers[0].step()
-    saved = optimizer_tensors(models[0], optimizers[0])
+    saved = optimizers[0].tensors(models[0])
     assert saved["transformer.ln_f.weight.step"].item() == 1
-    restore_optimizer(models[1], optimizers[1], saved)
-    again = optimizer_tensors(models[1], optimizers[1])
+    optimizers[1].restore(models[1], saved)
+    again = optimizers[1].tensors(models[1])
     assert saved.keys() == again.keys()
     assert all(torch.equal(saved[name], again[name]) for name in saved)
     del saved["transformer.ln_f.weight.exp_avg"]
     with pytest.raises(KeyError, match=r"transformer\.ln_f\.weight\.exp_avg"):
-        restore_optimizer(models[1], optimizers[1], saved)
+        optimizers[1].restore(models[1], saved)

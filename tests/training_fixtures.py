@@ -34,19 +34,30 @@ class Settings:
     steps: int = 12
     batch_tokens: int = 4 * CONTEXT
     learning_rate: float = 3e-3
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
     warmup: float = 0.1
+    decay: float = 0.2
+    optimizer: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
     epsilon: float = 1e-8
     clip: float = 1.0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
     fim: Fim = field(default_factory=Fim)
+    micro_batch_tokens: int | None = None
+    recompute: bool = False
+    compile: Literal["auto", "never"] = "auto"
+    on_divergence: Literal["stop", "skip"] = "stop"
+    decay_steps: int | None = None
 
     @property
     def tokens(self) -> int:
         return self.steps * self.batch_tokens
+
+    @property
+    def horizon(self) -> int:
+        return self.decay_steps or self.steps
 
 
 def document_id(text: str) -> str:
@@ -104,7 +115,7 @@ def batches(view: Sequence[int] | None = None, settings: Settings | None = None,
     return Batches(s, range(len(s)) if view is None else view, t, **given)
 
 
-def model_config(attention: Literal["mqa", "mha"] = "mqa", **changes: int) -> ModelConfig:
+def model_config(attention: Literal["mqa", "mha"] = "mqa", **changes: Any) -> ModelConfig:
     """A tiny model for the shared tokenizer."""
     shape = {"layers": 2, "width": 16, "heads": 4, "context": CONTEXT, **changes}
     vocabulary = shape.pop("vocab_size", padded_vocabulary(tokenizer().vocab_size))

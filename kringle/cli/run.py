@@ -37,6 +37,12 @@ def run(
             help="Also train on files under this SPDX licence (stamps the model); repeatable.", metavar="SPDX"
         ),
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="The checkpoint to start from, for a recipe that continues one (adapt).", metavar="DIR", readable=False
+        ),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes at a time; the default is one per core.")] = None,
     part: Annotated[
         str | None,
@@ -51,6 +57,7 @@ def run(
     kringle run                                  the code on this machine, ten minutes on two cores
     kringle run --source ~/my-repos              your own code
     kringle run my-study.yaml --work /data/mine  your own recipe
+    kringle run adapt --init MODEL --source ~/my-repos   teach a model that exists your own code
     kringle run --until split                    only the data; stages: collect, clean, split, annotate,
                                                  tokenizer, encode, train, evaluate, score, report
     kringle run --part 3/16 --until collect      one of 16 machines that share a --work folder (docs/scale.md)
@@ -69,6 +76,7 @@ def run(
         workers=workers,
         part=part,
         engine=engine,
+        init=init,
     )
     emit(as_json, run_study(options, quiet=False))
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kringle.errors import UserError
-from kringle.model.transformer import LAYER_NORM_EPSILON, ModelConfig, Transformer
+from kringle.model.transformer import LAYER_NORM_EPSILON, ModelConfig, Rotation, Transformer, angles, rotate
 
 
 class Affine(NamedTuple):
@@ -87,7 +87,7 @@ class Decoder:
         self.layers = [Layer(*(affine(f"h.{i}.{part}") for part in parts)) for i in range(self.config.layers)]
         self.final = affine("ln_f")
         self.token_embedding = named["transformer.wte.weight"]
-        self.position_embedding = named["transformer.wpe.weight"]
+        self.position_embedding = named.get("transformer.wpe.weight")  # None with rotary positions
         self.output = self.token_embedding[:vocab_size]
         self.scale = 1.0 / math.sqrt(self.config.head_size)
         self.allocate(rows, columns)
@@ -118,11 +118,11 @@ class Decoder:
         """Run a prompt (P,) alone, so that nothing else in flight can change its result by a rounding."""
         c = self.config
         ids = torch.tensor(tokens, device=self.device)
-        x = F.embedding(ids, self.token_embedding) + self.position_embedding[: len(tokens)]
+        x, rotation = self._embed(ids, torch.arange(len(tokens), device=self.device))
         keys, values = [], []
         for layer in self.layers:
             q, k, v = self._split(
-                layer.attention_in.linear(layer.ln_1.normalise(x))
+                layer.attention_in.linear(layer.ln_1.normalise(x)), rotation
             )  # (P, G, Q, D), (P, G, D), (P, G, D)
             k, v = k.transpose(0, 1), v.transpose(0, 1)  # (G, P, D)
             # Stride 0 instead of a copy: each key-value head appears once per query head that reads it.
@@ -161,17 +161,32 @@ class Decoder:
         used = int(columns.max()) + 1
         index = torch.arange(rows, device=self.device)
         scores = self._scores(columns, used, sharings)
-        x = F.embedding(tokens, self.token_embedding) + F.embedding(positions, self.position_embedding)
+        x, rotation = self._embed(tokens, positions)
         for number, layer in enumerate(self.layers):
-            q, k, v = self._split(layer.attention_in.linear(layer.ln_1.normalise(x)))
+            q, k, v = self._split(layer.attention_in.linear(layer.ln_1.normalise(x)), rotation)
             keys, values = self.keys[number], self.values[number]
             keys[index, :, columns], values[index, :, columns] = k, v
             y = self._attend(q, keys[:rows, :, :used], values[:rows, :, :used], scores, number, sharings)
             x = self._finish(layer, x, y)
         return torch.mm(self.final.normalise(x), self.output.t(), out=self.logits[:rows])
 
-    def _split(self, fused: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _embed(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Rotation | None]:
+        """Tokens (N,) at positions (N,) -> (N, E), and the rotation of their queries and keys where positions turn."""
+        x = F.embedding(tokens, self.token_embedding)
+        if self.position_embedding is not None:
+            return x + F.embedding(positions, self.position_embedding), None
+        cosine, sine = angles(positions, self.config.head_size, x.dtype)
+        return x, (cosine[:, None], sine[:, None])
+
+    def _split(self, fused: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Output of c_attn (N, ..) -> queries (N, G, Q, D), keys and values (N, G, D)."""
+        q, k, v = self._parts(fused)
+        if rotation is not None:
+            cosine, sine = rotation  # (N, 1, D / 2)
+            q, k = rotate(q, (cosine[:, None], sine[:, None])), rotate(k, rotation)
+        return q, k, v
+
+    def _parts(self, fused: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         n, e, h, d = fused.shape[0], self.config.width, self.config.heads, self.config.head_size
         if self.config.attention == "mqa":
             q, k, v = torch.split(fused, [e, d, d], dim=-1)

@@ -1,34 +1,39 @@
 """Model directories that `transformers` loads as native `gpt_bigcode`, and loading them back.
 
 Parameter names and layouts of `kringle.model.transformer` are those of `GPTBigCodeForCausalLM`, so saving is writing
-and nothing is converted. Covers fp32 directories with our tokenizer. Does not cover: SantaCoder's older layout with
-code of its own, other engines' formats, weights in several files.
+and nothing is converted. A model with rotary positions is written in the same form under a name of its own, which
+`transformers` refuses. Loading also takes SantaCoder's older layout (code of its own, projections apart and
+transposed), weights in several files and PyTorch's own format. Does not cover: other engines' formats.
 """
 
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from kringle.errors import UserError
 from kringle.model.transformer import LAYER_NORM_EPSILON, ModelConfig, Transformer
 from kringle.tokens.tokenizer import Tokenizer
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+ROTARY_TYPE = "kringle_rotary"  # no model of `transformers`: it has no gpt_bigcode with rotary positions
+TANH_GELU = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")  # three names of one formula
 INITIALIZER_RANGE = 0.02  # of transformers; drawn from only by whoever adds layers to a loaded model
 
 
 def hugging_face_config(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """`config.json` of a `gpt_bigcode` model. Dropout is 0, as trained: the default of 0.1 would reach fine-tuners."""
+    """`config.json` of a `gpt_bigcode` model. Dropout is as trained: the default of 0.1 would reach fine-tuners."""
     end = tokenizer.specials.end_of_text
     return {
         "architectures": ["GPTBigCodeForCausalLM"],
-        "model_type": "gpt_bigcode",
+        "model_type": "gpt_bigcode" if config.positions == "learned" else ROTARY_TYPE,
         "vocab_size": config.vocab_size,
         "n_positions": config.context,
         "n_embd": config.width,
@@ -42,9 +47,9 @@ def hugging_face_config(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, 
         "scale_attn_weights": True,
         "attention_softmax_in_fp32": True,
         "scale_attention_softmax_in_fp32": True,
-        "resid_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "attn_pdrop": 0.0,
+        "resid_pdrop": config.dropout,
+        "embd_pdrop": config.dropout,
+        "attn_pdrop": config.dropout,
         "initializer_range": INITIALIZER_RANGE,
         "tie_word_embeddings": True,
         "bos_token_id": end,
@@ -63,18 +68,15 @@ def save(model: Transformer, tokenizer: Tokenizer, folder: Path) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     tokenizer.save(folder, model.config.context)
-    weights = {name: parameter.detach().contiguous() for name, parameter in model.state_dict().items()}
+    weights = {name: parameter.detach().float().cpu().contiguous() for name, parameter in model.state_dict().items()}
     safetensors.torch.save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     (folder / WEIGHTS_FILE).chmod((folder / CONFIG_FILE).stat().st_mode)  # the library lets only the owner read it
 
 
 def load(folder: Path) -> tuple[Transformer, Tokenizer]:
-    """The model and tokenizer of a directory that `save` wrote; UserError names what is missing or does not fit."""
-    try:
-        raw: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"no model here ({error})", where=str(folder / CONFIG_FILE)) from error
-    config = read_config(raw, str(folder / CONFIG_FILE))
+    """The model (float32, without dropout) and the tokenizer of a directory; UserError names what is missing or does
+    not fit."""
+    config = describe(folder)
     tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
@@ -83,35 +85,110 @@ def load(folder: Path) -> tuple[Transformer, Tokenizer]:
     with torch.device("meta"):
         model = Transformer(config)
     try:
-        weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+        weights = native_weights(read_weights(folder), config)
         model.load_state_dict(weights, assign=True)  # refuses missing, unexpected and misshapen tensors
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise UserError(f"weights do not fit the configuration ({error})", where=str(folder / WEIGHTS_FILE)) from error
+    except (OSError, RuntimeError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+        raise UserError(f"weights do not fit the configuration ({error})", where=str(folder)) from error
     return model.requires_grad_(True), tokenizer
 
 
+def describe(folder: Path) -> ModelConfig:
+    """The shape of the model in a directory, from its `config.json` alone."""
+    path = folder / CONFIG_FILE
+    try:
+        raw = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"no model here ({error})", where=str(path)) from error
+    if not isinstance(raw, dict):
+        raise UserError("no model here (not a configuration)", where=str(path))
+    return read_config(raw, str(path))
+
+
 def read_config(raw: dict[str, Any], where: str) -> ModelConfig:
-    """A `gpt_bigcode` configuration as ours; UserError if it asks for what our transformer does not compute."""
-    expected = {
-        "model_type": "gpt_bigcode",
-        "activation_function": "gelu_pytorch_tanh",
-        "layer_norm_epsilon": LAYER_NORM_EPSILON,
-        "scale_attn_weights": True,
-        "tie_word_embeddings": True,
-    }
+    """A `gpt_bigcode` or SantaCoder configuration as ours; UserError if it asks for what our transformer does not
+    compute."""
+    kind = raw.get("model_type")
+    older = "attention_head_type" in raw  # SantaCoder's, whose model_type is gpt2
+    if kind not in ("gpt_bigcode", ROTARY_TYPE) and not older:
+        raise UserError(f"model_type is {kind!r}, only 'gpt_bigcode' and SantaCoder's own are supported", where=where)
+    activation = raw.get("activation_function")
+    if activation not in TANH_GELU:
+        raise UserError(
+            f"activation_function is {activation!r}, only {', '.join(TANH_GELU)} are supported", where=where
+        )
+    expected = {"layer_norm_epsilon": LAYER_NORM_EPSILON, "scale_attn_weights": True, "tie_word_embeddings": True}
     for key, value in expected.items():
-        if raw.get(key) != value:
-            raise UserError(f"{key} is {raw.get(key)!r}, only {value!r} is supported", where=where)
+        if raw.get(key, value) != value:
+            raise UserError(f"{key} is {raw[key]!r}, only {value!r} is supported", where=where)
     try:
         if raw.get("n_inner") not in (None, 4 * raw["n_embd"]):
             raise UserError(f"n_inner is {raw['n_inner']}, only 4 times n_embd is supported", where=where)
+        shared = raw["attention_head_type"] == "multiquery" if older else raw["multi_query"]
         return ModelConfig(
             layers=raw["n_layer"],
             width=raw["n_embd"],
             heads=raw["n_head"],
-            attention="mqa" if raw["multi_query"] else "mha",
+            attention="mqa" if shared else "mha",
             context=raw["n_positions"],
             vocab_size=raw["vocab_size"],
+            positions="rotary" if kind == ROTARY_TYPE else "learned",
         )
     except KeyError as error:
         raise UserError(f"the key {error} is missing", where=where) from error
+    except TypeError as error:
+        raise UserError(f"a number is none ({error})", where=where) from error
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a directory in float32, from one file or several, in safetensors or PyTorch's format."""
+    for name, read in ((WEIGHTS_FILE, safetensors.torch.load_file), ("pytorch_model.bin", _read_pickle)):
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            files = [name]
+        elif index.is_file():
+            files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        else:
+            continue
+        tensors: dict[str, Tensor] = {}
+        for file in files:
+            tensors |= read(folder / file)
+        return {name: tensor.float() for name, tensor in tensors.items() if tensor.is_floating_point()}
+    raise UserError(f"no {WEIGHTS_FILE} or pytorch_model.bin here", where=str(folder))
+
+
+def _read_pickle(file: Path) -> dict[str, Tensor]:
+    """PyTorch's format, tensors alone: nothing in the file is run."""
+    loaded: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    return loaded
+
+
+def native_weights(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Weights under our names and in our layout.
+
+    Masks that older files hold and an output layer that repeats the embedding are left out. SantaCoder's code stores
+    linear maps as (in, out), and for multi-query attention `q_attn` and `kv_attn` (key, then value) apart; its
+    multi-head `c_attn` is GPT-2's (query, key, value) over all heads, ours (query, key, value) head by head.
+    """
+    left_out = (".attn.bias", ".attn.masked_bias")
+    weights = {name: w for name, w in weights.items() if not name.endswith(left_out)}
+    head = weights.pop("lm_head.weight", None)
+    if head is not None and not torch.equal(head, weights["transformer.wte.weight"]):
+        raise RuntimeError("lm_head.weight differs from the embedding: the model is not tied")
+    rows = weights.get("transformer.h.0.mlp.c_fc.weight")
+    if rows is None or rows.shape[0] != config.width:
+        return weights
+    made: dict[str, Tensor] = {}
+    for name, w in weights.items():
+        linear = name.endswith(".weight") and ".h." in name and ".ln_" not in name
+        made[name] = w.T.contiguous() if linear else w
+    for i in range(config.layers):
+        place = f"transformer.h.{i}.attn"
+        for kind in ("weight", "bias"):
+            if f"{place}.q_attn.{kind}" in made:
+                parts = [made.pop(f"{place}.{part}.{kind}") for part in ("q_attn", "kv_attn")]
+                made[f"{place}.c_attn.{kind}"] = torch.cat(parts)
+            elif config.attention == "mha":
+                w = made[f"{place}.c_attn.{kind}"]
+                heads = w.view(3, config.heads, config.head_size, *w.shape[1:]).transpose(0, 1)
+                made[f"{place}.c_attn.{kind}"] = heads.reshape(w.shape)
+    return made

@@ -1,9 +1,10 @@
 """The transformer: GPT-2's decoder as SantaCoder trained it, multi-query or multi-head attention behind one switch.
 
 Covers: the architecture of `gpt_bigcode` (pre-LayerNorm blocks, biases everywhere, learned absolute positions, tanh
-GELU, embedding tied to the output), its initialisation, document masks, a loss summed over valid tokens, exact counts
-of parameters and FLOPs. Does not cover: sampling (`kringle.generation`), storage (`kringle.model.exchange`),
-parallelism. Parameter names and tensor layouts are those of `transformers`' GPTBigCode, so saving is writing.
+GELU, embedding tied to the output), rotary positions instead of learned ones, dropout, its initialisation, document
+masks, a loss summed over valid tokens, exact counts of parameters and FLOPs. Does not cover: sampling
+(`kringle.generation`), storage (`kringle.model.exchange`), parallelism. Parameter names and tensor layouts are those of
+`transformers`' GPTBigCode, so saving is writing.
 
 Shapes: B rows, T positions, E width, H heads, D = E / H head size, G key-value heads (1 for multi-query, H for
 multi-head), V vocabulary rows, L layers.
@@ -13,18 +14,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from kringle.errors import UserError
-from kringle.model.packed import Spans, gelu, span_attention
+from kringle.model.packed import Spans, gelu, linear, span_attention
 from kringle.randomness import torch_seed
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 VOCABULARY_MULTIPLE = 128  # Megatron pads the embedding to a multiple of 128 rows: 49,157 -> 49,280 (Megatron-LM fork)
 LAYER_NORM_EPSILON = 1e-5  # SantaCoder's config.json
+ROTARY_BASE = 10_000.0  # RoFormer (Su et al., 2021), section 3.3
+
+Mask = Union[Tensor, Spans, "BlockMask", None]
+"""What keeps attention where it belongs; see `Attention.forward`."""
+Rotation = tuple[Tensor, Tensor]
+"""Cosine and sine (.., D / 2) of the angles by which queries and keys at each position are turned."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,8 @@ class ModelConfig:
     attention: Literal["mqa", "mha"]
     context: int
     vocab_size: int
+    positions: Literal["learned", "rotary"] = "learned"
+    dropout: float = 0.0  # of embeddings, attention and both residual branches; SantaCoder's script has 0.1
 
     def __post_init__(self) -> None:
         for name in ("layers", "width", "heads", "context", "vocab_size"):
@@ -48,6 +61,12 @@ class ModelConfig:
             )
         if self.attention not in ("mqa", "mha"):
             raise UserError(f"attention is 'mqa' or 'mha', not '{self.attention}'", where="model")
+        if self.positions not in ("learned", "rotary"):
+            raise UserError(f"positions are 'learned' or 'rotary', not '{self.positions}'", where="model")
+        if self.positions == "rotary" and self.head_size % 2:
+            raise UserError(f"rotary positions need an even head size, not {self.head_size}", where="model")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}", where="model")
 
     @property
     def head_size(self) -> int:
@@ -64,7 +83,8 @@ class ModelConfig:
         attention = e * (e + kv) + (e + kv) + e * e + e
         mlp = e * 4 * e + 4 * e + 4 * e * e + e
         norms = 4 * e
-        return self.vocab_size * e + self.context * e + self.layers * (attention + mlp + norms) + 2 * e
+        table = self.context * e if self.positions == "learned" else 0
+        return self.vocab_size * e + table + self.layers * (attention + mlp + norms) + 2 * e
 
     @property
     def key_value_bytes_per_token(self) -> int:
@@ -104,33 +124,49 @@ class Attention(nn.Module):
         q, k, v = fused.view(b, t, h, 3, d).unbind(dim=3)  # each (B, T, H, D)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
-    def forward(self, x: Tensor, mask: Tensor | Spans | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask, rotation: Rotation | None = None) -> Tensor:
         """x (B, T, E); mask (B, 1, T, T), True where a query (row) may see a key (column); None means causal.
 
-        With spans instead of a mask, x is (N, E): pieces end to end, each attending to itself alone.
+        A block mask is FlexAttention's: fast where the block is compiled for a GPU, right but slow elsewhere. With
+        spans instead of a mask, x is (N, E): pieces end to end, each attending to itself alone.
         """
         if isinstance(mask, tuple):
-            return self._within(x, mask)
+            return self._within(x, mask, rotation)
         q, k, v = self.project(x)
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=self.config.attention == "mqa"
-        )
+        if rotation is not None:
+            turn = (rotation[0].unsqueeze(1), rotation[1].unsqueeze(1))  # (B, 1, T, D / 2)
+            q, k = rotate(q, turn), rotate(k, turn)
+        shared = self.config.attention == "mqa"
+        if mask is None or isinstance(mask, Tensor):
+            dropout = self.config.dropout if self.training else 0.0
+            y = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=shared, dropout_p=dropout
+            )
+        else:
+            from torch.nn.attention.flex_attention import flex_attention  # half a second to import
+
+            found: Any = flex_attention(q, k, v, block_mask=mask, enable_gqa=shared)
+            y = found
         out: Tensor = self.c_proj(y.transpose(1, 2).reshape(x.shape))
         return out
 
-    def _within(self, x: Tensor, spans: Spans) -> Tensor:
+    def _within(self, x: Tensor, spans: Spans, rotation: Rotation | None) -> Tensor:
         """x (N, E) -> (N, E); see `span_attention` for the order of the queries."""
         n, e = x.shape
         h, d = self.config.heads, self.config.head_size
-        fused = self.c_attn(x)
+        fused = linear(x, self.c_attn.weight, self.c_attn.bias)
         if self.config.attention == "mqa":
-            q, k, v = fused.split((e, d, d), dim=-1)
+            q, k, v = torch.split(fused, [e, d, d], dim=-1)
+            if rotation is not None:
+                q = rotate(q.view(n, h, d), (rotation[0][:, None], rotation[1][:, None]))
+                k = rotate(k, rotation)
             y = span_attention(q.reshape(1, n * h, d), k[None], v[None], spans).view(n, e)
         else:
             q, k, v = fused.view(n, h, 3, d).permute(2, 1, 0, 3).contiguous().unbind(0)  # each (H, N, D)
+            if rotation is not None:
+                q, k = rotate(q, rotation), rotate(k, rotation)
             y = span_attention(q, k, v, spans).transpose(0, 1).reshape(n, e)
-        out: Tensor = self.c_proj(y)
-        return out
+        return linear(y, self.c_proj.weight, self.c_proj.bias)
 
 
 class FeedForward(nn.Module):
@@ -140,23 +176,34 @@ class FeedForward(nn.Module):
         self.c_proj = nn.Linear(4 * config.width, config.width)
 
     def forward(self, x: Tensor, packed: bool = False) -> Tensor:
-        h = self.c_fc(x)
-        out: Tensor = self.c_proj(gelu(h) if packed else F.gelu(h, approximate="tanh"))
+        if packed:
+            return linear(gelu(linear(x, self.c_fc.weight, self.c_fc.bias)), self.c_proj.weight, self.c_proj.bias)
+        out: Tensor = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
         return out
 
 
 class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.dropout = config.dropout
         self.ln_1 = nn.LayerNorm(config.width, eps=LAYER_NORM_EPSILON)
         self.attn = Attention(config)
         self.ln_2 = nn.LayerNorm(config.width, eps=LAYER_NORM_EPSILON)
         self.mlp = FeedForward(config)
 
-    def forward(self, x: Tensor, mask: Tensor | Spans | None) -> Tensor:
-        x = x + self.attn(self.ln_1(x), mask)
-        out: Tensor = x + self.mlp(self.ln_2(x), packed=isinstance(mask, tuple))
-        return out
+    def forward(
+        self,
+        x: Tensor,
+        mask: Mask,
+        rotation: Rotation | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """The residual stream x and its sum stay as they are; the two branches are computed in `dtype`, if given."""
+        x = x + self._drop(self.attn(self.ln_1(x).to(dtype or x.dtype), mask, rotation))
+        return x + self._drop(self.mlp(self.ln_2(x).to(dtype or x.dtype), packed=isinstance(mask, tuple)))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class Decoder(nn.Module):
@@ -165,7 +212,8 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.wte = nn.Embedding(config.vocab_size, config.width)
-        self.wpe = nn.Embedding(config.context, config.width)
+        if config.positions == "learned":
+            self.wpe = nn.Embedding(config.context, config.width)
         self.h = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.ln_f = nn.LayerNorm(config.width, eps=LAYER_NORM_EPSILON)
 
@@ -177,12 +225,32 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.transformer = Decoder(config)
+        self.recompute = False  # blocks' activations in the backward pass instead of keeping them: a third more time
 
-    def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor | Spans | None = None) -> Tensor:
-        """Final hidden states (B, T, E) of tokens (B, T) at positions (B, T); with spans for a mask, (N, E) of (N,)."""
-        x = self.transformer.wte(tokens) + self.transformer.wpe(positions)
+    def hidden(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        mask: Mask = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """Final hidden states (B, T, E) of tokens (B, T) at positions (B, T); with spans for a mask, (N, E) of (N,).
+
+        With spans, `dtype` is the type of the blocks' arithmetic; the residual stream keeps the weights' own.
+        """
+        x = self.transformer.wte(tokens)
+        rotation = None
+        if self.config.positions == "learned":
+            x = x + self.transformer.wpe(positions)
+        else:
+            rotation = angles(positions, self.config.head_size, dtype or x.dtype)
+        if self.config.dropout:
+            x = F.dropout(x, self.config.dropout, self.training)
         for block in self.transformer.h:
-            x = block(x, mask)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, mask, rotation, dtype, use_reentrant=False)
+            else:
+                x = block(x, mask, rotation, dtype)
         out: Tensor = self.transformer.ln_f(x)
         return out
 
@@ -236,6 +304,22 @@ class Transformer(nn.Module):
             return torch.cat((q, k, v))
         h, d, e = self.config.heads, self.config.head_size, self.config.width
         return torch.stack([x.view(h, d, e) for x in (q, k, v)], dim=1).reshape(3 * e, e)
+
+
+def angles(positions: Tensor, head_size: int, dtype: torch.dtype) -> Rotation:
+    """Cosine and sine (.., D / 2) for positions (..), worked out in float32 at least."""
+    frequencies = ROTARY_BASE ** (
+        -torch.arange(0, head_size, 2, device=positions.device, dtype=torch.float64) / head_size
+    )
+    turned = positions.double()[..., None] * frequencies
+    return turned.cos().to(dtype), turned.sin().to(dtype)
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Turn x (.., D): its halves are the two coordinates of D / 2 planes (the layout of GPT-NeoX and Llama)."""
+    cosine, sine = rotation
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cosine - b * sine, b * cosine + a * sine), dim=-1).to(x.dtype)
 
 
 def document_mask(segments: Tensor) -> Tensor:

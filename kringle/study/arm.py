@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,20 @@ import numpy as np
 
 from kringle.engine import Engine, tick
 from kringle.errors import UserError
-from kringle.recipe import Arm, EvaluationSettings, FilterSettings
+from kringle.recipe import Arm, EvaluationSettings, FilterSettings, plain
+from kringle.study.start import checkpoint_fingerprint
+from kringle.study.watch import watcher
 from kringle.workspace import Stage
 
 if TYPE_CHECKING:
     from kringle.evaluation.measure import HeldOutFile
-    from kringle.model.transformer import ModelConfig
+    from kringle.model.transformer import ModelConfig, Transformer
     from kringle.tokens.store import TokenStore
+    from kringle.tokens.tokenizer import Tokenizer
     from kringle.training.batches import Batches
+    from kringle.training.log import StepRecord
+    from kringle.training.parallel import World
+    from kringle.training.windows import WindowBatches
 
 CHECKPOINTS_PER_RUN = 10  # a kill costs at most a tenth of a training
 MEASURE_UNITS = 0.25  # an evaluation's length in progress bars, as a share of the training's
@@ -52,7 +58,7 @@ class ArmJob:
     @property
     def units(self) -> float:
         """Length in progress bars, in training steps."""
-        steps = self.arm.training.steps
+        steps = max(1, self.arm.training.steps)
         return steps * (1 + MEASURE_UNITS) if self.until == "evaluate" else steps
 
 
@@ -62,7 +68,7 @@ def run_arm(job: ArmJob) -> None:
 
     torch.set_num_threads(job.threads)
     engine = Engine(1)
-    job.train.run(engine, lambda out, shards: _train(job, out))
+    job.train.run(engine, lambda out, shards: train_arm(job, out))
     if job.until == "evaluate":
         job.evaluate.run(engine, lambda out, shards: _evaluate(job, out))
 
@@ -98,10 +104,9 @@ def _signals(annotate: Path) -> dict[str, float]:
     return dict(zip(table["id"].to_pylist(), table["comment_ratio"].to_pylist(), strict=True))
 
 
-def _batches(job: ArmJob) -> tuple[TokenStore, Batches]:
+def _batches(job: ArmJob) -> tuple[TokenStore, Batches | WindowBatches]:
     from kringle.tokens.store import TokenStore
     from kringle.tokens.tokenizer import Tokenizer
-    from kringle.training.batches import Batches
 
     store = TokenStore.open(job.encode / "store")
     signals = _signals(job.annotate) if job.arm.filter != FilterSettings() else {}
@@ -112,55 +117,140 @@ def _batches(job: ArmJob) -> tuple[TokenStore, Batches]:
             where=f"ablations.{job.arm.name}.filter",
             hint="loosen it or add sources",
         )
-    batches = Batches(
+    return store, make_batches(job.arm, job.seed, store, documents, Tokenizer.load(job.tokenizer))
+
+
+def make_batches(
+    arm: Arm, seed: int, store: TokenStore, documents: np.ndarray, tokenizer: Tokenizer
+) -> Batches | WindowBatches:
+    """The arm's batches over these documents of a store, in the manner that its recipe asks for."""
+    from kringle.training.batches import Batches
+    from kringle.training.windows import WindowBatches
+
+    settings, context = arm.training, arm.model.context
+    if settings.fidelity == "faithful":
+        return WindowBatches(
+            store,
+            documents,
+            tokenizer,
+            context=context,
+            batch_tokens=settings.batch_tokens,
+            fim=settings.fim,
+            seed=seed,
+            steps=max(1, settings.steps),
+        )
+    return Batches(
         store,
         documents,
-        Tokenizer.load(job.tokenizer),
-        context=job.arm.model.context,
-        batch_tokens=job.arm.training.batch_tokens,
-        fim=job.arm.training.fim,
-        seed=job.seed,
+        tokenizer,
+        context=context,
+        batch_tokens=settings.batch_tokens,
+        fim=settings.fim,
+        seed=seed,
+        mixture=settings.mixture,
     )
-    return store, batches
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
 def _config(job: ArmJob, vocab_size: int) -> ModelConfig:
+    from kringle.model import exchange
     from kringle.model.transformer import ModelConfig, padded_vocabulary
 
     shape = job.arm.model
+    if shape.init is not None:
+        return replace(exchange.describe(shape.init), dropout=shape.dropout)
     return ModelConfig(
-        shape.layers, shape.width, shape.heads, shape.attention, shape.context, padded_vocabulary(vocab_size)
+        shape.layers,
+        shape.width,
+        shape.heads,
+        shape.attention,
+        shape.context,
+        padded_vocabulary(vocab_size),
+        shape.positions,
+        shape.dropout,
     )
 
 
-def _train(job: ArmJob, out: Path) -> dict[str, Any]:
-    from kringle.training.trainer import train
+def train_arm(job: ArmJob, out: Path, world: World | None = None) -> dict[str, Any]:
+    """Train one arm into the folder `out`; a run that goes wrong is a result, too: an arm that was not run, and why.
 
+    With a `world` of several processes each calls this; the first one writes.
+    """
+    from kringle.training.parallel import join
+    from kringle.training.trackers import open_trackers
+    from kringle.training.trainer import Diverged, Start, train
+
+    world = world or join()
     store, batches = _batches(job)
-    settings = job.arm.training
-    result = train(
-        _config(job, batches.tokenizer.vocab_size),
-        settings,
-        batches,
-        out,
-        seed=job.seed,
-        checkpoints=out / "checkpoints",
-        checkpoint_every=max(1, settings.steps // CHECKPOINTS_PER_RUN),
-        on_step=lambda record, model: tick(),
-    )
+    settings, init = job.arm.training, job.arm.model.init
+    summary = {
+        "documents": len(batches.documents),
+        "unique_tokens": int((store.offsets[batches.documents + 1] - store.offsets[batches.documents]).sum()),
+        "bytes": int(store.sizes[batches.documents].sum()),
+    }
+    if settings.skip:
+        return {**_untrained(job, out), **summary}
+    name = job.train.name.removeprefix("train@")
+    trackers = open_trackers(settings.track, out / "tracking", name, plain(job.arm)) if world.first else []
+    look = None
+    if settings.measurements:
+        look = watcher(_held_out(job, store), store, batches.tokenizer, settings.fim.rate)
+
+    def on_step(record: StepRecord, _: Transformer) -> None:
+        figures = {key: value for key, value in asdict(record).items() if isinstance(value, int | float)}
+        for tracker in trackers:
+            tracker.log(record.step, figures)
+        tick()
+
+    def on_measure(step: int, figures: Mapping[str, float]) -> None:
+        for tracker in trackers:
+            tracker.log(step, figures)
+
+    try:
+        result = train(
+            _config(job, batches.tokenizer.vocab_size),
+            settings,
+            batches,
+            out,
+            seed=job.seed,
+            checkpoints=out / "checkpoints",
+            checkpoint_every=max(1, settings.steps // CHECKPOINTS_PER_RUN),
+            on_step=on_step,
+            measure=look,
+            measure_every=max(1, settings.steps // settings.measurements) if settings.measurements else 0,
+            on_measure=on_measure,
+            start=Start(init, checkpoint_fingerprint(init)) if init is not None else None,
+            world=world,
+        )
+    except Diverged as error:
+        return {"not_run": str(error)}
+    finally:
+        for tracker in trackers:
+            tracker.close()
+    if world.first:
+        _notice(job, out)
+        shutil.rmtree(out / "checkpoints")  # they served resuming; the model and the log are published
+    return {**{key: value for key, value in asdict(result).items() if key not in ("model", "log")}, **summary}
+
+
+def _notice(job: ArmJob, out: Path) -> None:
     if job.notice is not None:
         (out / "model" / "NOTICE").write_text(job.notice + "\n", encoding="utf-8")
-    shutil.rmtree(out / "checkpoints")  # they served resuming; the model and the log are published
-    documents = batches.documents
-    return {
-        **{key: value for key, value in asdict(result).items() if key not in ("model", "log")},
-        "documents": len(documents),
-        "unique_tokens": int((store.offsets[documents + 1] - store.offsets[documents]).sum()),
-        "bytes": int(store.sizes[documents].sum()),
-    }
+
+
+def _untrained(job: ArmJob, out: Path) -> dict[str, Any]:
+    """The checkpoint as it is, in the place of a trained model: what there was before."""
+    from kringle.model import exchange
+
+    assert job.arm.model.init is not None, "recipes without a checkpoint cannot skip"
+    model, tokenizer = exchange.load(job.arm.model.init)
+    exchange.save(model, tokenizer, out / "model")
+    (out / "log.jsonl").write_text("")
+    _notice(job, out)
+    zero = ("steps", "tokens", "positions", "epochs", "rearranged", "left", "skipped", "seconds", "tokens_per_second")
+    return {"finished": True, "parameters": model.config.parameters, "loss": None, **dict.fromkeys(zero, 0)}
 
 
 # -- evaluation --------------------------------------------------------------------------------------------------------
@@ -186,12 +276,15 @@ def _evaluate(job: ArmJob, out: Path) -> dict[str, Any]:
     from kringle.evaluation.suites import load_suite
     from kringle.model import exchange
 
+    if (reason := (job.train.manifest() or {}).get("summary", {}).get("not_run")) is not None:
+        return {"not_run": reason}
     share = job.arm.training.steps * MEASURE_UNITS / (2 + len(job.evaluation.suites))
     model, tokenizer = exchange.load(job.train.folder / "model")
     model.eval()
     store, batches = _batches(job)
     files = _held_out(job, store)
-    sequences = list(batches.shown(job.arm.training.steps))
+    end = np.array([tokenizer.specials.end_of_text])  # all that a model has been shown that was not trained here
+    sequences = list(batches.shown(job.arm.training.steps)) or [end]
     shown = measure.Shown(sequences, tokenizer.decode_bytes(np.concatenate(sequences)))
     scored = measure.scored_files(files, store, job.evaluation.held_out_bytes)
     rows = measure.measure_bits(model, tokenizer, scored, store, shown)

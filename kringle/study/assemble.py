@@ -33,6 +33,7 @@ from kringle.study.results import (
     Dropped,
     FunnelStep,
     HeldOut,
+    HeldOutPoint,
     LossPoint,
     RecipeText,
     Results,
@@ -133,13 +134,24 @@ def _training(run: Run) -> Training:
         seconds=trained["seconds"],
         tokens_per_second=trained["tokens_per_second"],
         curve=_curve(run.train.folder / "log.jsonl"),
+        held_out_curve=_held_out_curve(run.train.folder / "measures.jsonl", run.arm.training.batch_tokens),
     )
+
+
+def _held_out_curve(measures: Path, batch_tokens: int) -> tuple[HeldOutPoint, ...]:
+    """Bits per byte on the way, where the recipe asked for measurements; tokens are positions here."""
+    if not measures.exists():
+        return ()
+    rows = [json.loads(line) for line in measures.read_text(encoding="utf-8").splitlines()]
+    return tuple(HeldOutPoint(row["step"], row["step"] * batch_tokens, row["bits_per_byte"]) for row in rows)
 
 
 def _curve(log: Path) -> tuple[LossPoint, ...]:
     """The logged losses, averaged over equal stretches of steps where there are more than `CURVE_POINTS`."""
     with log.open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
+        rows = [row for row in map(json.loads, file) if row["loss"] is not None]
+    if not rows:
+        return ()
     stretches = np.array_split(np.arange(len(rows)), min(CURVE_POINTS, len(rows)))
     return tuple(
         LossPoint(

@@ -239,12 +239,14 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
             return annotate(documents, plan.clean.folder / "survivors.parquet", out, shards, engine, reporter)
         if kind == "tokenizer":
             from kringle.study.arm import split_of
-            from kringle.tokens.vocabulary import train_on_documents
+            from kringle.tokens.vocabulary import take_tokenizer, train_on_documents
 
+            if (init := recipe.base.model.init) is not None:
+                return take_tokenizer(init, out)
             # From the training documents alone: held-out files stay unseen by the tokenizer too.
             training = {id for id, part in split_of(plan.split.folder).items() if part == "train"}
-            size = recipe.tokenizer.vocab_size
-            return train_on_documents(documents, training, size, out, shards, engine, reporter)
+            size, spelling = recipe.tokenizer.vocab_size, recipe.tokenizer.specials
+            return train_on_documents(documents, training, size, out, shards, engine, reporter, spelling)
         if kind == "encode":
             from kringle.study.arm import split_of
             from kringle.tokens.encode import encode
@@ -269,7 +271,7 @@ def _run_arms(context: Context, until: str) -> None:
     # of additions in a product, so one arm alone must use as many as among all others to give the same bits.
     written = sum(len(arm.training.seeds) for arm in parse_recipe(plan.recipe.text).arms)
     threads = max(1, default_workers() // written)
-    jobs = [_job(plan, run, until, threads) for run in plan.runs]
+    jobs = [make_job(plan, run, until, threads) for run in plan.runs]
     jobs = [j for j in jobs if j.train.manifest() is None or (until == "evaluate" and j.evaluate.manifest() is None)]
     if not jobs:
         return
@@ -283,7 +285,8 @@ def _run_arms(context: Context, until: str) -> None:
             pass
 
 
-def _job(plan: Plan, run: Run, until: str, threads: int) -> ArmJob:
+def make_job(plan: Plan, run: Run, until: str, threads: int) -> ArmJob:
+    """What a worker needs for one run."""
     return ArmJob(
         arm=run.arm,
         seed=run.seed,
@@ -321,6 +324,7 @@ def _remember(workspace: Workspace, options: Options, plan: Plan, outside: Mappi
         "sources": [str(path.expanduser().absolute()) for path in options.sources],
         "only": options.only,
         "allow_licenses": options.allow_licenses,
+        "init": str(options.init.expanduser().absolute()) if options.init else None,
         "outside": outside,
         "stages": {stage.name: stage.fingerprint for _, stage in plan.stages()},
     }
@@ -340,6 +344,7 @@ def recall(workspace: Workspace) -> tuple[Options, Plan]:
         sources=tuple(Path(path) for path in asked["sources"]),
         only=tuple(asked["only"]) if asked["only"] is not None else None,
         allow_licenses=tuple(asked["allow_licenses"]),
+        init=Path(asked["init"]) if asked.get("init") else None,
     )
     plan = make_plan(resolve(options, asked["text"]), workspace, **asked["outside"])
     return options, plan.as_published(asked["stages"])

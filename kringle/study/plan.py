@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kringle.errors import UserError
 from kringle.recipe import Arm, Recipe, Source, load_recipe, parse_recipe, plain
+from kringle.study.start import model_settings, tokenizer_settings, with_start
 from kringle.workspace import Stage, Workspace, fingerprint
 
 STAGES = (
@@ -47,6 +48,7 @@ class Options:
     workers: int | None = None
     part: str | None = None
     engine: str = "local"
+    init: Path | None = None
 
     def command(self) -> str:
         """The command line that asks for this."""
@@ -54,6 +56,7 @@ class Options:
         parts += ["--work", str(self.work)] if self.work != Path("kringle-work") else []
         parts += [part for path in self.sources for part in ("--source", str(path))]
         parts += ["--only", ",".join(self.only)] if self.only else []
+        parts += ["--init", str(self.init)] if self.init else []
         parts += [part for name in self.allow_licenses for part in ("--allow-license", name)]
         return shlex.join(parts)
 
@@ -85,7 +88,7 @@ def resolve(options: Options, text: str | None = None) -> Recipe:
     first, last = options.from_stage, options.until
     if first and last and STAGES.index(first) > STAGES.index(last):
         raise UserError(f"'{first}' comes after the last stage, '{last}'", where="--from", hint="leave one of them out")
-    return replace(recipe, corpus=corpus, arms=arms)
+    return with_start(replace(recipe, corpus=corpus, arms=arms), options.init)
 
 
 def _own_source(path: Path) -> Source:
@@ -175,13 +178,18 @@ def make_plan(recipe: Recipe, workspace: Workspace, *, sources: str, suites: Map
     held_out = {"held_out": recipe.evaluation.held_out, "seed": SPLIT_SEED}
     split = stage("split", held_out, [collect, clean], rooms=("data", *_SHARED))
     annotate = stage("annotate", {}, [collect, clean], rooms=("data",))
-    tokenizer = stage("tokenizer", plain(recipe.tokenizer), [collect, split], rooms=("tokens", *_SHARED))
+    tokenizer = stage("tokenizer", tokenizer_settings(recipe), [collect, split], rooms=("tokens", *_SHARED))
     encode = stage("encode", {}, [collect, split, tokenizer], rooms=("tokens",))
     runs = []
     for arm in recipe.arms:
         for seed in arm.training.seeds:
             training = {key: value for key, value in plain(arm.training).items() if key != "seeds"}
-            settings = {"model": plain(arm.model), "training": training, "filter": plain(arm.filter), "seed": seed}
+            settings = {
+                "model": model_settings(arm.model),
+                "training": training,
+                "filter": plain(arm.filter),
+                "seed": seed,
+            }
             filtered = [annotate] if arm.filter != type(arm.filter)() else []
             name = f"{arm.name}-s{seed}"
             rooms = ["training", "model", "tokens", *_SHARED]

@@ -52,9 +52,7 @@ def encode(
         raise UserError("no documents to encode", where=str(documents), hint="loosen the filters or add sources")
     with progress.task("encode", sum(sizes) / 1e6, unit="MB") as counter:
         folders = shards.map(engine, encode_slice, tasks, on_done=lambda i: counter.advance(sizes[i] / 1e6))
-    store = TokenStore.write(
-        out / "store", _joined(folders), vocab_size=trained.specials.end_of_text, tokenizer=trained.checksum
-    )
+    store = TokenStore.write(out / "store", _joined(folders), vocab_size=trained.text_size, tokenizer=trained.checksum)
     size = int(store.sizes.sum())
     return {
         "documents": len(store),
@@ -76,7 +74,7 @@ def encode_slice(work: _Work, folder: Path) -> dict[str, Any]:
     store = TokenStore.write(
         folder / "store",
         _encoded(work.slice, trained),
-        vocab_size=trained.specials.end_of_text,
+        vocab_size=trained.text_size,
         tokenizer=trained.checksum,
     )
     return {"documents": len(store), "tokens": len(store.tokens)}

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tokenizers
@@ -29,10 +30,21 @@ from kringle.tokens.encoder import Encoder
 from kringle.tokens.learning import learn
 from kringle.tokens.words import Counter, Words
 
+Spelling = Literal["underscore", "hyphen"]
+
 SPECIAL_TOKENS = ("<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>")
+SPELLINGS: dict[Spelling, tuple[str, ...]] = {  # StarCoder's, which editors expect; and SantaCoder's
+    "underscore": SPECIAL_TOKENS,
+    "hyphen": tuple(token.replace("_", "-") for token in SPECIAL_TOKENS),
+}
 ALL_BYTES = 256  # the initial alphabet: every byte is a token, so every text can be encoded
 
 TOKENIZER_FILE = "tokenizer.json"
+_EVERY_BYTE = (
+    "a  b\t\r\n e\u0301 \u00e9 \ufb01 \ufeff 12345",
+    "".join(map(chr, range(256))),
+    " \u4e16\U0001f370\u212b",
+)
 
 # Kringle is parallel over processes; threads inside the library would compete with them for the same cores.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -40,7 +52,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 @dataclass(frozen=True)
 class Specials:
-    """Ids of the special tokens: the trained vocabulary's size + 0..4 in this order."""
+    """Ids of the special tokens. In a tokenizer of ours: the trained vocabulary's size + 0..4 in this order."""
 
     end_of_text: int
     fim_prefix: int
@@ -66,26 +78,42 @@ def byte_of_character() -> dict[str, int]:
 
 
 class Tokenizer:
-    """A trained tokenizer. Ids below `specials.end_of_text` are text; the five above are the special tokens.
+    """A trained tokenizer of ours, or of a checkpoint that was trained for fill-in-the-middle.
 
-    Text is encoded by `kringle.tokens.encoder`; by the `tokenizers` library where `encoder` is None, because the file
-    describes a tokenizer of another form than Kringle trains (a foreign model's).
+    `special_tokens` are the five as this tokenizer spells them, `specials` their ids: behind the text in SantaCoder's
+    manner, in front of it in StarCoder's. Text encodes to ids below `text_size`: by `kringle.tokens.encoder`, or by the
+    `tokenizers` library where `encoder` is None, because the file describes a tokenizer of another form than Kringle
+    trains (a foreign model's).
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, checksum: str, encoder: Encoder | None) -> None:
+    def __init__(
+        self, backend: tokenizers.Tokenizer, checksum: str, special_tokens: tuple[str, ...], encoder: Encoder | None
+    ) -> None:
         self._backend = backend
         self.encoder = encoder
         self.checksum = checksum  # SHA-256 of the file: which tokenizer a store or a checkpoint belongs to
-        self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
-        self.specials = Specials.after(backend.get_vocab_size(with_added_tokens=False))
+        self.vocab_size: int = 1 + max(backend.get_vocab(with_added_tokens=True).values())
+        self.special_tokens = special_tokens
+        ids: list[int] = [backend.token_to_id(token) for token in special_tokens]  # type: ignore[misc]  # all are there
+        self.specials = Specials(*ids)
         byte_of = byte_of_character()
+        added = backend.get_added_tokens_decoder()
+        texts = {id: text for text, id in backend.get_vocab(with_added_tokens=True).items()}
+        self.text_size = 1 + max(id for id in texts if id not in added or not added[id].special)
         self.token_bytes: list[bytes] = [b""] * self.vocab_size  # the special tokens stand for no bytes
-        for token, id in backend.get_vocab(with_added_tokens=False).items():
-            self.token_bytes[id] = bytes(byte_of[character] for character in token)
+        for id, text in texts.items():
+            if id not in added:
+                self.token_bytes[id] = bytes(byte_of[character] for character in text)
+            elif not added[id].special:
+                self.token_bytes[id] = added[id].content.encode()
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
-        """Read `tokenizer.json` (or the folder that holds it); UserError where it is missing or not one of ours."""
+        """Read `tokenizer.json` (or the folder that holds it).
+
+        UserError where it is missing, has no special tokens for fill-in-the-middle in either spelling, or does not give
+        every text back byte for byte.
+        """
         file = path / TOKENIZER_FILE if path.is_dir() else path
         try:
             raw = file.read_bytes()
@@ -95,16 +123,28 @@ class Tokenizer:
             backend = tokenizers.Tokenizer.from_str(raw.decode("utf-8"))
         except Exception as error:  # the library raises bare Exception for any malformed file
             raise UserError(f"not a tokenizer file ({error})", where=str(file)) from error
-        expected = Specials.after(backend.get_vocab_size(with_added_tokens=False))
-        found = tuple(backend.token_to_id(token) for token in SPECIAL_TOKENS)
-        if found != tuple(vars(expected).values()):
-            raise UserError(
-                f"the special tokens {' '.join(SPECIAL_TOKENS)} have ids {found}", where=str(file),
-                hint=f"they must follow the vocabulary as {tuple(vars(expected).values())}",
-            )  # fmt: skip
+        for spelling in SPELLINGS.values():
+            if all(backend.token_to_id(token) is not None for token in spelling):
+                break
+        else:
+            either = " or ".join(" ".join(spelling[1:]) for spelling in SPELLINGS.values())
+            hint = "use a tokenizer that was made for fill-in-the-middle"
+            raise UserError(f"lacks the special tokens <|endoftext|> {either}", where=str(file), hint=hint)
         backend.encode_special_tokens = True  # text that spells a special token stays text
-        encoder = Encoder.read(raw.decode("utf-8"), byte_of_character())
-        return cls(backend, hashlib.sha256(raw).hexdigest(), encoder)
+        try:
+            encoder = Encoder.read(raw.decode("utf-8"), byte_of_character())
+            made = cls(backend, hashlib.sha256(raw).hexdigest(), spelling, encoder)
+        except KeyError as error:
+            raise UserError(f"is not byte-level: its vocabulary holds the character {error}", where=str(file)) from None
+        made._check_bytes(str(file))
+        return made
+
+    def _check_bytes(self, where: str) -> None:
+        """A tokenizer that changes text (a normalizer, a prefix space, a byte that it lacks) would train on other code
+        than the corpus holds."""
+        for text in _EVERY_BYTE:
+            if self.decode_bytes(self.encode(text)) != text.encode():
+                raise UserError(f"does not give {text!r} back byte for byte", where=where)
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; never a special id."""
@@ -151,8 +191,8 @@ class Tokenizer:
         End-of-text serves as begin, end and unknown token, as in SantaCoder; `<fim_pad>` pads, because it is never a
         target. There, special-token text in a prompt *is* parsed: callers write their own prompts.
         """
-        end, *fim = SPECIAL_TOKENS
-        roles = {"bos_token": end, "eos_token": end, "unk_token": end, "pad_token": SPECIAL_TOKENS[4]}
+        end, *fim = self.special_tokens
+        roles = {"bos_token": end, "eos_token": end, "unk_token": end, "pad_token": fim[-1]}
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "add_prefix_space": False,
@@ -168,7 +208,7 @@ class Tokenizer:
         (folder / "special_tokens_map.json").write_text(json.dumps(names, indent=2) + "\n")
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path, spelling: Spelling = "underscore") -> Tokenizer:
     """Train on `texts` and write `out/tokenizer.json`; `vocab_size` counts neither the specials nor the padding.
 
     The result depends on the texts alone, not on their order: words are counted first, and ties are broken by id.
@@ -178,10 +218,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> Tokeniz
     for text in texts:
         data = text.encode()
         counter.add(np.frombuffer(data, dtype=np.uint8), np.array([0, len(data)], dtype=np.int64))
-    return write_tokenizer(counter.words(), vocab_size, out)
+    return write_tokenizer(counter.words(), vocab_size, out, spelling)
 
 
-def write_tokenizer(words: Words, vocab_size: int, out: Path) -> Tokenizer:
+def write_tokenizer(words: Words, vocab_size: int, out: Path, spelling: Spelling = "underscore") -> Tokenizer:
     """Learn merges from counted words and write `out/tokenizer.json`: the file that the `tokenizers` library's trainer
     would write for the same texts.
 
@@ -217,7 +257,7 @@ def write_tokenizer(words: Words, vocab_size: int, out: Path) -> Tokenizer:
         ]
     )
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(list(SPECIAL_TOKENS))
+    backend.add_special_tokens(list(SPELLINGS[spelling]))
     out.mkdir(parents=True, exist_ok=True)
     backend.save(str(out / TOKENIZER_FILE))
     return Tokenizer.load(out)

@@ -6,6 +6,7 @@ Memory holds the distinct words of the corpus, never its text.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
 from kringle.tokens.slices import Slice, plan_slices, utf8
-from kringle.tokens.tokenizer import write_tokenizer
+from kringle.tokens.tokenizer import TOKENIZER_FILE, Spelling, Tokenizer, write_tokenizer
 from kringle.tokens.words import Counter, Words, added
 from kringle.workspace import ShardStore, Task
 
@@ -29,6 +30,7 @@ def train_on_documents(
     shards: ShardStore,
     engine: Engine,
     progress: Reporter,
+    spelling: Spelling = "underscore",
 ) -> dict[str, Any]:
     """Train on the documents named by `ids`, write `out/tokenizer.json`; counts come back.
 
@@ -42,13 +44,19 @@ def train_on_documents(
     with progress.task("tokenizer", sum(sizes) / 1e6, unit="MB") as counter:
         folders = shards.map(engine, count_slice, tasks, on_done=lambda i: counter.advance(sizes[i] / 1e6))
     words = added(_read(folder / "words.npz") for folder in folders)
-    tokenizer = write_tokenizer(words, vocab_size, out)
+    tokenizer = write_tokenizer(words, vocab_size, out, spelling)
     return {
         "vocab_size": tokenizer.vocab_size,
         "files": len(ids),
         "bytes": sum(sizes),
         "words": len(words.counts),
     }
+
+
+def take_tokenizer(checkpoint: Path, out: Path) -> dict[str, Any]:
+    """Write the tokenizer of a checkpoint to `out/tokenizer.json`; counts as of one trained on nothing here."""
+    shutil.copyfile(checkpoint / TOKENIZER_FILE, out / TOKENIZER_FILE)
+    return {"vocab_size": Tokenizer.load(out).vocab_size, "files": 0, "bytes": 0}
 
 
 def count_slice(slice: Slice, folder: Path) -> dict[str, Any]:

@@ -15,8 +15,12 @@ How a batch comes to be:
 5. *Batches.* Consecutive rows; where an epoch ends inside a batch, the next one goes on.
 
 Whether a rearranged piece fits is known before its text is read: it gets room for three sentinels and `GROWTH` tokens
-more than the piece has, because encoding the parts separately takes a few more. Does not cover: mixing languages by
-given weights (their shares are those of the documents' tokens).
+more than the piece has, because encoding the parts separately takes a few more.
+
+Languages come in the proportion of their tokens, or of given weights: then an epoch, whose length stays what it was,
+takes `weight / natural share` passes through a language's pieces. The passes follow each other across epochs, each in
+an order of its own, so every piece has been shown once before any is shown twice. Does not cover: SantaCoder's own
+procedure (`kringle.training.windows`).
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -74,7 +78,7 @@ class Batch:
 
     `targets` is -100 on padding. `segments` numbers the sequences of a row from 0, -1 on padding. `documents` are the
     ids in the batch, `rearranged` counts fill-in-the-middle sequences, `left` the pieces drawn for it that did not
-    allow it.
+    allow it, `filled` the `<fim_pad>` tokens that are targets (SantaCoder's procedure alone has any).
     """
 
     tokens: np.ndarray
@@ -84,6 +88,7 @@ class Batch:
     documents: tuple[str, ...]
     rearranged: int
     left: int
+    filled: int = 0
 
     @property
     def valid(self) -> int:
@@ -92,8 +97,71 @@ class Batch:
 
     @property
     def utilisation(self) -> float:
-        """Share of positions that are not padding."""
-        return self.valid / self.targets.size
+        """Share of positions that are not padding of either kind."""
+        return (self.valid - self.filled) / self.targets.size
+
+
+def check_view(
+    store: TokenStore,
+    documents: np.ndarray,
+    tokenizer: Tokenizer,
+    *,
+    context: int,
+    batch_tokens: int,
+    fim: FimShares,
+) -> None:
+    """Refuse settings and views that no batch can be made of; for both manners of making batches."""
+    if batch_tokens < 1 or batch_tokens % context:
+        raise UserError(
+            f"batch_tokens {batch_tokens} is not a multiple of the context {context}",
+            where="training.batch_tokens",
+            hint=f"use {max(1, batch_tokens // context) * context}",
+        )
+    if piece_size(context) < 2:
+        raise UserError(
+            f"a context of {context} leaves no room for a piece and its fill-in-the-middle tokens",
+            where="model.context",
+            hint=f"use at least {2 + SENTINELS + GROWTH}",
+        )
+    for name, share in (("rate", fim.rate), ("spm", fim.spm)):
+        if not 0 <= share <= 1:
+            raise UserError(f"must be within 0 and 1, got {share}", where=f"training.fim.{name}")
+    if store.vocab_size > tokenizer.text_size:
+        raise UserError(
+            f"holds a vocabulary of {store.vocab_size} tokens, the tokenizer has {tokenizer.text_size}",
+            where=str(store.folder),
+            hint="encode with this tokenizer",
+        )
+    if store.tokenizer and store.tokenizer != tokenizer.checksum:
+        raise UserError(
+            f"was encoded with another tokenizer ({store.tokenizer[:12]}, not {tokenizer.checksum[:12]})",
+            where=str(store.folder),
+            hint="encode with this tokenizer",
+        )
+    if not len(documents):
+        raise UserError("no documents to train on", where="training", hint="loosen the filters or add sources")
+    if len(np.unique(documents)) != len(documents):
+        raise ValueError("a document is named twice")
+    if documents.min() < 0 or documents.max() >= len(store):
+        raise ValueError(f"document numbers run from 0 to {len(store) - 1}")
+
+
+class BatchSource(Protocol):
+    """What the trainer asks of batches, whichever way they are made."""
+
+    tokenizer: Tokenizer
+    context: int
+    batch_tokens: int
+    fim_rate: float
+    fim_spm: float
+    rows: int
+
+    @property
+    def fingerprint(self) -> dict[str, Any]: ...
+
+    def batch(self, step: int, first: int = 0, count: int | None = None) -> Batch: ...
+
+    def epochs(self, steps: int) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -128,14 +196,18 @@ class Batches:
         batch_tokens: int,
         fim: FimShares,
         seed: int,
+        mixture: Mapping[str, float] | None = None,
     ) -> None:
+        """`mixture` weighs languages by name; None leaves them in the proportion of their tokens."""
         self.store, self.tokenizer = store, tokenizer
         self.context, self.batch_tokens, self.seed = context, batch_tokens, seed
         self.fim_rate, self.fim_spm = fim.rate, fim.spm
         self.documents = np.asarray(documents, dtype=np.int64)
-        self._check_settings()
+        check_view(store, self.documents, tokenizer, context=context, batch_tokens=batch_tokens, fim=fim)
+        self.mixture = dict(mixture) if mixture else None
         self.rows = batch_tokens // context  # rows in a batch
         self._cut_documents()
+        self._passes = self._passes_per_epoch()
         self._plans: OrderedDict[int, _Epoch] = OrderedDict()
         self._ends: list[int] = []  # rows up to and with each epoch that has been planned
         self._lock = threading.RLock()  # the trainer's loader thread and its main thread may both ask
@@ -145,42 +217,6 @@ class Batches:
                 where="training.batch_tokens",
                 hint=f"use at most {first * context}, or more source code",
             )
-
-    def _check_settings(self) -> None:
-        if self.batch_tokens < 1 or self.batch_tokens % self.context:
-            raise UserError(
-                f"batch_tokens {self.batch_tokens} is not a multiple of the context {self.context}",
-                where="training.batch_tokens",
-                hint=f"use {max(1, self.batch_tokens // self.context) * self.context}",
-            )
-        if piece_size(self.context) < 2:
-            raise UserError(
-                f"a context of {self.context} leaves no room for a piece and its fill-in-the-middle tokens",
-                where="model.context",
-                hint=f"use at least {2 + SENTINELS + GROWTH}",
-            )
-        for name, share in (("rate", self.fim_rate), ("spm", self.fim_spm)):
-            if not 0 <= share <= 1:
-                raise UserError(f"must be within 0 and 1, got {share}", where=f"training.fim.{name}")
-        if self.store.vocab_size > self.tokenizer.specials.end_of_text:
-            raise UserError(
-                f"holds a vocabulary of {self.store.vocab_size} tokens, "
-                f"the tokenizer has {self.tokenizer.specials.end_of_text}",
-                where=str(self.store.folder),
-                hint="encode with this tokenizer",
-            )
-        if self.store.tokenizer and self.store.tokenizer != self.tokenizer.checksum:
-            raise UserError(
-                f"was encoded with another tokenizer ({self.store.tokenizer[:12]}, not {self.tokenizer.checksum[:12]})",
-                where=str(self.store.folder),
-                hint="encode with this tokenizer",
-            )
-        if not len(self.documents):
-            raise UserError("no documents to train on", where="training", hint="loosen the filters or add sources")
-        if len(np.unique(self.documents)) != len(self.documents):
-            raise ValueError("a document is named twice")
-        if self.documents.min() < 0 or self.documents.max() >= len(self.store):
-            raise ValueError(f"document numbers run from 0 to {len(self.store) - 1}")
 
     def _cut_documents(self) -> None:
         """The grid: for each piece its document (a number in the store), start, length, and what it borders on."""
@@ -217,6 +253,7 @@ class Batches:
             "fim_rate": self.fim_rate,
             "fim_spm": self.fim_spm,
             "seed": self.seed,
+            **({"mixture": self.mixture} if self.mixture else {}),
         }
 
     # -- plans ---------------------------------------------------------------------------------------------------------
@@ -234,20 +271,62 @@ class Batches:
             return plan
 
     def _make_plan(self, epoch: int) -> _Epoch:
-        keys = (self._key, self._start, epoch)
+        taken, passes = self._taken(epoch)
+        if not len(taken):  # a sliver of a pass may hold no piece
+            none = np.empty(0, np.int64)
+            return _Epoch(none, np.zeros(1, np.int64), none.astype(bool), np.empty((0, 2)), none.astype(bool))
+        keys = (self._key[taken], self._start[taken], passes)
         order = np.argsort(hashes(self.seed, "order", *keys), kind="stable")
         drawn = uniforms(self.seed, "fim", *keys, 0) < self.fim_rate
         spm = uniforms(self.seed, "fim", *keys, 1) < self.fim_spm
         cuts = np.stack([uniforms(self.seed, "fim", *keys, i) for i in (2, 3)], axis=1)
-        row, count = pack(self._positions(drawn)[order], self.context)
+        row, count = pack(self._positions(taken, drawn)[order], self.context)
         order = order[np.argsort(row, kind="stable")]
         bounds = np.concatenate(([0], np.cumsum(np.bincount(row, minlength=count))))
-        return _Epoch(order, bounds, drawn[order], cuts[order], spm[order])
+        return _Epoch(taken[order], bounds, drawn[order], cuts[order], spm[order])
 
-    def _positions(self, drawn: np.ndarray) -> np.ndarray:
+    def _passes_per_epoch(self) -> np.ndarray | None:
+        """(P,) passes that an epoch makes through each piece's language; None where languages are not weighed."""
+        if self.mixture is None:
+            return None
+        names = np.array(self.store.languages)[self._document]
+        tokens = {str(name): int(self._length[names == name].sum()) for name in np.unique(names)}
+        for name in tokens:
+            if name not in self.mixture:
+                hint = f"name all of {', '.join(tokens)}; 0 leaves one out"
+                raise UserError(f"has no weight for {name}", where="training.mixture", hint=hint)
+        weights = {name: self.mixture[name] for name in tokens}
+        for name, weight in self.mixture.items():
+            if name not in tokens and weight > 0:
+                raise UserError(f"weighs {name}, of which there is nothing to train on", where="training.mixture")
+        if not all(weight >= 0 for weight in weights.values()) or not sum(weights.values()) > 0:
+            raise UserError("needs weights of at least 0, one of them above 0", where="training.mixture")
+        total, share = sum(tokens.values()), sum(weights.values())
+        passes = np.zeros(len(names))
+        for name, weight in weights.items():
+            passes[names == name] = weight / share * total / tokens[name]
+        return passes
+
+    def _taken(self, epoch: int) -> tuple[np.ndarray, np.ndarray | int]:
+        """Index into the grid of the pieces that an epoch takes, and the pass through its language that each is of.
+
+        An epoch covers the passes from `epoch * r` to `(epoch + 1) * r`; a piece has a place of its own in each pass.
+        """
+        if self._passes is None:
+            return np.arange(self.pieces), epoch
+        first, last = epoch * self._passes, (epoch + 1) * self._passes
+        taken, passes = [], []
+        for number in range(int(first[self._passes > 0].min()), int(np.ceil(last.max()))):
+            place = number + uniforms(self.seed, "mixture", self._key, self._start, number)
+            found = np.flatnonzero((first <= place) & (place < last))
+            taken.append(found)
+            passes.append(np.full(len(found), number))
+        return np.concatenate(taken), np.concatenate(passes)
+
+    def _positions(self, taken: np.ndarray, drawn: np.ndarray) -> np.ndarray:
         """Positions set aside for each piece: its sequence's inputs, which leave out the sequence's last token."""
-        plain = self._length + self._opens + self._closes - 1
-        return np.asarray(np.where(drawn, self._length + SENTINELS + GROWTH, plain))
+        plain = self._length[taken] + self._opens[taken] + self._closes[taken] - 1
+        return np.asarray(np.where(drawn, self._length[taken] + SENTINELS + GROWTH, plain))
 
     def _locate(self, first: int, count: int) -> Iterator[tuple[int, int]]:
         """(epoch, row) of `count` rows from row number `first` on, counted over all epochs."""
@@ -309,10 +388,11 @@ class Batches:
 
     # -- what the trainer asks for -------------------------------------------------------------------------------------
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step, counted from 0."""
-        rows = self._render(list(self._locate(step * self.rows, self.rows)))
-        shape = (self.rows, self.context)
+    def batch(self, step: int, first: int = 0, count: int | None = None) -> Batch:
+        """The batch of a step, counted from 0, or `count` of its rows from row `first` on."""
+        count = self.rows if count is None else count
+        rows = self._render(list(self._locate(step * self.rows + first, count)))
+        shape = (count, self.context)
         tokens, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         targets, segments = np.full(shape, IGNORED, np.int64), np.full(shape, PADDING, np.int64)
         for r, row in enumerate(rows):

@@ -3,11 +3,12 @@
     step-00000120/
       manifest.json            format, step, counters, fingerprint of the run, size and SHA-256 of the two files
       weights.safetensors      the model's parameters, by name
-      optimizer.safetensors    AdamW's state, by parameter name
+      optimizer.safetensors    the optimizers' state, by parameter name
 
 A checkpoint is written beside its final place, flushed to disk and renamed; the two newest are kept, so a torn write or
-a full disk leaves the one before. There is no random state: every draw is a function of the step. Does not cover:
-checkpoints sharded over devices.
+a full disk leaves the one before. There is no random state: every draw is a function of the step. Tensors are whole,
+however many processes hold them, so a run may go on with another number of processes. Does not cover: models too large
+for the first process' memory.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from torch import Tensor, nn
 
 from kringle.errors import UserError
 from kringle.tokens.store import file_checksum
-from kringle.training.optimizer import optimizer_tensors, restore_optimizer
+from kringle.training.optimizer import Optimizers
+from kringle.training.parallel import World, like, whole
 
 FORMAT = 1
 KEPT = 2
@@ -42,7 +44,7 @@ class Restored:
     """What a checkpoint gave back beside weights and optimizer state."""
 
     step: int  # updates done
-    counters: dict[str, float]
+    counters: dict[str, Any]
     folder: Path
 
 
@@ -63,11 +65,32 @@ def save(
     checkpoints: Path,
     step: int,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizers,
     fingerprint: Mapping[str, Any],
-    counters: Mapping[str, float],
+    counters: Mapping[str, Any],
+    world: World = World(),  # noqa: B008 (frozen)
 ) -> Path:
-    """Write the checkpoint of `step` and drop all but the two newest; UserError, with nothing lost, on a full disk."""
+    """Write the checkpoint of `step` and drop all but the two newest; UserError, with nothing lost, on a full disk.
+
+    Every process of `world` must call this; the first one writes.
+    """
+    weights = {name: whole(parameter.detach()) for name, parameter in model.named_parameters()}
+    state = optimizer.tensors(model)
+    written: Path = world.first_only(
+        lambda: _save(checkpoints, step, weights, state, fingerprint, counters, world.size)
+    )
+    return written
+
+
+def _save(
+    checkpoints: Path,
+    step: int,
+    weights: dict[str, Tensor],
+    state: dict[str, Tensor],
+    fingerprint: Mapping[str, Any],
+    counters: Mapping[str, Any],
+    processes: int,
+) -> Path:
     before = newest(checkpoints)
     checkpoints.mkdir(parents=True, exist_ok=True)
     for leftover in checkpoints.glob(".partial-*"):
@@ -76,9 +99,8 @@ def save(
     partial = checkpoints / f".partial-{final.name}"
     partial.mkdir()
     try:
-        weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
         _write_tensors(partial / "weights.safetensors", weights)
-        _write_tensors(partial / "optimizer.safetensors", optimizer_tensors(model, optimizer))
+        _write_tensors(partial / "optimizer.safetensors", state)
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": file_checksum(path)}
             for path in sorted(partial.iterdir())
@@ -90,6 +112,7 @@ def save(
             "fingerprint": fingerprint,
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
+            "processes": processes,
             "files": files,
         }
         _write_text(partial / "manifest.json", json.dumps(manifest, indent=1) + "\n")
@@ -111,7 +134,7 @@ def save(
 
 
 def restore(
-    checkpoints: Path, model: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: Mapping[str, Any]
+    checkpoints: Path, model: nn.Module, optimizer: Optimizers, fingerprint: Mapping[str, Any]
 ) -> Restored | None:
     """Load the newest checkpoint that is whole into model and optimizer; None if there is none.
 
@@ -129,8 +152,10 @@ def restore(
                 where=str(folder),
                 hint="use another folder for checkpoints, or delete this one",
             )
-        model.load_state_dict(weights)
-        restore_optimizer(model, optimizer, state)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(like(weights[name], parameter))
+        optimizer.restore(model, state)
         return Restored(manifest["step"], manifest["counters"], folder)
     return None
 
@@ -159,7 +184,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "")
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    safetensors.torch.save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
     _flush(path)
 
 

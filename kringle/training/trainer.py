@@ -1,48 +1,49 @@
 """The training loop: batches in, a model directory, a log and checkpoints out; resumable to the bit after a SIGKILL.
 
 One step: a batch, its loss summed over valid tokens and divided by their number in the whole batch (so cutting it into
-micro-batches changes nothing but memory), gradients clipped by their norm, AdamW. The batch, the learning rate and the
-initial weights are functions of step and seed, so a checkpoint is weights, optimizer state and counters, and a run that
-continues from one ends with the weights of an uninterrupted run, bit for bit on the same machine and number of threads.
+micro-batches, or sharing it out over processes, changes nothing but memory), gradients clipped by their norm, the
+optimizer. The batch, the learning rate, dropout and the initial weights are functions of step and seed, so a checkpoint
+is weights, optimizer state and counters, and a run that continues from one ends with the weights of an uninterrupted
+run, bit for bit on the same machine with the same number of processes and threads.
 
-On a CPU in fp32 the pieces of a micro-batch are laid end to end and padding is never computed (`kringle.model.packed`);
-elsewhere rows go through document masks. Does not cover: several devices, dropout, dynamic loss scaling for fp16.
+The ways through the model are in `kringle.training.loss`, several processes in `kringle.training.parallel`, what counts
+as gone wrong in `kringle.training.guard`, the log in `kringle.training.log`.
 """
 
 from __future__ import annotations
 
-import json
-import logging
+import importlib.util
 import math
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from kringle.errors import UserError
 from kringle.model import exchange
-from kringle.model.packed import linear_cross_entropy, spans_of
-from kringle.model.transformer import ModelConfig, Transformer, document_mask, loss_sum
+from kringle.model.transformer import ModelConfig, Transformer
+from kringle.randomness import torch_seed
 from kringle.training import checkpoint
-from kringle.training.batches import IGNORED, PADDING, Batch, Batches, FimShares
+from kringle.training.batches import Batch, BatchSource, FimShares
+from kringle.training.guard import Guard
+from kringle.training.log import LOG_FILE, MEASURES_FILE, REDONE_FILE, Log, StepRecord
+from kringle.training.loss import Objective, Precision, chosen, packs, rows_of
 from kringle.training.optimizer import OptimizerSettings, make_optimizer
+from kringle.training.parallel import World, whole
+from kringle.training.precision import LossScale
 from kringle.training.schedule import Schedule, learning_rate, warmup_steps
+from kringle.training.speed import memory_bytes, peak_flops, utilisation
 
-logger = logging.getLogger(__name__)
-
-LOG_FILE = "log.jsonl"
 MODEL_FOLDER = "model"
 MICRO_BATCH_TOKENS = 4096  # positions at once; 1,024 to 2,048 run as fast on a CPU, more only costs memory
 DOCUMENTS_NAMED = 5  # of a batch that went wrong, in the message; the exception has them all
+SKIPS_IN_A_ROW = 10  # batches skipped on request before a run is given up all the same
 
 
 class TrainingSettings(OptimizerSettings, Protocol):
@@ -55,68 +56,84 @@ class TrainingSettings(OptimizerSettings, Protocol):
     @property
     def steps(self) -> int: ...
     @property
+    def horizon(self) -> int: ...
+    @property
     def schedule(self) -> Schedule: ...
     @property
     def warmup(self) -> float: ...
     @property
+    def decay(self) -> float: ...
+    @property
     def clip(self) -> float: ...
     @property
-    def precision(self) -> Literal["fp32", "bf16"]: ...
+    def precision(self) -> Precision: ...
     @property
     def fim(self) -> FimShares: ...
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """One line of the log. `step` counts updates done, `tokens` targets seen so far; the loss is nats per token."""
-
-    step: int
-    tokens: int
-    loss: float
-    learning_rate: float
-    gradient_norm: float
-    tokens_per_second: float
+    @property
+    def micro_batch_tokens(self) -> int | None: ...
+    @property
+    def recompute(self) -> bool: ...
+    @property
+    def compile(self) -> Literal["auto", "never"]: ...
+    @property
+    def on_divergence(self) -> Literal["stop", "skip"]: ...
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What came out. Counts cover the whole run, speed and seconds the part since the last start."""
+    """What came out, counted over the whole run, all attempts and steps done twice included."""
 
     finished: bool  # False if `should_stop` ended it
     steps: int
     tokens: int  # targets
     positions: int  # targets and padding
-    utilisation: float
+    utilisation: float  # share of positions that are not padding
     epochs: float
     rearranged: int  # fill-in-the-middle sequences
     left: int  # pieces drawn for it that did not allow it
+    skipped: int  # steps whose update was left out
     parameters: int
+    precision: str
     loss: float  # of the last step, nats per token
-    seconds: float
+    seconds: float  # in steps, over all attempts
     tokens_per_second: float
+    mfu: float | None
     resumed_from: int  # step; 0 for a run from the start
+    processes: int
     model: Path | None  # None unless finished
     log: Path
 
 
 class Diverged(UserError):
-    """Loss or gradients are no longer numbers. Names the step, the documents of its batch and the last checkpoint."""
+    """Loss or gradients are no longer what learning gives. Names the step, the documents of its batch and the last
+    checkpoint."""
 
-    def __init__(self, step: int, what: str, documents: tuple[str, ...], last: Path | None) -> None:
-        self.step, self.documents, self.last = step, documents, last
+    def __init__(self, step: int, what: str, documents: Sequence[str], last: Path | None) -> None:
+        self.step, self.reason, self.documents, self.last = step, what, tuple(documents), last
         named = ", ".join(documents[:DOCUMENTS_NAMED])
         more = f" and {len(documents) - DOCUMENTS_NAMED} more" if len(documents) > DOCUMENTS_NAMED else ""
         super().__init__(
             f"{what} at step {step}; documents of its batch: {named}{more}; last good checkpoint: {last or 'none'}",
             where="training",
-            hint="lower training.learning_rate",
+            hint="lower training.learning_rate, or set training.on_divergence to skip",
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.step, self.reason, self.documents, self.last)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights to begin with: a model directory and a fingerprint of what is in it."""
+
+    folder: Path
+    fingerprint: str
 
 
 def train(
     config: ModelConfig,
     settings: TrainingSettings,
-    batches: Batches,
+    batches: BatchSource,
     out: Path,
     *,
     seed: int,
@@ -124,79 +141,87 @@ def train(
     checkpoint_every: int,
     on_step: Callable[[StepRecord, Transformer], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    measure: Callable[[Transformer], Mapping[str, float]] | None = None,
+    measure_every: int = 0,
+    on_measure: Callable[[int, Mapping[str, float]], None] | None = None,
+    start: Start | None = None,
+    world: World | None = None,
     device: torch.device | str = "cpu",
-    micro_batch_tokens: int = MICRO_BATCH_TOKENS,
+    micro_batch_tokens: int | None = None,
 ) -> TrainingResult:
     """Train for `settings.steps` steps, going on from the newest whole checkpoint of this very run.
 
     Writes `out/model` (a `transformers` directory) and `out/log.jsonl` when finished. Checkpoints and the log in the
     making live in the folder `checkpoints`, every `checkpoint_every` steps and at the end. `on_step` is called after
-    each step; when `should_stop` then says so, a checkpoint is written and the result comes back unfinished.
+    each step; when `should_stop` then says so, a checkpoint is written and the result comes back unfinished. Every
+    `measure_every` steps the figures of `measure(model)` are logged beside the loss and handed to `on_measure`.
 
-    Raises UserError before any work for settings that cannot be trained, `Diverged` when loss or gradients are no
-    numbers.
+    With a `world` of several processes each of them calls this with the same arguments; the first one writes.
+
+    Raises UserError before any work for settings that cannot be trained, `Diverged` when loss or gradients go wrong.
     """
-    _check(config, settings, batches, checkpoint_every, micro_batch_tokens)
-    run = _Run(config, settings, batches, seed, torch.device(device), micro_batch_tokens, checkpoints)
+    world = world or World(device=torch.device(device))
+    micro = micro_batch_tokens or settings.micro_batch_tokens or max(MICRO_BATCH_TOKENS, batches.context)
+    _check(config, settings, batches, checkpoint_every, micro, world)
+    run = _Run(config, settings, batches, seed, world, micro, checkpoints, start)
     fingerprint = {
         "model": asdict(config),
-        "training": {key: getattr(settings, key) for key in _FINGERPRINTED},
+        "training": {key: getattr(settings, key) for key in _FINGERPRINTED} | {"precision": run.precision},
         "seed": seed,
         "data": batches.fingerprint,
+        **({"init": start.fingerprint} if start else {}),
     }
     restored = checkpoint.restore(checkpoints, run.model, run.optimizer, fingerprint)
     if restored:
-        run.step, run.counters = restored.step, restored.counters
+        run.resume(restored.step, restored.counters)
     first = run.step
-    started, seen_before = time.perf_counter(), run.counters["tokens"]
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    with _open_log(checkpoints / LOG_FILE, first) as log, _Loader(batches, first, settings.steps) as loader:
+    if world.first:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+    with (
+        Log(checkpoints, first, world.first) as log,
+        _Loader(batches, first, settings.steps, world) as loader,
+    ):
         stopped = False
         while run.step < settings.steps and not stopped:
             record = run.update(loader)
-            log.write(json.dumps(asdict(record)) + "\n")
-            log.flush()
-            if on_step:
+            log.step(record)
+            if measure and measure_every and (run.step % measure_every == 0 or run.step == settings.steps):
+                run.measure(measure, log, on_measure)
+            if on_step and world.first:
                 on_step(record, run.model)
-            stopped = bool(should_stop and should_stop())
+            stopped = world.agree(bool(should_stop and should_stop()))
             if run.step % checkpoint_every == 0 or run.step == settings.steps or stopped:
-                os.fsync(log.fileno())  # the log must not lag behind the checkpoint
-                checkpoint.save(checkpoints, run.step, run.model, run.optimizer, fingerprint, run.counters)
-    seconds = time.perf_counter() - started
+                log.flush()  # the log must not lag behind the checkpoint
+                checkpoint.save(checkpoints, run.step, run.model, run.optimizer, fingerprint, run.state(), world)
+        seconds = log.seconds
     finished = run.step == settings.steps
     if finished:
-        out.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(checkpoints / LOG_FILE, out / LOG_FILE)
-        exchange.save(run.model, batches.tokenizer, out / MODEL_FOLDER)
-    positions = run.step * settings.batch_tokens
-    counters = run.counters
-    return TrainingResult(
-        finished=finished,
-        steps=run.step,
-        tokens=int(counters["tokens"]),
-        positions=positions,
-        utilisation=counters["tokens"] / positions,
-        epochs=batches.epochs(run.step),
-        rearranged=int(counters["rearranged"]),
-        left=int(counters["left"]),
-        parameters=config.parameters,
-        loss=counters["loss"],
-        seconds=seconds,
-        tokens_per_second=(counters["tokens"] - seen_before) / seconds,
-        resumed_from=first,
-        model=out / MODEL_FOLDER if finished else None,
-        log=(out if finished else checkpoints) / LOG_FILE,
-    )
+        final = world.whole_model(run.model)
+        world.first_only(lambda: _publish(final, batches, checkpoints, out))
+    return run.result(seconds, first, finished, (out if finished else checkpoints) / LOG_FILE, out / MODEL_FOLDER)
+
+
+def _publish(model: Transformer, batches: BatchSource, checkpoints: Path, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for name in (LOG_FILE, MEASURES_FILE, REDONE_FILE):
+        if (checkpoints / name).exists():
+            shutil.copyfile(checkpoints / name, out / name)
+    exchange.save(model, batches.tokenizer, out / MODEL_FOLDER)
 
 
 _FINGERPRINTED = (
-    *("tokens", "batch_tokens", "steps", "learning_rate", "schedule", "warmup", "weight_decay"),
-    *("beta1", "beta2", "epsilon", "clip", "precision"),
+    *("tokens", "batch_tokens", "steps", "horizon", "learning_rate", "schedule", "warmup", "decay", "weight_decay"),
+    *("optimizer", "beta1", "beta2", "epsilon", "clip", "on_divergence"),
 )
 
 
 def _check(
-    config: ModelConfig, settings: TrainingSettings, batches: Batches, checkpoint_every: int, micro_batch_tokens: int
+    config: ModelConfig,
+    settings: TrainingSettings,
+    batches: BatchSource,
+    checkpoint_every: int,
+    micro_batch_tokens: int,
+    world: World,
 ) -> None:
     """Refuse what cannot be trained, before any work."""
 
@@ -224,18 +249,34 @@ def _check(
             "use kringle.model.transformer.padded_vocabulary of the tokenizer's size",
         )
     if micro_batch_tokens < batches.context:
-        raise refuse(f"must hold a row of {batches.context} tokens, got {micro_batch_tokens}", "micro_batch_tokens")
+        raise refuse(
+            f"must hold a row of {batches.context} tokens, got {micro_batch_tokens}", "training.micro_batch_tokens"
+        )
     for name, value in (("checkpoint_every", checkpoint_every), ("clip", settings.clip)):
         if not value > 0:
             raise refuse(f"must be above 0, got {value}", f"training.{name}")
     if not (settings.learning_rate > 0 and math.isfinite(settings.learning_rate)):
         raise refuse(f"must be a positive number, got {settings.learning_rate}", "training.learning_rate")
-    if settings.schedule not in ("cosine", "constant"):
-        raise refuse(f"is 'cosine' or 'constant', not '{settings.schedule}'", "training.schedule")
-    if settings.precision not in ("fp32", "bf16"):
-        raise refuse(f"is 'fp32' or 'bf16', not '{settings.precision}'", "training.precision")
+    choices = {
+        "schedule": ("cosine", "constant", "wsd"),
+        "precision": ("auto", "fp32", "bf16", "fp16", "fp64"),
+        "optimizer": ("adamw", "muon"),
+        "on_divergence": ("stop", "skip"),
+    }
+    for name, known in choices.items():
+        if (given := getattr(settings, name)) not in known:
+            raise refuse(f"is one of {', '.join(known)}, not '{given}'", f"training.{name}")
     if not 0 <= settings.warmup < 1:
         raise refuse(f"is a share of all steps, at least 0 and below 1, got {settings.warmup}", "training.warmup")
+    if settings.horizon < settings.steps:
+        raise refuse(
+            f"the schedule ends after {settings.horizon} steps, the run after {settings.steps}",
+            "training.decay_tokens",
+            "let it be at least training.tokens",
+        )
+    if settings.optimizer == "muon" and world.size > 1 and world.strategy == "fsdp":
+        raise refuse("muon needs whole matrices, which FSDP cuts up", "training.optimizer", "use adamw, or DDP")
+    world.rows(batches.rows)
 
 
 class _Run:
@@ -245,20 +286,56 @@ class _Run:
         self,
         config: ModelConfig,
         settings: TrainingSettings,
-        batches: Batches,
+        batches: BatchSource,
         seed: int,
-        device: torch.device,
+        world: World,
         micro_batch_tokens: int,
         checkpoints: Path,
+        start: Start | None,
     ) -> None:
-        self.settings, self.checkpoints = settings, checkpoints
-        self.model = Transformer(config).to(device)
-        self.model.initialise(seed)
+        self.settings, self.checkpoints, self.world, self.seed = settings, checkpoints, world, seed
+        self.batches, self.start = batches, start
+        self.precision = chosen(settings.precision, world.device)
+        self.model = Transformer(config)
+        if start is None:
+            self.model.initialise(seed)
+        else:
+            self.model.load_state_dict(exchange.load(start.folder)[0].state_dict())
+        if self.precision == "fp64":
+            self.model.double()
+        self.model.to(world.device)
+        self.model.recompute = settings.recompute
+        self.model.train()
+        self.compiled = settings.compile == "auto" and _compiles(world.device)
+        objective = Objective(self.model, self.precision)
+        if self.compiled:
+            for block in self.model.transformer.h:
+                block.compile(dynamic=False)
+        self.objective = world.wrap(objective)
         self.optimizer = make_optimizer(self.model, settings)
+        self.packed = packs(world.device, self.precision, config.dropout)
         self.rows_at_once = micro_batch_tokens // batches.context
-        self.warmup = warmup_steps(settings.warmup, settings.steps)
-        self.step = 0
-        self.counters: dict[str, float] = {"tokens": 0, "rearranged": 0, "left": 0, "loss": math.nan}
+        self.warmup = warmup_steps(settings.warmup, settings.horizon)
+        self.peak = peak_flops(world.device, self.precision)
+        self.flops = config.flops_per_token(batches.context)
+        self.scale = LossScale() if self.precision == "fp16" else None
+        self.guard = Guard(math.log(config.vocab_size))
+        self.step, self.skips = 0, 0
+        counted = ("tokens", "filled", "rearranged", "left", "skipped")
+        self.counters: dict[str, float] = dict.fromkeys(counted, 0.0) | {"loss": math.nan}
+
+    def state(self) -> dict[str, Any]:
+        """All that a checkpoint must keep beside tensors."""
+        scale = asdict(self.scale) if self.scale else None
+        return {**self.counters, "guard": asdict(self.guard), "scale": scale, "skips": self.skips}
+
+    def resume(self, step: int, state: dict[str, Any]) -> None:
+        state = dict(state)
+        self.step, self.skips = step, int(state.pop("skips"))
+        self.guard = Guard(**state.pop("guard"))
+        scale = state.pop("scale")
+        self.scale = LossScale(**scale) if scale else None
+        self.counters = state
 
     def update(self, loader: _Loader) -> StepRecord:
         """One step of the optimizer; its speed counts the wait for the batch."""
@@ -269,66 +346,159 @@ class _Run:
             peak=self.settings.learning_rate,
             schedule=self.settings.schedule,
             warmup=self.warmup,
-            steps=self.settings.steps,
+            steps=self.settings.horizon,
+            decay=self.settings.decay,
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        valid, loss = batch.valid, 0.0
-        for first in range(0, len(batch.tokens), self.rows_at_once):
-            part = slice(first, first + self.rows_at_once)
-            mean = summed_loss(self.model, batch, part, self.settings.precision) / valid
-            mean.backward()  # type: ignore[no-untyped-call]
-            loss += mean.item()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip).item()
-        for what, value in (("loss", loss), ("gradient norm", norm)):
-            if not math.isfinite(value):
-                last = checkpoint.newest(self.checkpoints)
-                raise Diverged(self.step + 1, f"the {what} is {value}", batch.documents, last)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.set_rate(rate)
+        counts = [float(x) for x in (batch.valid, batch.filled, batch.rearranged, batch.left)]
+        valid, filled, rearranged, left = self.world.sums(counts)
+        loss = self.world.sums([self._backward(batch, valid)])[0]
+        scale = self.scale.scale if self.scale else 1.0
+        parameters = list(self.model.parameters())
+        if self.scale:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad.div_(scale)
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip)).item())
+        overflowed = self.scale is not None and not math.isfinite(norm) and math.isfinite(loss)
+        if self.scale:
+            self.scale.update(overflowed)
+        skipped = f"overflow at loss scale {scale:g}" if overflowed else self._wrong(batch, loss, norm)
+        if skipped is None:
+            self.optimizer.step()
+        self.optimizer.zero_grad()
         self.step += 1
-        self.counters["tokens"] += valid
-        self.counters["rearranged"] += batch.rearranged
-        self.counters["left"] += batch.left
-        self.counters["loss"] = loss
-        speed = valid / (time.perf_counter() - started)
-        return StepRecord(self.step, int(self.counters["tokens"]), loss, rate, norm, round(speed, 1))
-
-
-def summed_loss(model: Transformer, batch: Batch, rows: slice, precision: Literal["fp32", "bf16"] = "fp32") -> Tensor:
-    """Summed cross-entropy in nats of some rows of a batch, on the model's device."""
-    device = next(model.parameters()).device
-    segments = batch.segments[rows]
-    inside = segments != PADDING
-    if device.type == "cpu" and precision == "fp32":
-        run = (segments + np.arange(len(segments))[:, None] * segments.shape[1])[inside]  # differs between sequences
-        starts = np.flatnonzero(np.diff(run, prepend=-1))
-        spans = spans_of(np.diff(starts, append=len(run)).tolist())
-        tokens, positions, targets = (
-            torch.from_numpy(a[rows][inside]) for a in (batch.tokens, batch.positions, batch.targets)
+        for name, value in zip(
+            ("tokens", "filled", "rearranged", "left"), (valid, filled, rearranged, left), strict=True
+        ):
+            self.counters[name] += value
+        if skipped is None:
+            self.counters["loss"] = loss
+        else:
+            self.counters["skipped"] += 1
+        seconds = time.perf_counter() - started
+        return StepRecord(
+            step=self.step,
+            tokens=int(self.counters["tokens"]),
+            loss=loss if math.isfinite(loss) else None,
+            learning_rate=rate,
+            gradient_norm=norm if math.isfinite(norm) else None,
+            tokens_per_second=round(valid / seconds, 1),
+            seconds=seconds,
+            mfu=utilisation(valid / seconds, self.flops, self.world.size, self.peak),
+            memory_bytes=memory_bytes(self.world.device),
+            skipped=skipped,
         )
-        hidden = model.hidden(tokens, positions, spans)
-        return linear_cross_entropy(hidden, model.transformer.wte.weight, targets)
-    tokens, positions, targets, numbers = (
-        torch.from_numpy(a[rows]).to(device) for a in (batch.tokens, batch.positions, batch.targets, batch.segments)
-    )
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        valid = targets != IGNORED
-        hidden = model.hidden(tokens, positions, document_mask(numbers))[valid]
-        return loss_sum(model.logits(hidden), targets[valid])
+
+    def _backward(self, batch: Batch, valid: float) -> float:
+        """Gradients of this rank's rows; returns their share of the mean loss."""
+        loss, device = 0.0, self.world.device
+        scale = self.scale.scale if self.scale else 1.0
+        offset, rows = self.world.rows(self.batches.rows)
+        flexible = self.compiled and not self.model.config.dropout
+        for first in range(0, rows, self.rows_at_once):
+            part = slice(first, min(first + self.rows_at_once, rows))
+            with self.world.accumulating(self.objective, last=part.stop == rows), self._chance(offset + first):
+                inputs = rows_of(batch, part, device, packed=self.packed, flexible=flexible)
+                mean = self.objective(inputs) / valid
+                (mean * (scale * self.world.gradient_factor)).backward()
+                loss += mean.item()
+        return loss
+
+    def _chance(self, row: int) -> Any:
+        """Dropout's random state: a function of the step and of the first row of a micro-batch in the global batch."""
+        if not self.model.config.dropout:
+            return nullcontext()
+        return _Seeded(torch_seed(self.seed, "dropout", self.step, row), self.world.device)
+
+    def _wrong(self, batch: Batch, loss: float, norm: float) -> str | None:
+        """None where the update is to be made, else why it is left out; `Diverged` where the run has to end."""
+        what = self.guard.batch(loss, norm)
+        if what is None:
+            self.skips = 0
+            if (what := self.guard.run(loss)) is None:
+                return None
+        elif self.settings.on_divergence == "skip" and self.skips < SKIPS_IN_A_ROW:
+            self.skips += 1
+            return what
+        raise Diverged(self.step + 1, what, batch.documents, checkpoint.newest(self.checkpoints))
+
+    def measure(
+        self,
+        measure: Callable[[Transformer], Mapping[str, float]],
+        log: Log,
+        told: Callable[[int, Mapping[str, float]], None] | None,
+    ) -> None:
+        """Take the figures of the model as it is now, on the first rank."""
+        model = self.world.whole_model(self.model)
+        if self.world.first:
+            model.eval()
+            values = dict(measure(model))
+            model.train()
+            log.measures(self.step, values)
+            if told:
+                told(self.step, values)
+        self.world.agree(None)  # nobody runs ahead into a collective operation that the first rank has not reached
+
+    def result(self, seconds: float, first: int, finished: bool, log: Path, model: Path) -> TrainingResult:
+        counters, positions = self.counters, self.step * self.settings.batch_tokens
+        seconds = self.world.agree(seconds)
+        speed = counters["tokens"] / seconds if seconds else 0.0
+        return TrainingResult(
+            finished=finished,
+            steps=self.step,
+            tokens=int(counters["tokens"]),
+            positions=positions,
+            utilisation=(counters["tokens"] - counters["filled"]) / positions,
+            epochs=self.batches.epochs(self.step),
+            rearranged=int(counters["rearranged"]),
+            left=int(counters["left"]),
+            skipped=int(counters["skipped"]),
+            parameters=self.model.config.parameters,
+            precision=self.precision,
+            loss=counters["loss"],
+            seconds=seconds,
+            tokens_per_second=speed,
+            mfu=utilisation(speed, self.flops, self.world.size, self.peak),
+            resumed_from=first,
+            processes=self.world.size,
+            model=model if finished else None,
+            log=log,
+        )
+
+
+class _Seeded:
+    """Random state of its own for a stretch of work, the global one untouched."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._seed = seed
+        self._fork = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *error: Any) -> None:
+        self._fork.__exit__(*error)
+
+
+def _compiles(device: torch.device) -> bool:
+    """Whether torch.compile is worth it: on a GPU with Triton to compile with. On a CPU `packed` is faster."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 class _Loader:
-    """Makes the next batch in a thread of its own while the current one is trained on."""
+    """Makes this rank's part of the next batch in a thread of its own while the current one is trained on."""
 
-    def __init__(self, batches: Batches, first: int, end: int) -> None:
+    def __init__(self, batches: BatchSource, first: int, end: int, world: World) -> None:
         self._batches, self._step, self._end = batches, first, end
+        self._part = world.rows(batches.rows)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._request()
 
     def _request(self) -> None:
         if self._step < self._end:
-            self._coming = self._thread.submit(self._batches.batch, self._step)
+            self._coming = self._thread.submit(self._batches.batch, self._step, *self._part)
             self._step += 1
 
     def next(self) -> Batch:
@@ -342,17 +512,3 @@ class _Loader:
 
     def __exit__(self, *_: Any) -> None:
         self._thread.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _open_log(path: Path, done: int) -> Iterator[IO[str]]:
-    """The log for appending, cut back to its first `done` lines: what a killed run logged after its checkpoint is
-    done again."""
-    lines = path.read_bytes().splitlines(keepends=True)[:done] if path.exists() else []
-    if len(lines) < done:
-        logger.warning("%s lacks %d of the first %d steps: they stay missing", path, done - len(lines), done)
-    shortened = path.with_suffix(".cut")
-    shortened.write_bytes(b"".join(lines))
-    shortened.replace(path)
-    with path.open("a", encoding="utf-8") as log:
-        yield log
