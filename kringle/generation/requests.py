@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from kringle.errors import UserError
 from kringle.model.transformer import ModelConfig
+
+
+MOST_ALTERNATIVES = 20  # OpenAI's limit for `top_logprobs`
 
 
 class SpecialTokens(Protocol):
@@ -71,6 +74,11 @@ class Request:
     seed: int = 0
     key: str = ""
     stops: tuple[bytes, ...] = ()
+    required: bytes = b""  # what the text must begin with, left out of the completion's: see `generation.healing`
+    alternatives: int = 0  # how many of the most probable tokens are told at each position
+    speculate: bool = (
+        False  # guess tokens ahead where this is the only sample in flight and greedy: the same text sooner
+    )
 
     def __post_init__(self) -> None:
         def refuse(what: str, hint: str = "") -> UserError:
@@ -87,6 +95,8 @@ class Request:
             raise refuse(f"top_p must be above 0 and at most 1, got {self.top_p}", "1 keeps every token")
         if self.top_k is not None and self.top_k < 1:
             raise refuse(f"top_k must be at least 1, got {self.top_k}", "leave it out to keep every token")
+        if not 0 <= self.alternatives <= MOST_ALTERNATIVES:
+            raise refuse(f"alternatives must be from 0 to {MOST_ALTERNATIVES}, got {self.alternatives}")
         if any(not isinstance(stop, bytes) for stop in self.stops):
             raise refuse("stop strings are bytes")
         if b"" in self.stops:
@@ -119,23 +129,43 @@ class Request:
             )
 
 
+Finish = Literal["stop", "end", "length", "context", "cancelled", "deadline"]
+Alternatives = list[tuple[int, float]]  # (token, log-probability), most probable first
+
+
 @dataclass(frozen=True)
 class Completion:
     """One sample.
 
     `tokens` holds every token drawn, the one that ended the completion included; `text` is cut before the special token
     or the stop string. `log_probabilities` are natural logarithms under the model itself (temperature 1, no
-    truncation), one per token.
+    truncation), one per token. `finish`: a stop string, a special token, `max_new_tokens`, a full context, or that
+    somebody or the clock ended it early, with what there was until then.
     """
 
-    request: int  # position in the list of requests
+    request: int  # position in the list of requests, or the number that `Engine.add` returned
     sample: int  # 0 .. samples - 1
     tokens: list[int]
     text: bytes
-    finish: Literal["stop", "end", "length", "context"]
+    finish: Finish
     log_probabilities: list[float]
+    alternatives: list[Alternatives] = field(default_factory=list)  # one per token, where the request asked for them
 
     @property
     def log_probability(self) -> float:
         """Of all tokens together, in nats."""
         return math.fsum(self.log_probabilities)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One token of a sample in the making. `text` is what may be shown now: bytes that could still turn out to begin a
+    stop string are held back until the next piece, and the completion's text is the pieces' texts together, with what
+    was held back last."""
+
+    request: int
+    sample: int
+    token: int
+    text: bytes
+    log_probability: float
+    alternatives: Alternatives
