@@ -250,11 +250,12 @@ class Decoder:
         rows = tokens.shape[0]
         logits = np.empty((rows, self.vocab_size), np.float32)
         keys, values = (_as_array(cache) for cache in (self.keys, self.values))
-        arrays = [x.numpy() for x in (tokens, positions, columns, slots)]
+        inputs = [x.numpy() for x in (tokens, positions, columns, slots)]
         alone = rows == 1 and not self.invariant
 
         def run(part: slice) -> None:
-            step(self.streams, keys, values, *(x[part] for x in arrays), logits[part], alone=alone)
+            fed, at, column, slot = (x[part] for x in inputs)
+            step(self.streams, keys, values, fed, at, column, slot, logits[part], alone=alone)
 
         tiles = -(-rows // TILE)
         threads = max(1, min(torch.get_num_threads(), tiles)) if self.invariant else 1

@@ -211,8 +211,8 @@ class Engine:
         if plan.columns > self.columns:
             room = self.columns + 1 - plan.offset
             raise UserError(
-                f"a prompt of {len(request.prompt)} tokens and {plan.limit} new ones need {plan.columns} positions of a "
-                f"row's memory, {self.columns} are set aside",
+                f"a prompt of {len(request.prompt)} tokens and {plan.limit} new ones need {plan.columns} positions of "
+                f"a row's memory, {self.columns} are set aside",
                 where=request.label,
                 hint=f"ask for at most {room} new tokens" if room > 0 else "shorten the prompt",
             )
@@ -307,7 +307,7 @@ class Engine:
         return row["temperature"] == 0 and self.plans[int(row["plan"])].request.speculate
 
     def _advance_alone(self) -> Iterator[Completion | Piece]:
-        """Feed the newest token and guesses for the next ones; draw from each position as long as the guess was right."""
+        """Feed the newest token and guesses for the next ones; draw from each position while the guesses are right."""
         row = self.rows[0]
         number, count = int(row["plan"]), int(row["count"])
         history = np.concatenate([np.asarray(self.plans[number].request.prompt), row["tokens"][:count]])
@@ -453,7 +453,7 @@ class Engine:
             request = self.plans[number].request
             token = int(row["tokens"][count - 1])
             if request.alternatives:
-                scores = torch.log_softmax(logits[min(i, len(logits) - 1)].float(), -1)
+                scores = torch.log_softmax(logits[min(int(i), len(logits) - 1)].float(), -1)
                 best = scores.topk(min(request.alternatives, self.vocab_size))
                 state.alternatives.append(list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
             state.required = state.required[len(self.token_bytes[token]) :]

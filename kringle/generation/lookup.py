@@ -1,9 +1,9 @@
 """Prompt lookup: guesses for the next tokens, copied from where the newest ones stood before.
 
-Code repeats itself: names, argument lists, whole lines. If the last few tokens occurred earlier, what followed them then
-is a guess worth checking, and checking four tokens at once costs a step that is bound by memory hardly more than one.
-Only guesses that equal what greedy decoding draws anyway are kept, so the text is the same (Saxena 2023, "Prompt lookup
-decoding").
+Code repeats itself: names, argument lists, whole lines. If the last few tokens occurred earlier, what followed them
+then is a guess worth checking, and checking four tokens at once costs a step that is bound by memory hardly more than
+one. Only guesses that equal what greedy decoding draws anyway are kept, so the text is the same (Saxena 2023, "Prompt
+lookup decoding").
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from typing import Literal, Protocol
 from kringle.errors import UserError
 from kringle.model.transformer import ModelConfig
 
-
 MOST_ALTERNATIVES = 20  # OpenAI's limit for `top_logprobs`
 
 

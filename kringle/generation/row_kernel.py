@@ -25,8 +25,8 @@ from kringle.model.transformer import LAYER_NORM_EPSILON
 TILE = 4  # rows multiplied together
 OUTPUTS = 64  # outputs per block: the block's weights stay in the cache while all rows pass
 
-# Sums may be reordered, which lets them be vectorised. The order is fixed when a function is compiled, so it is the same
-# for every row that passes through it.
+# Sums may be reordered, which lets them be vectorised. The order is fixed when a function is compiled, so it is the
+# same for every row that passes through it.
 _kernel = njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
 
 

@@ -76,7 +76,7 @@ class Matrix:
         self.weight, self.dtype = weight.to(dtype), dtype
         self.bias = None if bias is None else bias.detach().to(dtype)
         self.packed: Tensor | None = None
-        if weight.device.type == "cpu" and weight.numel() >= WORTH_PACKING and torch.backends.mkldnn.is_available():
+        if weight.device.type == "cpu" and weight.numel() >= WORTH_PACKING and torch._C._has_mkldnn:
             with torch.no_grad():
                 self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
 
@@ -104,7 +104,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Streams:
-    """All weights as plain arrays for `kringle.generation.row_kernel`; matrices are float32, bfloat16 as uint16, or int8.
+    """All weights as plain arrays for `kringle.generation.row_kernel`; matrices are float32, uint16 (bfloat16) or int8.
 
     `attention` has rows [queries, head-major | keys | values] for both kinds of attention.
     """
