@@ -1,8 +1,8 @@
 """Sampling speed: one stream, a batch of 32, and 200 samples of one prompt, beside other engines, in one run.
 
 The model has random weights and 111 million parameters (12 layers, width 768, 12 heads, vocabulary 49,152); the prompt
-has 256 tokens, 64 are drawn at temperature 0.8 and top-p 0.95, and nothing ends a sample early. Rates are new tokens per
-second of wall time, prefill included. Every peer runs at the type that is fastest for it here, best of its repetitions.
+has 256 tokens, 64 are drawn at temperature 0.8 and top-p 0.95, and nothing ends a sample early. Rates are new tokens
+per second of wall time, prefill included. Every peer runs at the type that is fastest for it here.
 
 The ceilings are measured in the same run: a single stream must read every weight once a token, so bytes over the
 measured bandwidth; many rows must multiply, so the model's own products at the measured rate of one large product.
@@ -223,8 +223,8 @@ def _lines(table: dict[str, dict[str, float]], details: dict[str, Any], absent: 
             f"{attention}: {d['key_value_bytes_per_token']:,} bytes of keys and values per token; single stream "
             f"{rates[f'single {precision}'] / d['single_ceiling']:.0%} of what memory allows ({precision}), "
             f"{rates['single int8'] / d['single_int8_ceiling']:.0%} (int8), bound by reading weights",
-            f"     {SAMPLES} samples at {rates[f'{SAMPLES} samples'] / d['many_ceiling']:.0%} of what products allow; a "
-            f"step of {SAMPLES} rows: products {p['products_ms']:.0f} ms, attention and the rest "
+            f"     {SAMPLES} samples at {rates[f'{SAMPLES} samples'] / d['many_ceiling']:.0%} of what products "
+            f"allow; a step of {SAMPLES} rows: products {p['products_ms']:.0f} ms, attention and the rest "
             f"{p['attention_and_rest_ms']:.0f} ms, choosing tokens {p['selection_ms']:.0f} ms",
         ]
     return lines + [f"absent: {reason}" for reason in absent]

@@ -247,7 +247,8 @@ class Engine:
         mine = np.flatnonzero(self.rows["active"] & (self.rows["plan"] == number))
         completions = [self._completion(self.rows[slot], finish) for slot in mine]
         first = next((first for waiting, first in self.waiting if waiting == number), plan.request.samples)
-        completions += [Completion(number, i, [], b"", finish, []) for i in range(first, plan.request.samples)]
+        missing = range(plan.request.first + first, plan.request.first + plan.request.samples)
+        completions += [Completion(number, i, [], b"", finish, []) for i in missing]
         self.waiting = deque(entry for entry in self.waiting if entry[0] != number)
         self.rows["active"][mine] = False
         self.settled = False
@@ -359,11 +360,12 @@ class Engine:
     def _start(self, slots: np.ndarray, number: int, first: int) -> None:
         plan = self.plans[number]
         request = plan.request
+        number_of_first = request.first + first
         watched = bool(request.required or request.alternatives or number in self.streamed)
         values = {
             "active": True,
             "plan": number,
-            "sample": np.arange(first, first + len(slots)),
+            "sample": np.arange(len(slots)) + number_of_first,
             "count": 0,
             "limit": plan.limit,
             "prompt": len(request.prompt),
@@ -378,10 +380,10 @@ class Engine:
             self.rows[name][slots] = value
         for i, slot in enumerate(slots):
             if request.temperature > 0:
-                draws = stream(request.seed, "sample", request.key, first + i).random(plan.limit)
+                draws = stream(request.seed, "sample", request.key, number_of_first + i).random(plan.limit)
                 self.rows["uniforms"][slot, : plan.limit] = draws
             if watched:
-                self.watched[number, first + i] = _Watched(request.required)
+                self.watched[number, number_of_first + i] = _Watched(request.required)
 
     # -- drawing -------------------------------------------------------------------------------------------------------
 

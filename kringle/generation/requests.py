@@ -58,10 +58,10 @@ def special_ids(vocabulary: Vocabulary) -> tuple[int, ...]:
 class Request:
     """`samples` independent completions of one prompt.
 
-    Sample number i is a function of (model, prompt, drawing settings, `seed`, `key`, i) alone. `key` names the prompt
-    (say, a problem's id): two requests with the same seed and key draw the same uniforms. Truncation applies
-    temperature first, then `top_k`, then `top_p` over what `top_k` left. A completion ends at a special token, at the
-    first of `stops`, after `max_new_tokens`, or where prompt and completion fill the context.
+    Samples are numbered from `first`; sample number i is a function of (model, prompt, drawing settings, `seed`, `key`,
+    i) alone. `key` names the prompt (say, a problem's id): two requests with the same seed and key draw the same
+    uniforms. Truncation applies temperature first, then `top_k`, then `top_p` over what `top_k` left. A completion ends
+    at a special token, at the first of `stops`, after `max_new_tokens`, or where it fills the context.
     """
 
     prompt: Sequence[int]
@@ -73,6 +73,7 @@ class Request:
     seed: int = 0
     key: str = ""
     stops: tuple[bytes, ...] = ()
+    first: int = 0  # the number of the first sample
     required: bytes = b""  # what the text must begin with, left out of the completion's: see `generation.healing`
     alternatives: int = 0  # how many of the most probable tokens are told at each position
     speculate: bool = (
@@ -88,6 +89,8 @@ class Request:
         for name in ("samples", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise refuse(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.first < 0:
+            raise refuse(f"first must be at least 0, got {self.first}")
         if not (self.temperature >= 0 and math.isfinite(self.temperature)):
             raise refuse(f"temperature must be 0 (greedy) or a positive number, got {self.temperature}")
         if not 0 < self.top_p <= 1:
@@ -143,7 +146,7 @@ class Completion:
     """
 
     request: int  # position in the list of requests, or the number that `Engine.add` returned
-    sample: int  # 0 .. samples - 1
+    sample: int  # first .. first + samples - 1
     tokens: list[int]
     text: bytes
     finish: Finish

@@ -8,8 +8,8 @@
 
 `submit` may be called from any thread and refuses what cannot run with UserError at once. `Ticket.cancel` ends a
 request early from any thread; so does leaving the service. Requests are started in the order of submitting, as rows
-become free, and advance together. A fault while working (no memory, logits that are not numbers) is raised by the tickets that were
-in flight, and the engine goes on with the next requests.
+become free, and advance together. A fault while working (no memory, logits that are not numbers) is raised by the
+tickets that were in flight, and the engine goes on with the next requests.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Rates = dict[str, float]
@@ -31,10 +32,8 @@ def transformers(job: dict[str, Any]) -> Rates:
     import torch
     from transformers import AutoModelForCausalLM
 
-    models = {
-        dtype: AutoModelForCausalLM.from_pretrained(job["model"], dtype=dtype).eval()
-        for dtype in (torch.float32, torch.bfloat16)
-    }
+    kinds = (torch.float32, torch.bfloat16)
+    models: Any = {dtype: AutoModelForCausalLM.from_pretrained(job["model"], dtype=dtype) for dtype in kinds}
     prompt = torch.tensor([job["prompt"]])
 
     def run(dtype: torch.dtype, samples: int, chunk: int) -> int:
@@ -73,7 +72,7 @@ def ctranslate2(job: dict[str, Any]) -> Rates:
 
     def run(kind: str, samples: int) -> int:
         out = generators[kind].generate_batch(
-            [tokens] * samples if samples <= job["batch"] else [tokens] * samples,
+            [tokens] * samples,
             max_batch_size=min(samples, job["batch"]),
             max_length=job["new_tokens"],
             min_length=job["new_tokens"],
@@ -129,7 +128,6 @@ def _cases(job: dict[str, Any], rate: Callable[[int], float]) -> Rates:
 
 
 if __name__ == "__main__":
-    with open(sys.argv[2]) as file:
-        settings = json.load(file)
+    settings = json.loads(Path(sys.argv[2]).read_text())
     run = {"transformers": transformers, "ctranslate2": ctranslate2, "vllm": vllm, "llama-cpp": llama_cpp}
     print(json.dumps(run[sys.argv[1]](settings)))
