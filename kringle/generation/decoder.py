@@ -11,39 +11,56 @@ head size, E width, P positions of a prompt, C columns of a row's own keys, L la
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kringle.errors import UserError
+from kringle.generation.weights import Matrix, Precision, Streams, choose_precision, effective
 from kringle.model.transformer import LAYER_NORM_EPSILON, ModelConfig, Rotation, Transformer, angles, rotate
 
+FEW = 4  # up to as many rows, streaming the weights through one kernel beats the library's blocked products
 
-class Affine(NamedTuple):
-    """Weight and bias of a linear map or of a LayerNorm."""
+
+class Norm(NamedTuple):
+    """Weight and bias of a LayerNorm, float32."""
 
     weight: Tensor
     bias: Tensor
 
-    def linear(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
-
-    def normalise(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, LAYER_NORM_EPSILON)
 
 
 class Layer(NamedTuple):
     """The parameters of one block."""
 
-    ln_1: Affine
-    attention_in: Affine
-    attention_out: Affine
-    ln_2: Affine
-    mlp_in: Affine
-    mlp_out: Affine
+    ln_1: Norm
+    attention_in: Matrix
+    attention_out: Matrix
+    ln_2: Norm
+    mlp_in: Matrix
+    mlp_out: Matrix
+
+
+class Blocked(NamedTuple):
+    """The whole model for many rows."""
+
+    layers: list[Layer]
+    final: Norm
+    embedding: Tensor  # (V, E)
+    positions: Tensor | None  # (context, E) float32; None with rotary positions
+    output: Matrix
 
 
 class Prompt(NamedTuple):
@@ -74,38 +91,88 @@ class Scores(NamedTuple):
 
 
 class Decoder:
-    """A model with keys and values of `rows` rows of `columns` tokens; ids from `vocab_size` on are never scored."""
+    """A model with keys and values of `rows` rows of `columns` tokens; ids from `vocab_size` on are never scored.
 
-    def __init__(self, model: Transformer, *, rows: int, columns: int, vocab_size: int) -> None:
+    `precision` None is that of the model's parameters. `few`: steps of at most so many rows go through the streaming
+    kernel (`kringle.generation.row_kernel`), which rounds differently than the blocked products. With `invariant` all
+    steps do, in tiles, and prompts run on one thread: then bits depend on neither rows nor threads.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        *,
+        rows: int,
+        columns: int,
+        vocab_size: int,
+        precision: Precision | None = None,
+        few: int = 0,
+        invariant: bool = False,
+    ) -> None:
         self.config: ModelConfig = model.config
-        named = dict(model.named_parameters())
-
-        def affine(name: str) -> Affine:
-            return Affine(named[f"transformer.{name}.weight"], named[f"transformer.{name}.bias"])
-
-        parts = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
-        self.layers = [Layer(*(affine(f"h.{i}.{part}") for part in parts)) for i in range(self.config.layers)]
-        self.final = affine("ln_f")
-        self.token_embedding = named["transformer.wte.weight"]
-        self.position_embedding = named.get("transformer.wpe.weight")  # None with rotary positions
-        self.output = self.token_embedding[:vocab_size]
+        self.model, self.vocab_size, self.rows = model, vocab_size, rows
+        self.device = model.transformer.wte.weight.device
+        own = "bf16" if model.transformer.wte.weight.dtype == torch.bfloat16 else "fp32"
+        self.precision: Precision = precision or own  # type: ignore[assignment]
+        native = choose_precision("auto", self.device) == "bf16"
+        self.dtype = torch.bfloat16 if self.precision != "fp32" and native else torch.float32
+        self.cached = torch.bfloat16 if self.precision == "bf16" and native else torch.float32  # keys and values
+        learned = self.config.positions == "learned"  # the kernel knows no others
+        possible = self.device.type == "cpu" and self.config.width % 2 == 0 and learned and _numba_is_installed()
+        if invariant and not (possible and self.precision == "fp32"):
+            raise UserError(
+                "samples that do not depend on the number of rows need a CPU, fp32, numba, an even width and learned "
+                "positions",
+                where="--invariant",
+            )
+        self.invariant, self.few = invariant, few if possible else 0
         self.scale = 1.0 / math.sqrt(self.config.head_size)
         self.allocate(rows, columns)
 
-    @property
-    def device(self) -> torch.device:
-        return self.token_embedding.device
+    @cached_property
+    def blocked(self) -> Blocked:
+        """The weights for many rows, made when first needed."""
+        named = {name.removeprefix("transformer."): p.detach() for name, p in self.model.named_parameters()}
+
+        def matrix(name: str) -> Matrix:
+            weight = effective(named[f"{name}.weight"], self.precision)
+            return Matrix(weight, named[f"{name}.bias"], self.dtype, self.rows)
+
+        def norm(name: str) -> Norm:
+            return Norm(named[f"{name}.weight"].float(), named[f"{name}.bias"].float())
+
+        def layer(at: str) -> Layer:
+            return Layer(
+                norm(f"{at}.ln_1"),
+                matrix(f"{at}.attn.c_attn"),
+                matrix(f"{at}.attn.c_proj"),
+                norm(f"{at}.ln_2"),
+                matrix(f"{at}.mlp.c_fc"),
+                matrix(f"{at}.mlp.c_proj"),
+            )
+
+        embedding = effective(named["wte.weight"][: self.vocab_size], self.precision)
+        return Blocked(
+            [layer(f"h.{i}") for i in range(self.config.layers)],
+            norm("ln_f"),
+            embedding,
+            named["wpe.weight"].float() if self.config.positions == "learned" else None,
+            Matrix(embedding, None, self.dtype, self.rows),
+        )
+
+    @cached_property
+    def streams(self) -> Streams:
+        """The weights for a few rows, made when first needed."""
+        return Streams.of(self.model, self.precision, self.vocab_size)
 
     @torch.inference_mode()
     def allocate(self, rows: int, columns: int) -> None:
         c = self.config
         shape = (c.layers, rows, c.key_value_heads, columns, c.head_size)
-        dtype = self.token_embedding.dtype
         try:
             # Masked columns are multiplied by probability 0, which hides what they hold only if that is finite.
-            self.keys = torch.zeros(shape, dtype=dtype, device=self.device)
-            self.values = torch.zeros(shape, dtype=dtype, device=self.device)
-            self.logits = torch.empty((rows, self.output.shape[0]), dtype=dtype, device=self.device)
+            self.keys = torch.zeros(shape, dtype=self.cached, device=self.device)
+            self.values = torch.zeros(shape, dtype=self.cached, device=self.device)
         except RuntimeError as error:
             raise UserError(
                 f"no memory for keys and values of {rows} rows of {columns} tokens",
@@ -116,14 +183,16 @@ class Decoder:
     @torch.inference_mode()
     def prefill(self, tokens: list[int]) -> Prompt:
         """Run a prompt (P,) alone, so that nothing else in flight can change its result by a rounding."""
-        c = self.config
+        with _one_thread() if self.invariant else _as_it_is():
+            return self._prefill(tokens)
+
+    def _prefill(self, tokens: list[int]) -> Prompt:
+        c, blocked = self.config, self.blocked
         ids = torch.tensor(tokens, device=self.device)
         x, rotation = self._embed(ids, torch.arange(len(tokens), device=self.device))
         keys, values = [], []
-        for layer in self.layers:
-            q, k, v = self._split(
-                layer.attention_in.linear(layer.ln_1.normalise(x)), rotation
-            )  # (P, G, Q, D), (P, G, D), (P, G, D)
+        for layer in blocked.layers:
+            q, k, v = self._split(layer.attention_in(layer.ln_1(x)), rotation)  # (P, G, Q, D), (P, G, D), (P, G, D)
             k, v = k.transpose(0, 1), v.transpose(0, 1)  # (G, P, D)
             # Stride 0 instead of a copy: each key-value head appears once per query head that reads it.
             heads = (c.key_value_heads, c.heads // c.key_value_heads, len(tokens), c.head_size)
@@ -134,10 +203,10 @@ class Decoder:
                 is_causal=True,
             )
             x = self._finish(layer, x, y[0].transpose(0, 1).reshape(x.shape))
-            keys.append(k)
-            values.append(v)
-        logits = F.linear(self.final.normalise(x[-1]), self.output)
-        return Prompt(torch.stack(keys), torch.stack(values), logits)
+            keys.append(k.to(self.cached))
+            values.append(v.to(self.cached))
+        logits = blocked.output(blocked.final(x[-1:]))[0]
+        return Prompt(torch.stack(keys), torch.stack(values), logits.float())
 
     @torch.inference_mode()
     def store(self, prompt: Prompt, rows: Tensor) -> None:
@@ -155,35 +224,65 @@ class Decoder:
     def step(self, tokens: Tensor, positions: Tensor, columns: Tensor, sharings: list[Sharing]) -> Tensor:
         """Feed tokens (R,) at positions (R,) to the first R rows, writing their keys at columns (R,).
 
-        Returns logits (R, V) of the next token, valid until the next call.
+        Returns logits (R, V) of the next token.
         """
         rows = tokens.shape[0]
+        if not sharings and (self.invariant or rows <= self.few):
+            return self.stream_step(tokens, positions, columns, torch.arange(rows))
+        blocked = self.blocked
         used = int(columns.max()) + 1
         index = torch.arange(rows, device=self.device)
         scores = self._scores(columns, used, sharings)
         x, rotation = self._embed(tokens, positions)
-        for number, layer in enumerate(self.layers):
-            q, k, v = self._split(layer.attention_in.linear(layer.ln_1.normalise(x)), rotation)
+        for number, layer in enumerate(blocked.layers):
+            q, k, v = self._split(layer.attention_in(layer.ln_1(x)), rotation)
             keys, values = self.keys[number], self.values[number]
-            keys[index, :, columns], values[index, :, columns] = k, v
-            y = self._attend(q, keys[:rows, :, :used], values[:rows, :, :used], scores, number, sharings)
+            keys[index, :, columns], values[index, :, columns] = k.to(self.cached), v.to(self.cached)
+            y = self._attend(
+                q.to(self.cached), keys[:rows, :, :used], values[:rows, :, :used], scores, number, sharings
+            )
             x = self._finish(layer, x, y)
-        return torch.mm(self.final.normalise(x), self.output.t(), out=self.logits[:rows])
+        return blocked.output(blocked.final(x))
+
+    def stream_step(self, tokens: Tensor, positions: Tensor, columns: Tensor, slots: Tensor) -> Tensor:
+        """`step` through the streaming kernel, for rows in any slots (R,); several rows of one slot are successive
+        tokens of it, in order. Returns logits (R, V) float32."""
+        from kringle.generation.row_kernel import TILE, step
+
+        rows = tokens.shape[0]
+        logits = np.empty((rows, self.vocab_size), np.float32)
+        keys, values = (_as_array(cache) for cache in (self.keys, self.values))
+        inputs = [x.numpy() for x in (tokens, positions, columns, slots)]
+        alone = rows == 1 and not self.invariant
+
+        def run(part: slice) -> None:
+            fed, at, column, slot = (x[part] for x in inputs)
+            step(self.streams, keys, values, fed, at, column, slot, logits[part], alone=alone)
+
+        tiles = -(-rows // TILE)
+        threads = max(1, min(torch.get_num_threads(), tiles)) if self.invariant else 1
+        if threads == 1:
+            run(slice(0, rows))
+        else:
+            borders = (np.linspace(0, tiles, threads + 1).astype(int) * TILE).tolist()
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(run, (slice(start, min(end, rows)) for start, end in pairwise(borders))))
+        return torch.from_numpy(logits)
 
     def _embed(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Rotation | None]:
         """Tokens (N,) at positions (N,) -> (N, E), and the rotation of their queries and keys where positions turn."""
-        x = F.embedding(tokens, self.token_embedding)
-        if self.position_embedding is not None:
-            return x + F.embedding(positions, self.position_embedding), None
-        cosine, sine = angles(positions, self.config.head_size, x.dtype)
+        x = F.embedding(tokens, self.blocked.embedding).float()
+        if self.blocked.positions is not None:
+            return x + F.embedding(positions, self.blocked.positions), None
+        cosine, sine = angles(positions, self.config.head_size, torch.float32)
         return x, (cosine[:, None], sine[:, None])
 
     def _split(self, fused: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Output of c_attn (N, ..) -> queries (N, G, Q, D), keys and values (N, G, D)."""
         q, k, v = self._parts(fused)
         if rotation is not None:
-            cosine, sine = rotation  # (N, 1, D / 2)
-            q, k = rotate(q, (cosine[:, None], sine[:, None])), rotate(k, rotation)
+            cosine, sine = (part.to(q.dtype) for part in rotation)  # (N, 1, D / 2)
+            q, k = rotate(q, (cosine[:, None], sine[:, None])), rotate(k, (cosine, sine))
         return q, k, v
 
     def _parts(self, fused: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -196,8 +295,8 @@ class Decoder:
 
     def _finish(self, layer: Layer, x: Tensor, y: Tensor) -> Tensor:
         """The rest of a block: x (N, E) and the heads' outputs (N, E) -> (N, E)."""
-        x = x + layer.attention_out.linear(y)
-        out: Tensor = x + layer.mlp_out.linear(_gelu(layer.mlp_in.linear(layer.ln_2.normalise(x))))
+        x = x + layer.attention_out(y)
+        out: Tensor = x + layer.mlp_out(layer.mlp_in.gelu(layer.ln_2(x)))
         return out
 
     def _scores(self, columns: Tensor, used: int, sharings: list[Sharing]) -> Scores:
@@ -233,13 +332,29 @@ class Decoder:
         return y.view(rows, -1)
 
 
-def _gelu(x: Tensor) -> Tensor:
-    """GELU in its tanh form. On a CPU tanh takes as long as the matrix product before it; x * sigmoid(2 z) is the same
-    function, x * (1 + tanh(z)) / 2 with z = sqrt(2 / pi) * (x + 0.044715 x^3), and takes half the time."""
-    if x.device.type != "cpu":
-        return F.gelu(x, approximate="tanh")
-    linear = math.sqrt(8 / math.pi)
-    return (x * x).mul_(0.044715 * linear).add_(linear).mul_(x).sigmoid_().mul_(x)
+def _as_array(cache: Tensor) -> np.ndarray:
+    """The memory of a tensor as float32, or as uint16 where it holds bfloat16."""
+    return (cache.view(torch.uint16) if cache.dtype == torch.bfloat16 else cache).numpy()
+
+
+def _numba_is_installed() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """How a product is cut among threads can change the order of its additions."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _as_it_is() -> Iterator[None]:
+    yield
 
 
 def _fold(x: Tensor) -> Tensor:

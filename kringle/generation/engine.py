@@ -2,37 +2,42 @@
 
 Covers: one forward pass per prompt however many samples it has; a fixed number of rows that advance together, one
 token a step; finished rows dropped at once and their places taken by samples of the next requests (continuous
-batching); stop strings across token borders; the context's limit; a limit on memory. Does not cover: choosing the token
-(`kringle.generation.selection`), the forward pass (`kringle.generation.decoder`), prompts (`kringle.generation.fim`).
+batching); stop strings across token borders; the context's limit; a limit on memory; streaming, cancellation and
+deadlines. Does not cover: choosing the token (`kringle.generation.selection`), the forward pass
+(`kringle.generation.decoder`), prompts (`kringle.generation.fim`), threads (`kringle.generation.service`).
 
 What is drawn for a sample depends on (model, prompt, settings, seed, key, sample number) alone: its uniforms come from
 a random stream of its own, one per position. Which rows share a matrix product does change the last bits of the logits,
-so a sample whose uniform falls within such a rounding of a border may differ between two numbers of rows.
+so a sample whose uniform falls within such a rounding of a border may differ between two numbers of rows, unless the
+engine is `invariant`.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
 from kringle.errors import UserError
-from kringle.generation.decoder import Decoder, Prompt, Sharing
-from kringle.generation.requests import Completion, Request, Vocabulary, special_ids
+from kringle.generation.decoder import FEW, Decoder, Prompt, Sharing
+from kringle.generation.healing import Vocabulary as Healer
+from kringle.generation.lookup import guess
+from kringle.generation.memory import SHARED_BYTES, Memory, Plan, free_memory
+from kringle.generation.requests import Alternatives, Completion, Finish, Piece, Request, Vocabulary, special_ids
 from kringle.generation.selection import Truncation, select
-from kringle.generation.stops import completing_tokens, first_stop, tail
+from kringle.generation.stops import completing_tokens, first_stop, held_back, tail
+from kringle.generation.weights import Precision
 from kringle.model.transformer import ModelConfig, Transformer
 from kringle.randomness import stream
 
+__all__ = ["ROWS", "SHARED_BYTES", "Engine", "free_memory", "generate"]
+
 ROWS = 256  # beyond about 64 rows a CPU is bound by arithmetic; more rows lengthen the batch before it runs dry
-# Sharing a prompt costs some 50 microseconds of calls per layer and step; not sharing it, one reading per sample.
-# Measured on one core, 20 samples a prompt: equal at 25 KB of keys and values per layer, a quarter faster at 100 KB.
-SHARED_BYTES = 1 << 20
+GUESSES = 3  # tokens guessed ahead: with the newest one they fill a tile of the streaming kernel
+STOP_SETS = 256  # tables of stop strings that are kept, one byte per token each
 
 
 def generate(
@@ -42,103 +47,52 @@ def generate(
     *,
     rows: int = ROWS,
     memory_limit: int | None = None,
+    precision: Precision | None = None,
+    invariant: bool = False,
 ) -> Iterator[Completion]:
-    """Yield every completion of `requests` as it ends, on the device and in the precision of the model's parameters.
+    """Yield every completion of `requests` as it ends, on the device of the model's parameters.
 
     `rows` samples advance together. `memory_limit`, in bytes, bounds the keys, values and logits in flight; None means
-    what the machine has free now. Raises UserError before any work for a request that cannot be run, or where `rows`
-    rows do not fit. The caller may stop iterating at any time.
+    what the machine has free now. `precision` None is that of the parameters. With `invariant` a sample's bits depend
+    on neither `rows` nor order nor threads. Raises UserError before any work for a request that cannot be run, or where
+    `rows` rows do not fit. The caller may stop iterating at any time.
     """
     requests = list(requests)
-    vocab_size = tokenizer.vocab_size
-    if vocab_size > model.config.vocab_size:
+    if rows < 1:
+        raise UserError(f"rows must be at least 1, got {rows}", where="sampling")
+    _check_vocabulary(model, tokenizer)
+    for request in requests:
+        request.check(model.config, tokenizer.vocab_size)
+    if not requests:
+        return iter(())
+    rows = min(rows, sum(request.samples for request in requests))
+    engine = Engine(
+        model,
+        tokenizer,
+        rows=rows,
+        requests=requests,
+        memory_limit=memory_limit,
+        precision=precision,
+        few=FEW if rows <= FEW else 0,
+        invariant=invariant,
+    )
+    return _completions(engine)
+
+
+def _completions(engine: Engine) -> Iterator[Completion]:
+    while not engine.idle:
+        for event in engine.advance():
+            if isinstance(event, Completion):
+                yield event
+
+
+def _check_vocabulary(model: Transformer, tokenizer: Vocabulary) -> None:
+    if tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(
-            f"the tokenizer has {vocab_size} tokens, the model {model.config.vocab_size}",
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}",
             where="sampling",
             hint="they do not belong together",
         )
-    if rows < 1:
-        raise UserError(f"rows must be at least 1, got {rows}", where="sampling")
-    for request in requests:
-        request.check(model.config, vocab_size)
-    if not requests:
-        return iter(())
-    plans = [_Plan.of(request, model) for request in requests]
-    rows = min(rows, sum(request.samples for request in requests))
-    memory = _Memory.of(plans, model, vocab_size, memory_limit)
-    memory.check(rows)
-    return _Engine(model, tokenizer, plans, rows, memory).run()
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """How one request uses the memory."""
-
-    request: Request
-    limit: int  # tokens per sample
-    shared: bool  # whether the samples read one copy of the prompt's keys and values
-    prompt_bytes: int
-
-    @classmethod
-    def of(cls, request: Request, model: Transformer) -> _Plan:
-        size = len(request.prompt) * _bytes_per_token(model)
-        shared = (request.samples - 1) * size // model.config.layers >= SHARED_BYTES
-        return cls(request, request.limit(model.config.context), shared, size)
-
-    @property
-    def offset(self) -> int:
-        """Columns of its own memory that a row fills with the prompt."""
-        return 0 if self.shared else len(self.request.prompt)
-
-    @property
-    def columns(self) -> int:
-        """Columns that a row needs; the last token drawn is never fed."""
-        return self.offset + self.limit - 1
-
-
-def _bytes_per_token(model: Transformer) -> int:
-    """Keys and values of one token in the precision of the model (the config counts 2 bytes a number)."""
-    return model.config.key_value_bytes_per_token // 2 * model.transformer.wte.weight.element_size()
-
-
-@dataclass(frozen=True)
-class _Memory:
-    """Bytes that sampling takes."""
-
-    per_row: int  # own keys and values, logits
-    largest_prompt: int
-    limit: int | None
-
-    @classmethod
-    def of(cls, plans: Sequence[_Plan], model: Transformer, vocab_size: int, limit: int | None) -> _Memory:
-        columns = max(1, *(plan.columns for plan in plans))
-        per_row = columns * _bytes_per_token(model) + vocab_size * model.transformer.wte.weight.element_size()
-        free = free_memory(model.transformer.wte.weight.device) if limit is None else limit
-        return cls(per_row, max(plan.prompt_bytes for plan in plans), free)
-
-    def check(self, rows: int) -> None:
-        if self.limit is None or rows * self.per_row + self.largest_prompt <= self.limit:
-            return
-        fit = (self.limit - self.largest_prompt) // self.per_row
-        raise UserError(
-            f"{rows} rows take {rows * self.per_row + self.largest_prompt:,} bytes for keys, values and logits, "
-            f"{self.limit:,} are allowed",
-            where="sampling",
-            hint=f"{fit} rows fit"
-            if fit > 0
-            else "not even one row fits: ask for fewer new tokens or a shorter prompt",
-        )
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that can be allocated on the device without swapping; None where the system does not say."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    report = Path("/proc/meminfo")
-    if not report.exists():
-        return None
-    fields = dict(line.split(":", 1) for line in report.read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 def _row_type(longest: int) -> np.dtype[np.void]:
@@ -156,6 +110,7 @@ def _row_type(longest: int) -> np.dtype[np.void]:
             ("top_p", np.float64),
             ("top_k", np.int64),
             ("stops", np.int64),
+            ("watched", np.bool_),  # whether something besides the draw is asked for
             ("uniforms", np.float64, (longest,)),
             ("tokens", np.int64, (longest,)),
             ("log_probabilities", np.float32, (longest,)),
@@ -163,38 +118,178 @@ def _row_type(longest: int) -> np.dtype[np.void]:
     )
 
 
-class _Engine:
-    """Rows 0 .. active - 1 are busy between steps; `held` keeps the prompts that they share."""
+class _Watched:
+    """What rows with streaming, alternatives or required bytes carry beside the arrays."""
+
+    def __init__(self, required: bytes) -> None:
+        self.required = required  # bytes that must still be spelled
+        self.alternatives: list[Alternatives] = []
+        self.shown = 0  # bytes of the text that pieces have told
+
+
+class Engine:
+    """Rows that advance together. Not thread-safe: one thread calls `add`, `cancel` and `advance`.
+
+    `columns` is the most tokens that a row can hold, prompt and completion (less one: the last token is never fed);
+    with `requests` it is what these need, and they are added. Between steps rows 0 .. active - 1 are busy.
+    """
 
     def __init__(
-        self, model: Transformer, tokenizer: Vocabulary, plans: Sequence[_Plan], rows: int, memory: _Memory
+        self,
+        model: Transformer,
+        tokenizer: Vocabulary,
+        *,
+        rows: int,
+        columns: int | None = None,
+        requests: Sequence[Request] = (),
+        memory_limit: int | None = None,
+        precision: Precision | None = None,
+        few: int = FEW,
+        invariant: bool = False,
     ) -> None:
+        _check_vocabulary(model, tokenizer)
         self.config: ModelConfig = model.config
-        self.plans, self.memory = plans, memory
-        self.token_bytes = tokenizer.token_bytes
+        self.vocab_size, self.token_bytes = tokenizer.vocab_size, tokenizer.token_bytes
         self.is_special = np.zeros(tokenizer.vocab_size, dtype=bool)
         self.is_special[list(special_ids(tokenizer))] = True
-        stop_sets = list(dict.fromkeys(plan.request.stops for plan in plans))
-        self.stop_number = {stops: number for number, stops in enumerate(stop_sets)}
-        self.may_stop = np.stack([completing_tokens(tokenizer.token_bytes, stops) for stops in stop_sets])  # (sets, V)
-        self.decoder = Decoder(
-            model, rows=rows, columns=max(1, *(plan.columns for plan in plans)), vocab_size=tokenizer.vocab_size
+        self.sharing = not invariant
+        weight = model.transformer.wte.weight
+        half = precision == "bf16" if precision else weight.dtype == torch.bfloat16
+        self.element = 2 if half else 4
+        plans = [self._plan(request) for request in requests]
+        if columns is None:
+            columns = max((plan.columns for plan in plans), default=model.config.context - 1)
+        self.columns = max(1, columns)
+        self.memory = Memory.of(
+            plans, model.config, self.element, self.columns, self.vocab_size, weight.device, memory_limit
         )
-        self.rows = np.zeros(rows, _row_type(max(plan.limit for plan in plans)))
+        self.memory.check(rows)
+        self.decoder = Decoder(
+            model,
+            rows=rows,
+            columns=self.columns,
+            vocab_size=self.vocab_size,
+            precision=precision,
+            few=few,
+            invariant=invariant,
+        )
+        longest = max((plan.limit for plan in plans), default=self.columns + 1)
+        self.rows = np.zeros(rows, _row_type(longest))
         self.active = 0
-        self.waiting = deque((number, 0) for number in range(len(plans)))  # (plan, next sample), in the order given
+        self.plans: dict[int, Plan] = {}
+        self.unfinished: dict[int, int] = {}  # samples of a plan that have not ended
+        self.deadlines: dict[int, float] = {}
+        self.streamed: set[int] = set()
+        self.watched: dict[tuple[int, int], _Watched] = {}
+        self.stop_number: dict[tuple[bytes, ...], int] = {}
+        self.may_stop = np.zeros((0, self.vocab_size), dtype=bool)
+        self.waiting: deque[tuple[int, int]] = deque()  # (plan, next sample), in the order given
         self.held: dict[int, Prompt] = {}
         self.sharings: list[Sharing] = []
         self.settled = False  # whether nothing has started or ended since the rows were last put in order
+        self.added = 0
+        self._healer: Healer | None = None
+        for request in requests:
+            self.add(request)
 
-    def run(self) -> Iterator[Completion]:
-        while True:
-            yield from self._admit()
-            if not self.active:
-                return
-            rows = self.rows[: self.active]
-            logits = self.decoder.step(*self._inputs(rows), self.sharings)
-            yield from self._advance(np.arange(self.active), logits)
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self.plans
+
+    def _plan(self, request: Request) -> Plan:
+        return Plan.of(request, self.config, self.element, sharing=self.sharing)
+
+    def add(self, request: Request, *, deadline: float | None = None, streaming: bool = False) -> int:
+        """Queue a request and return its number; `advance` starts it when rows are free, in the order of adding.
+
+        `deadline` is a time of `time.monotonic`, after which its samples end with what they have. With `streaming`
+        every token is told as a `Piece`. UserError if this engine cannot ever run it.
+        """
+        request.check(self.config, self.vocab_size)
+        plan = self._plan(request)
+        if plan.columns > self.columns:
+            room = self.columns + 1 - plan.offset
+            raise UserError(
+                f"a prompt of {len(request.prompt)} tokens and {plan.limit} new ones need {plan.columns} positions of "
+                f"a row's memory, {self.columns} are set aside",
+                where=request.label,
+                hint=f"ask for at most {room} new tokens" if room > 0 else "shorten the prompt",
+            )
+        limit = self.memory.limit
+        if limit is not None and len(self.rows) * self.memory.per_row + plan.prompt_bytes > limit:
+            raise UserError(
+                f"the prompt takes {plan.prompt_bytes:,} bytes for keys and values, more than the memory limit leaves",
+                where=request.label,
+                hint="shorten it, or use fewer rows",
+            )
+        number, self.added = self.added, self.added + 1
+        self.plans[number], self.unfinished[number] = plan, request.samples
+        if deadline is not None:
+            self.deadlines[number] = deadline
+        if streaming:
+            self.streamed.add(number)
+        if request.stops not in self.stop_number:
+            if len(self.stop_number) >= STOP_SETS and not self.rows["active"].any():
+                self.stop_number, self.may_stop = {}, self.may_stop[:0]
+            self.stop_number[request.stops] = len(self.stop_number)
+            table = completing_tokens(self.token_bytes, request.stops)
+            self.may_stop = np.concatenate([self.may_stop, table[None]])
+        self.waiting.append((number, 0))
+        self.settled = False
+        return number
+
+    def cancel(self, number: int, finish: Finish = "cancelled") -> list[Completion]:
+        """End a request now: the completions of its samples so far, those that had not started with empty texts."""
+        plan = self.plans.get(number)
+        if plan is None:
+            return []
+        mine = np.flatnonzero(self.rows["active"] & (self.rows["plan"] == number))
+        completions = [self._completion(self.rows[slot], finish) for slot in mine]
+        first = next((first for waiting, first in self.waiting if waiting == number), plan.request.samples)
+        missing = range(plan.request.first + first, plan.request.first + plan.request.samples)
+        completions += [Completion(number, i, [], b"", finish, []) for i in missing]
+        self.waiting = deque(entry for entry in self.waiting if entry[0] != number)
+        self.rows["active"][mine] = False
+        self.settled = False
+        self._forget(number)
+        return completions
+
+    def reset(self) -> None:
+        """Drop everything in flight, after a fault."""
+        for number in list(self.plans):
+            self.cancel(number)
+        self.held, self.sharings, self.active = {}, [], 0
+
+    def advance(self) -> Iterator[Completion | Piece]:
+        """Start what can start, then draw the next token of every busy row; yields what became known.
+
+        Exhaust the iterator, or call nothing but `advance` again: rows are in order before each yield.
+        """
+        yield from self._expire()
+        yield from self._admit()
+        if not self.active:
+            return
+        if self._alone():
+            yield from self._advance_alone()
+            return
+        rows = self.rows[: self.active]
+        logits = self.decoder.step(*self._inputs(rows), self.sharings)
+        yield from self._draw(np.arange(self.active), logits)
+
+    def _expire(self) -> Iterator[Completion]:
+        if self.deadlines:
+            now = time.monotonic()
+            for number in [number for number, deadline in self.deadlines.items() if deadline <= now]:
+                yield from self.cancel(number, "deadline")
+
+    def _forget(self, number: int) -> None:
+        for key in [key for key in self.watched if key[0] == number]:
+            del self.watched[key]
+        self.deadlines.pop(number, None)
+        self.streamed.discard(number)
+        self.unfinished.pop(number, None)
+        del self.plans[number]
 
     def _inputs(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Newest token, its position and its column, of each row."""
@@ -204,7 +299,34 @@ class _Engine:
         tokens, positions, columns = (torch.from_numpy(array).to(self.decoder.device) for array in arrays)
         return tokens, positions, columns
 
-    def _admit(self) -> Iterator[Completion]:
+    # -- one greedy sample, with guesses ---------------------------------------------------------------------------
+
+    def _alone(self) -> bool:
+        if self.active != 1 or self.sharings or not self.decoder.few:
+            return False
+        row = self.rows[0]
+        return row["temperature"] == 0 and self.plans[int(row["plan"])].request.speculate
+
+    def _advance_alone(self) -> Iterator[Completion | Piece]:
+        """Feed the newest token and guesses for the next ones; draw from each position while the guesses are right."""
+        row = self.rows[0]
+        number, count = int(row["plan"]), int(row["count"])
+        history = np.concatenate([np.asarray(self.plans[number].request.prompt), row["tokens"][:count]])
+        guesses = guess(history, min(GUESSES, int(row["limit"]) - count - 1))
+        fed = torch.from_numpy(np.concatenate([history[-1:], guesses]).astype(np.int64))
+        ahead = torch.arange(len(fed))
+        first = int(row["prompt"]) + count - 1, int(row["offset"]) + count - 1
+        logits = self.decoder.stream_step(fed, first[0] + ahead, first[1] + ahead, torch.zeros_like(ahead))
+        for i in range(len(fed)):
+            yield from self._draw(np.zeros(1, np.int64), logits[i : i + 1])
+            if not self.rows["active"][0] or number not in self.plans:
+                return
+            if i < len(guesses) and self.rows["tokens"][0, count + i] != guesses[i]:
+                return
+
+    # -- starting ------------------------------------------------------------------------------------------------------
+
+    def _admit(self) -> Iterator[Completion | Piece]:
         """Fill the free rows with waiting samples, draw their first tokens, and close the gaps that remain."""
         if self.settled:
             return
@@ -225,23 +347,25 @@ class _Engine:
                 self.waiting.appendleft((number, first + len(free)))
             elif not plan.shared:
                 del self.held[number]
-            yield from self._advance(free, prompt.logits[None])
+            yield from self._draw(free, prompt.logits[None])
         self._compact()
 
-    def _fits(self, plan: _Plan) -> bool:
+    def _fits(self, plan: Plan) -> bool:
         """Whether one more prompt fits beside those held; it always does when no row is busy."""
         if self.memory.limit is None or not self.rows["active"].any():
             return True
-        held = sum(self.plans[number].prompt_bytes for number in self.held)
+        held = sum(self.plans[number].prompt_bytes for number in self.held if number in self.plans)
         return len(self.rows) * self.memory.per_row + held + plan.prompt_bytes <= self.memory.limit
 
     def _start(self, slots: np.ndarray, number: int, first: int) -> None:
         plan = self.plans[number]
         request = plan.request
+        number_of_first = request.first + first
+        watched = bool(request.required or request.alternatives or number in self.streamed)
         values = {
             "active": True,
             "plan": number,
-            "sample": np.arange(first, first + len(slots)),
+            "sample": np.arange(len(slots)) + number_of_first,
             "count": 0,
             "limit": plan.limit,
             "prompt": len(request.prompt),
@@ -250,20 +374,29 @@ class _Engine:
             "top_p": request.top_p,
             "top_k": request.top_k or 0,
             "stops": self.stop_number[request.stops],
+            "watched": watched,
         }
         for name, value in values.items():
             self.rows[name][slots] = value
-        if request.temperature > 0:
-            for i, slot in enumerate(slots):
-                draws = stream(request.seed, "sample", request.key, first + i).random(plan.limit)
+        for i, slot in enumerate(slots):
+            if request.temperature > 0:
+                draws = stream(request.seed, "sample", request.key, number_of_first + i).random(plan.limit)
                 self.rows["uniforms"][slot, : plan.limit] = draws
+            if watched:
+                self.watched[number, number_of_first + i] = _Watched(request.required)
 
-    def _advance(self, slots: np.ndarray, logits: torch.Tensor) -> Iterator[Completion]:
-        """Draw a token for each of rows `slots` (n,) from logits (n, V) or (1, V); yield and free those that ended."""
+    # -- drawing -------------------------------------------------------------------------------------------------------
+
+    def _draw(self, slots: np.ndarray, logits: torch.Tensor) -> Iterator[Completion | Piece]:
+        """Draw a token for each of rows `slots` (n,) from logits (n, V) or (1, V); yield what became known and free the
+        rows that ended."""
         rows = self.rows
         count = rows["count"][slots]
         truncation = Truncation(rows["temperature"][slots], rows["top_p"][slots], rows["top_k"][slots])
-        tokens, log_probabilities = select(logits, truncation, rows["uniforms"][slots, count])
+        narrowed = self._narrowed(slots, logits)
+        tokens, log_probabilities = select(narrowed, truncation, rows["uniforms"][slots, count])
+        if narrowed is not logits:
+            log_probabilities = _log_probabilities(logits, tokens)
         rows["tokens"][slots, count] = tokens
         rows["log_probabilities"][slots, count] = log_probabilities
         rows["count"][slots] = count + 1
@@ -273,34 +406,109 @@ class _Engine:
         ended = special | full
         for i in np.flatnonzero(may_stop):
             ended[i] |= self._stops(rows[slots[i]])
+        pieces = self._watch(slots, logits, ended)
         finished = slots[ended]
         # All are freed before the first is yielded: the caller may never ask for the second.
         completions = [self._completion(rows[slot]) for slot in finished]
         rows["active"][finished] = False
         self.settled &= not len(finished)
+        for completion in completions:
+            self.watched.pop((completion.request, completion.sample), None)
+            self.unfinished[completion.request] -= 1
+            if not self.unfinished[completion.request]:
+                self._forget(completion.request)
+        yield from pieces
         yield from completions
+
+    def _narrowed(self, slots: np.ndarray, logits: torch.Tensor) -> torch.Tensor:
+        """The logits with everything ruled out that does not agree with a row's required bytes."""
+        rows = self.rows
+        bound = [
+            (i, required)
+            for i in np.flatnonzero(rows["watched"][slots])
+            if (required := self._state(rows[slots[i]]).required)
+        ]
+        if not bound:
+            return logits
+        if self._healer is None:
+            self._healer = Healer(self.token_bytes)
+        narrowed = logits.expand(len(slots), -1).clone()
+        for i, required in bound:
+            allowed = self._healer.allowed(required)
+            if not len(allowed):
+                raise UserError("no token of the vocabulary spells the required bytes", where="token healing")
+            kept = torch.from_numpy(allowed).to(logits.device)
+            values = narrowed[i, kept]
+            narrowed[i] = -torch.inf
+            narrowed[i, kept] = values
+        return narrowed
+
+    def _state(self, row: np.void) -> _Watched:
+        return self.watched[int(row["plan"]), int(row["sample"])]
+
+    def _watch(self, slots: np.ndarray, logits: torch.Tensor, ended: np.ndarray) -> list[Piece]:
+        """Keep what was asked for beside the tokens; the pieces to be told."""
+        pieces = []
+        for i in np.flatnonzero(self.rows["watched"][slots]):
+            row = self.rows[slots[i]]
+            number, count, state = int(row["plan"]), int(row["count"]), self._state(row)
+            request = self.plans[number].request
+            token = int(row["tokens"][count - 1])
+            if request.alternatives:
+                scores = torch.log_softmax(logits[min(int(i), len(logits) - 1)].float(), -1)
+                best = scores.topk(min(request.alternatives, self.vocab_size))
+                state.alternatives.append(list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
+            state.required = state.required[len(self.token_bytes[token]) :]
+            if number in self.streamed:
+                text = self._text(row)
+                if ended[i]:
+                    at = first_stop(text, request.stops)
+                    shown = len(text) if at < 0 else at
+                else:
+                    shown = len(text) - held_back(text, request.stops)
+                shown = max(shown, state.shown)
+                newest = state.alternatives[-1] if request.alternatives else []
+                log_probability = float(row["log_probabilities"][count - 1])
+                pieces.append(
+                    Piece(number, int(row["sample"]), token, text[state.shown : shown], log_probability, newest)
+                )
+                state.shown = shown
+        return pieces
+
+    def _text(self, row: np.void) -> bytes:
+        """The bytes of a row's tokens, without a special token at the end and without what the prompt required."""
+        tokens: list[int] = row["tokens"][: row["count"]].tolist()
+        if tokens and self.is_special[tokens[-1]]:
+            tokens.pop()
+        text = b"".join(self.token_bytes[token] for token in tokens)
+        return text[len(self.plans[int(row["plan"])].request.required) :]
 
     def _stops(self, row: np.void) -> bool:
         """Whether the newest token completes a stop string; no earlier one did, or the row had ended."""
-        stops = self.plans[row["plan"]].request.stops
-        text = tail(self.token_bytes, row["tokens"][: row["count"]], max(map(len, stops)) - 1)
-        return first_stop(text, stops) >= 0
+        request = self.plans[row["plan"]].request
+        if request.required:
+            return first_stop(self._text(row), request.stops) >= 0
+        text = tail(self.token_bytes, row["tokens"][: row["count"]], max(map(len, request.stops)) - 1)
+        return first_stop(text, request.stops) >= 0
 
-    def _completion(self, row: np.void) -> Completion:
-        plan, count = self.plans[row["plan"]], int(row["count"])
+    def _completion(self, row: np.void, early: Finish | None = None) -> Completion:
+        plan, count = self.plans[int(row["plan"])], int(row["count"])
         tokens: list[int] = row["tokens"][:count].tolist()
-        ends = bool(self.is_special[tokens[-1]])
-        text = b"".join(self.token_bytes[token] for token in (tokens[:-1] if ends else tokens))
+        text = self._text(row)
         stop = first_stop(text, plan.request.stops)
-        finish: Literal["stop", "end", "length", "context"]
-        if stop >= 0:
+        finish: Finish
+        if early is not None:
+            finish = early
+        elif stop >= 0:
             text, finish = text[:stop], "stop"
-        elif ends:
+        elif self.is_special[tokens[-1]]:
             finish = "end"
         else:
             finish = "length" if plan.limit == plan.request.max_new_tokens else "context"
         log_probabilities: list[float] = row["log_probabilities"][:count].tolist()
-        return Completion(int(row["plan"]), int(row["sample"]), tokens, text, finish, log_probabilities)
+        state = self.watched.get((int(row["plan"]), int(row["sample"])))
+        alternatives = state.alternatives if state else []
+        return Completion(int(row["plan"]), int(row["sample"]), tokens, text, finish, log_probabilities, alternatives)
 
     def _compact(self) -> None:
         """Move busy rows into the gaps so that they are the first ones, and note which rows share which prompt."""
@@ -325,3 +533,9 @@ class _Engine:
             index = None if every else torch.from_numpy(members).to(self.decoder.device)
             self.sharings.append(Sharing(self.held[number], index))
         self.settled = True
+
+
+def _log_probabilities(logits: torch.Tensor, tokens: np.ndarray) -> np.ndarray:
+    """Of tokens (n,) under logits (n, V) or (1, V), float32."""
+    scores = torch.log_softmax(logits.float(), -1).expand(len(tokens), -1)
+    return scores.gather(1, torch.from_numpy(tokens).to(logits.device)[:, None])[:, 0].cpu().numpy()

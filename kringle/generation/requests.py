@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from kringle.errors import UserError
 from kringle.model.transformer import ModelConfig
+
+MOST_ALTERNATIVES = 20  # OpenAI's limit for `top_logprobs`
 
 
 class SpecialTokens(Protocol):
@@ -56,10 +58,10 @@ def special_ids(vocabulary: Vocabulary) -> tuple[int, ...]:
 class Request:
     """`samples` independent completions of one prompt.
 
-    Sample number i is a function of (model, prompt, drawing settings, `seed`, `key`, i) alone. `key` names the prompt
-    (say, a problem's id): two requests with the same seed and key draw the same uniforms. Truncation applies
-    temperature first, then `top_k`, then `top_p` over what `top_k` left. A completion ends at a special token, at the
-    first of `stops`, after `max_new_tokens`, or where prompt and completion fill the context.
+    Samples are numbered from `first`; sample number i is a function of (model, prompt, drawing settings, `seed`, `key`,
+    i) alone. `key` names the prompt (say, a problem's id): two requests with the same seed and key draw the same
+    uniforms. Truncation applies temperature first, then `top_k`, then `top_p` over what `top_k` left. A completion ends
+    at a special token, at the first of `stops`, after `max_new_tokens`, or where it fills the context.
     """
 
     prompt: Sequence[int]
@@ -71,6 +73,12 @@ class Request:
     seed: int = 0
     key: str = ""
     stops: tuple[bytes, ...] = ()
+    first: int = 0  # the number of the first sample
+    required: bytes = b""  # what the text must begin with, left out of the completion's: see `generation.healing`
+    alternatives: int = 0  # how many of the most probable tokens are told at each position
+    speculate: bool = (
+        False  # guess tokens ahead where this is the only sample in flight and greedy: the same text sooner
+    )
 
     def __post_init__(self) -> None:
         def refuse(what: str, hint: str = "") -> UserError:
@@ -81,12 +89,16 @@ class Request:
         for name in ("samples", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise refuse(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.first < 0:
+            raise refuse(f"first must be at least 0, got {self.first}")
         if not (self.temperature >= 0 and math.isfinite(self.temperature)):
             raise refuse(f"temperature must be 0 (greedy) or a positive number, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise refuse(f"top_p must be above 0 and at most 1, got {self.top_p}", "1 keeps every token")
         if self.top_k is not None and self.top_k < 1:
             raise refuse(f"top_k must be at least 1, got {self.top_k}", "leave it out to keep every token")
+        if not 0 <= self.alternatives <= MOST_ALTERNATIVES:
+            raise refuse(f"alternatives must be from 0 to {MOST_ALTERNATIVES}, got {self.alternatives}")
         if any(not isinstance(stop, bytes) for stop in self.stops):
             raise refuse("stop strings are bytes")
         if b"" in self.stops:
@@ -119,23 +131,43 @@ class Request:
             )
 
 
+Finish = Literal["stop", "end", "length", "context", "cancelled", "deadline"]
+Alternatives = list[tuple[int, float]]  # (token, log-probability), most probable first
+
+
 @dataclass(frozen=True)
 class Completion:
     """One sample.
 
     `tokens` holds every token drawn, the one that ended the completion included; `text` is cut before the special token
     or the stop string. `log_probabilities` are natural logarithms under the model itself (temperature 1, no
-    truncation), one per token.
+    truncation), one per token. `finish`: a stop string, a special token, `max_new_tokens`, a full context, or that
+    somebody or the clock ended it early, with what there was until then.
     """
 
-    request: int  # position in the list of requests
-    sample: int  # 0 .. samples - 1
+    request: int  # position in the list of requests, or the number that `Engine.add` returned
+    sample: int  # first .. first + samples - 1
     tokens: list[int]
     text: bytes
-    finish: Literal["stop", "end", "length", "context"]
+    finish: Finish
     log_probabilities: list[float]
+    alternatives: list[Alternatives] = field(default_factory=list)  # one per token, where the request asked for them
 
     @property
     def log_probability(self) -> float:
         """Of all tokens together, in nats."""
         return math.fsum(self.log_probabilities)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One token of a sample in the making. `text` is what may be shown now: bytes that could still turn out to begin a
+    stop string are held back until the next piece, and the completion's text is the pieces' texts together, with what
+    was held back last."""
+
+    request: int
+    sample: int
+    token: int
+    text: bytes
+    log_probability: float
+    alternatives: Alternatives

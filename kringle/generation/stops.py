@@ -42,3 +42,14 @@ def tail(token_bytes: Sequence[bytes], tokens: np.ndarray, length: int) -> bytes
         pieces.append(token_bytes[token])
         length -= len(pieces[-1])
     return b"".join(reversed(pieces))
+
+
+def held_back(text: bytes, stops: Sequence[bytes]) -> int:
+    """How many bytes at the end of `text` may be the beginning of a stop string, and must not be shown yet."""
+    longest = 0
+    for stop in stops:
+        for length in range(min(len(stop) - 1, len(text)), longest, -1):
+            if text.endswith(stop[:length]):
+                longest = length
+                break
+    return longest

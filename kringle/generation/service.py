@@ -1,0 +1,217 @@
+"""An engine on a thread of its own, for callers on other threads: what a server needs.
+
+    with Service(model, tokenizer, rows=16) as service:
+        ticket = service.submit(Request(prompt, max_new_tokens=64, stops=(b"\\n",)), deadline=20.0)
+        for piece in ticket:              # kringle.generation.requests.Piece, one per token
+            ...
+        completions = ticket.result()     # kringle.generation.requests.Completion, one per sample, in their order
+
+`submit` may be called from any thread and refuses what cannot run with UserError at once. `Ticket.cancel` ends a
+request early from any thread; so does leaving the service. Requests are started in the order of submitting, as rows
+become free, and advance together. A fault while working (no memory, logits that are not numbers) is raised by the
+tickets that were in flight, and the engine goes on with the next requests.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from types import TracebackType
+
+from kringle.errors import UserError
+from kringle.generation.engine import Engine
+from kringle.generation.requests import Completion, Piece, Request, Vocabulary
+from kringle.generation.weights import Precision
+from kringle.model.transformer import Transformer
+
+SERVICE_ROWS = 16  # samples that advance together; more wait. Two cores give each of 16 a sixteenth of their arithmetic
+
+
+class Ticket:
+    """One submitted request. Iterating gives its pieces as they are drawn and ends when all its samples have ended."""
+
+    def __init__(self, service: Service, request: Request) -> None:
+        self.request = request
+        self._service = service
+        self._events: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
+        self._completions: list[Completion] = []
+        self._error: BaseException | None = None
+        self._done = threading.Event()
+
+    def __iter__(self) -> Iterator[Piece]:
+        """Pieces, once; raises the fault that ended the request, if one did."""
+        while (piece := self._events.get()) is not None:
+            yield piece
+        self._events.put(None)  # a second iteration ends at once
+        if self._error is not None:
+            raise self._error
+
+    def next(self, timeout: float | None = None) -> Piece | None:
+        """The next piece, or None at the end; `queue.Empty` after `timeout` seconds without one."""
+        piece = self._events.get(timeout=timeout)
+        if piece is None:
+            self._events.put(None)
+            if self._error is not None:
+                raise self._error
+        return piece
+
+    def result(self, timeout: float | None = None) -> list[Completion]:
+        """All completions, ordered by sample; waits for them. TimeoutError after `timeout` seconds, or the fault that
+        ended the request."""
+        if not self._done.wait(timeout):
+            raise TimeoutError("the request has not ended yet")
+        if self._error is not None:
+            raise self._error
+        return sorted(self._completions, key=lambda completion: completion.sample)
+
+    @property
+    def done(self) -> bool:
+        return self._done.is_set()
+
+    def cancel(self) -> None:
+        """End it soon, with finish `cancelled` and what there is; does nothing if it has ended."""
+        self._service._cancel(self)
+
+    def _finish(self, error: BaseException | None = None) -> None:
+        if not self._done.is_set():
+            self._error = error
+            self._done.set()
+            self._events.put(None)
+
+
+class Service:
+    """A model that serves requests from any thread until it is closed.
+
+    `rows` samples advance together; each row holds up to the model's context. `memory_limit`, in bytes, bounds keys,
+    values and logits (None: what is free now); where the rows do not fit, UserError says how many would. At most
+    `waiting` requests may wait for a row (None: any number); one more is refused. Speculation applies to a request
+    alone in flight; everything else is the engine's (`kringle.generation.engine`).
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: Vocabulary,
+        *,
+        rows: int = SERVICE_ROWS,
+        memory_limit: int | None = None,
+        precision: Precision | None = None,
+        waiting: int | None = None,
+    ) -> None:
+        self._engine = Engine(model, tokenizer, rows=rows, memory_limit=memory_limit, precision=precision)
+        self._most_waiting = waiting
+        self._condition = threading.Condition()
+        self._new: deque[tuple[Ticket, float | None]] = deque()
+        self._cancelled: list[Ticket] = []
+        self._tickets: dict[int, Ticket] = {}
+        self._closing = False
+        self._started, self._tokens = time.monotonic(), 0
+        self._thread = threading.Thread(target=self._run, name="kringle-sampling", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def context(self) -> int:
+        """Positions that prompt and completion share."""
+        return self._engine.config.context
+
+    @property
+    def load(self) -> tuple[int, int, int]:
+        """(busy rows, requests that have not ended, tokens drawn so far), as of now."""
+        with self._condition:
+            return self._engine.active, len(self._tickets) + len(self._new), self._tokens
+
+    def submit(self, request: Request, *, deadline: float | None = None) -> Ticket:
+        """Queue a request; `deadline` is in seconds from now. UserError for what this model cannot run."""
+        request.check(self._engine.config, self._engine.vocab_size)
+        ticket = Ticket(self, request)
+        with self._condition:
+            if self._closing:
+                raise UserError("the service is closed", where="sampling")
+            if self._most_waiting is not None and len(self._new) + self._queued() >= self._most_waiting:
+                raise UserError(
+                    f"{self._most_waiting} requests are waiting already", where="sampling", hint="try later"
+                )
+            self._new.append((ticket, None if deadline is None else time.monotonic() + deadline))
+            self._condition.notify()
+        return ticket
+
+    def close(self, timeout: float | None = None) -> None:
+        """Cancel what is in flight and end the thread."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify()
+        self._thread.join(timeout)
+
+    def _queued(self) -> int:
+        return len(self._engine.waiting)
+
+    def _cancel(self, ticket: Ticket) -> None:
+        with self._condition:
+            self._cancelled.append(ticket)
+            self._condition.notify()
+
+    # -- on the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while self._receive():
+            try:
+                for event in self._engine.advance():
+                    self._tell(event)
+            except (
+                Exception
+            ) as error:  # whatever it was, it is the tickets' to raise; the next ones find a fresh engine
+                self._fail(error)
+        for number in list(self._tickets):
+            for completion in self._engine.cancel(number):
+                self._tell(completion)
+
+    def _receive(self) -> bool:
+        """Take over what other threads asked for; waits while there is nothing to do. False when closing."""
+        with self._condition:
+            while not (self._closing or self._new or self._cancelled or not self._engine.idle):
+                self._condition.wait()
+            new, self._new = self._new, deque()
+            cancelled, self._cancelled = self._cancelled, []
+            closing = self._closing
+        for ticket, deadline in new:
+            try:
+                number = self._engine.add(ticket.request, deadline=deadline, streaming=True)
+            except Exception as error:
+                ticket._finish(error)
+            else:
+                self._tickets[number] = ticket
+        for ticket in cancelled:
+            number = next((n for n, t in self._tickets.items() if t is ticket), -1)
+            for completion in self._engine.cancel(number):
+                self._tell(completion)
+        return not closing
+
+    def _tell(self, event: Completion | Piece) -> None:
+        ticket = self._tickets.get(event.request)
+        if ticket is None:
+            return
+        if isinstance(event, Piece):
+            self._tokens += 1
+            ticket._events.put(event)
+            return
+        ticket._completions.append(event)
+        if len(ticket._completions) == ticket.request.samples:
+            del self._tickets[event.request]
+            ticket._finish()
+
+    def _fail(self, error: Exception) -> None:
+        broken, self._tickets = self._tickets, {}
+        self._engine.reset()
+        for ticket in broken.values():
+            ticket._finish(error)
