@@ -19,7 +19,7 @@ import yaml
 from kringle.evaluation.jail.levels import Level
 from kringle.evaluation.jail.runner import Runner, open_runner
 from kringle.evaluation.jail.verdicts import Kind, Limits, Verdict
-from kringle.evaluation.suites import Problem
+from kringle.evaluation.problems import Problem
 
 SHIPPED = Path(__file__).parent / "attacks"
 KINDS = ("machine", "neighbours", "gaming")
@@ -160,7 +160,8 @@ def _neighbours(runner: Runner) -> list[tuple[str, str]]:
 
 
 def _judge(runner: Runner, problem: Problem, program: str) -> Verdict:
-    verdict = runner.judge(problem, program, alone=False) or runner.judge(problem, program, alone=True)
+    text = problem.program(program)
+    verdict = runner.judge(problem, text, alone=False) or runner.judge(problem, text, alone=True)
     if verdict is None:
         raise AssertionError("a run alone always has a verdict")
     return verdict

@@ -22,7 +22,7 @@ from kringle.evaluation.jail.inside.wire import Inbox, Malformed, Message, send
 from kringle.evaluation.jail.levels import Level
 from kringle.evaluation.jail.services import Cell, first_message, follow, pipe
 from kringle.evaluation.jail.verdicts import Kind, Limits, Run, Verdict, decide, needs_run_alone
-from kringle.evaluation.suites import Problem
+from kringle.evaluation.problems import Problem
 
 _LONGEST_PROGRAM = 2**20  # characters; even escaped in JSON it fits into a message
 # CPU seconds before a program is moved to a process of its own; HumanEval's slowest canonical solution takes 0.18.
@@ -52,11 +52,11 @@ class PythonRunner:
         self._beside = Cell(level.way, memory + limits.memory_bytes, "warm", limits.memory_bytes)
         self._apart = Cell(level.way, memory + _REFEREE_MEMORY, "referee", _REFEREE_MEMORY)
 
-    def judge(self, problem: Problem, completion: str, alone: bool) -> Verdict | None:
+    def judge(self, problem: Problem, program: str, alone: bool) -> Verdict | None:
         """See `Runner.judge`."""
         for attempt in ("first", "second"):
             try:
-                return self._judge(problem, problem.program(completion), alone)
+                return self._judge(problem, program, alone)
             except (JailError, Malformed, OSError) as error:
                 self.close()  # a fault of the jail, whatever its cause: once more in a new one
                 if attempt == "second":
@@ -93,6 +93,7 @@ class PythonRunner:
             cpu_ms=round(1000 * run.cpu, 3) if run else 0.0,
             wall_ms=round(1000 * run.wall, 3) if run else 0.0,
             peak_kb=run.peak_kb if run else None,
+            exits_quietly=run.exits_quietly if run else False,
         )
 
     def _reject_warm(self, problem: Problem, program: str) -> Run | None:
@@ -106,17 +107,18 @@ class PythonRunner:
             return None
         if answer.get("outcome") not in _OUTCOMES:
             return None
-        return Run(answer["outcome"], str(answer["evidence"]), float(answer["cpu"]), time.monotonic() - started, None)
+        wall, quiet = time.monotonic() - started, answer.get("quiet") is True
+        return Run(answer["outcome"], str(answer["evidence"]), float(answer["cpu"]), wall, None, quiet)
 
     def _ask_warm(self, problem: Problem, program: str) -> Message | None:
         warm = self._beside.service
         budget = min(_WARM_BUDGET, self._limits.cpu_seconds / 2)  # what takes longer is near a limit anyway
-        request: Message = {"program": program, "problem": problem.task_id, "serial": warm.served, "budget": budget}
-        if problem.task_id not in warm.problems:
+        request: Message = {"program": program, "problem": problem.key, "serial": warm.served, "budget": budget}
+        if problem.key not in warm.problems:
             request["tests"] = problem.tests
         try:
             warm.ask(request)
-            warm.problems.add(problem.task_id)
+            warm.problems.add(problem.key)
             answer = first_message(self._beside.jail, warm, _WARM_PATIENCE)
         except (Malformed, BrokenPipeError, ConnectionResetError):
             return None
@@ -130,14 +132,16 @@ class PythonRunner:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 send(ours, {"program": program, "tests": problem.tests})
             message, ended, overflow = self._follow(self._beside, pid, Inbox(ours), reader, alone)
-        result = self._stopped(ended, overflow) or _reported(message, ended)
-        return Run(*result, cpu=ended.cpu, wall=ended.wall, peak_kb=ended.peak_kb)
+        stopped = self._stopped(ended, overflow)
+        quiet = stopped is None and (ended.code == 0 if message is None else message.get("quiet") is True)
+        outcome, evidence = stopped or _reported(message, ended)
+        return Run(outcome, evidence, ended.cpu, ended.wall, ended.peak_kb, quiet)
 
     def _confirm(self, problem: Problem, program: str, alone: bool) -> Run:
         referee = self._apart.service
         nonce = secrets.token_hex(16)
-        request: Message = {"problem": problem.task_id, "nonce": nonce}
-        if problem.task_id not in referee.problems:
+        request: Message = {"problem": problem.key, "nonce": nonce}
+        if problem.key not in referee.problems:
             request |= {"tests": problem.tests, "prompt": problem.prompt, "entry_point": problem.entry_point}
         theirs, connection = socket.socketpair()
         with pipe() as (reader, writer):
@@ -147,7 +151,7 @@ class PythonRunner:
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     send(connection, {"program": program})
                 referee.ask(request, (connection.fileno(),))
-            referee.problems.add(problem.task_id)
+            referee.problems.add(problem.key)
             message, ended, overflow = self._follow(self._apart, pid, referee.inbox, reader, alone)
         if message is not None and message.get("nonce") != nonce:
             raise JailError("the referee answered another question")
