@@ -10,8 +10,9 @@ import functools
 import os
 import re
 import shutil
+import struct
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _PATIENCE = 30.0  # seconds for a runtime to tell its version on a loaded machine
@@ -27,6 +28,15 @@ class Runtime:
     version: str
     folders: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()
+
+    def showing(self, *folders: str) -> Runtime:
+        """The same, with more folders to show in its jail."""
+        return replace(self, folders=(*self.folders, *folders))
+
+    @property
+    def executables(self) -> tuple[str, ...]:
+        """What a jail's process may become: the program itself, and the loader that the kernel starts it with."""
+        return tuple(filter(None, (self.program, _loader(self.program))))
 
 
 @functools.cache
@@ -59,9 +69,9 @@ def find_java() -> Runtime | str:
     match = re.search(r'version "(\d+)', version)
     if match is None or int(match[1]) < _OLDEST_JAVA:
         return f"Java programs need Java {_OLDEST_JAVA} or newer; {program} says {version!r}"
-    # Without /proc the loader cannot tell where the launcher lies, and so not where its libraries are.
-    libraries = f"{root}/lib:{root}/lib/server"
-    return Runtime(program, version, _folders(root, Path(program)), (("LD_LIBRARY_PATH", libraries),))
+    # Without /proc the loader cannot tell where the launcher lies, and so not where its library is. That folder alone:
+    # with the virtual machine's folder in the variable, the launcher would start itself once more.
+    return Runtime(program, version, _folders(root, Path(program)), (("LD_LIBRARY_PATH", f"{root}/lib"),))
 
 
 def _folders(root: Path, program: Path) -> tuple[str, ...]:
@@ -75,6 +85,23 @@ def _folders(root: Path, program: Path) -> tuple[str, ...]:
             folders.add(str(target if target.is_dir() else target.parent))
     outside = sorted(folder for folder in folders if not folder.startswith("/usr/"))
     return tuple(one for one in outside if not any(one.startswith(f"{other}/") for other in outside))
+
+
+@functools.cache
+def _loader(program: str) -> str:
+    """The loader that an ELF file names (its PT_INTERP entry, elf(5)); "" where it needs none, or is no ELF file."""
+    with Path(program).open("rb") as file:
+        head = file.read(64)
+        if head[:5] != b"\x7fELF\x02":  # 64 bits
+            return ""
+        offset, size, count = struct.unpack_from("<Q", head, 32)[0], *struct.unpack_from("<HH", head, 54)
+        for number in range(count):
+            file.seek(offset + number * size)
+            kind, _, start, _, _, length = struct.unpack("<IIQQQQ", file.read(40))
+            if kind == 3:
+                file.seek(start)
+                return file.read(length).rstrip(b"\0").decode()
+    return ""
 
 
 def _first_line(command: list[str]) -> str:
