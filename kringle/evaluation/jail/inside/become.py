@@ -1,7 +1,7 @@
 """Turn this process into another language's runtime: the last thing that Python does in it.
 
-The limit on memory is on private writable memory (RLIMIT_DATA), not on address space: Java and Node reserve gigabytes of
-addresses that they never use.
+The limit on memory is on private writable memory (RLIMIT_DATA), not on address space: Java and Node reserve gigabytes
+of addresses that they never use.
 """
 
 from __future__ import annotations
