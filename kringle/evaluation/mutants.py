@@ -91,9 +91,9 @@ def token_mutants(source: str, language: str, start: int, end: int) -> Iterator[
     for position, kind, text in _LEXERS[language]().get_tokens_unprocessed(source):
         if not start <= position < end:
             continue
-        if kind in Token.Literal.Number and text.isdigit():
+        if kind[:2] == Token.Literal.Number[:2] and text.isdigit():
             changed = str(int(text) + 1)
-        elif kind not in Token.Comment and kind not in Token.Literal.String and text in _TOKENS:
+        elif kind[0] not in ("Comment", "Literal") and text in _TOKENS:
             changed = _TOKENS[text]
         else:
             continue

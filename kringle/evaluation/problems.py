@@ -27,6 +27,7 @@ from kringle.errors import UserError
 
 # MultiPL-E's names of the three languages, and ours.
 LANGUAGES = {"py": "python", "python": "python", "java": "java", "js": "javascript", "javascript": "javascript"}
+_HUMAN_EVAL_FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 _CLOSES_METHOD = "    }\n"  # how MultiPL-E's Java tests begin: they close the method that the completion left open
 
 
@@ -171,13 +172,14 @@ def _language(name: str, where: str) -> str:
 
 
 def _human_eval(row: Mapping[str, Any], where: str) -> Problem:
-    return Problem(*_texts(row, ("task_id", "prompt", "entry_point", "canonical_solution", "test"), where))
+    task_id, prompt, entry_point, solution, test = _texts(row, _HUMAN_EVAL_FIELDS, where)
+    return Problem(task_id, prompt, entry_point, solution, test)
 
 
 def _infilling(row: Mapping[str, Any], where: str) -> Problem:
-    fields = ("task_id", "prompt", "entry_point", "canonical_solution", "test", "suffix")
-    problem = Problem(*_texts(row, fields, where))
-    return replace(problem, group=problem.task_id.rpartition("/")[0])
+    (suffix,) = _texts(row, ("suffix",), where)
+    problem = _human_eval(row, where)
+    return replace(problem, suffix=suffix, group=problem.task_id.rpartition("/")[0])
 
 
 def multipl_e(row: Mapping[str, Any], where: str) -> Problem:

@@ -2,6 +2,7 @@
 // Run one program without its tests, and answer the calls that the tests make from another process. Nothing in this
 // process has ever held a test, an expected value or a way to report a verdict: what the program can do is answer.
 
+require('./output.js');
 const { createRequire } = require('node:module');
 const { receive, send } = require('./channel.js');
 const { compile } = require('./compile.js');

@@ -4,6 +4,7 @@
 // The program shares this process with its tests and with the report, so a pass reported from here is no proof: it only
 // says that the program is worth confirming. A failure is final.
 
+require('./output.js');
 const { createRequire } = require('node:module');
 const { receive, send } = require('./channel.js');
 const { compile } = require('./compile.js');
