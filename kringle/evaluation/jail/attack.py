@@ -65,7 +65,8 @@ def _problem(name: str, entry_point: str, *checks: str) -> Problem:
 def _javascript(name: str, head: str, *checks: str) -> Problem:
     lines = "".join(f"  assert.deepEqual({check});\n" for check in checks)
     function = head.partition("(")[0]
-    test = f"const assert = require('node:assert');\n\n\nfunction test() {{\n  let candidate = {function};\n{lines}}}\n\ntest();"
+    head_lines = "const assert = require('node:assert');\n\n\nfunction test() {\n"
+    test = f"{head_lines}  let candidate = {function};\n{lines}}}\n\ntest();"
     return Problem(name, f"function {head}{{\n", "", "", test, language="javascript", calls_check=False)
 
 
