@@ -155,7 +155,7 @@ def _lines(summary: Summary, suite: Suite, record: dict[str, Any], out: Path) ->
         f"{summary.distinct:,} different programs, jail {summary.jail}"
     ]
     lines.append("  " + ", ".join(f"{kind} {count:,}" for kind, count in sorted(summary.verdicts.items())))
-    lines += [_pass_line(name, value) for name, value in record["pass_at_k"].items()]
+    lines += [pass_line(name, value) for name, value in record["pass_at_k"].items()]
     if "exact_match" in record:
         lines.append(f"  exact match {record['exact_match']:.4f}")
     missing = len(suite.problems) - len(summary.by_problem)
@@ -172,14 +172,14 @@ def _lines(summary: Summary, suite: Suite, record: dict[str, Any], out: Path) ->
     if "harness" in record:
         differing = record["harness"]["disagreements"]
         lines.append(f"  by the other harness's rules: {summary.disagreeing} samples are judged differently")
-        lines += [_pass_line(name, value) for name, value in record["harness"]["pass_at_k"].items()]
+        lines += [pass_line(name, value) for name, value in record["harness"]["pass_at_k"].items()]
         lines += [f"    {line}" for line in differing[:_SHOWN]]
         if summary.disagreeing > _SHOWN:
             lines.append(f"    ... and {summary.disagreeing - _SHOWN} more; each line of {out} has both verdicts")
     return [*lines, str(out)]
 
 
-def _pass_line(name: str, value: Mapping[str, float | str]) -> str:
+def pass_line(name: str, value: Mapping[str, float | str]) -> str:
     return (
         f"  {name:<9} {value['value']:.4f}   {100 * float(value['level']):.0f}% interval "
         f"{value['low']:.4f} to {value['high']:.4f} ({value['method']})"
@@ -208,9 +208,7 @@ def compare_command(first: Path, second: Path | None) -> Outcome:
     if second is None:
         found = pass_at_ks(_counts(ours))
         lines = [f"{first}: {len(ours):,} samples of {len(_counts(ours))} problems"]
-        return Outcome(
-            {"samples": len(ours), "pass_at_k": found}, lines + [_pass_line(*item) for item in found.items()]
-        )
+        return Outcome({"samples": len(ours), "pass_at_k": found}, lines + [pass_line(*item) for item in found.items()])
     theirs = read_results(second)
     both = [key for key in ours if key in theirs]
     if not both:
