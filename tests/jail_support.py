@@ -8,7 +8,8 @@ import pytest
 
 from kringle.evaluation.jail.levels import Name, probe
 from kringle.evaluation.jail.verdicts import Limits
-from kringle.evaluation.suites import Problem, Protocol, Suite
+from kringle.evaluation.problems import Problem
+from kringle.evaluation.suites import Protocol, Suite
 
 # Small, so that endless loops end soon; a run alone decides whatever a loaded machine makes doubtful.
 LIMITS = Limits(cpu_seconds=0.2, memory_bytes=48 * 2**20, output_bytes=2**16)

@@ -10,7 +10,7 @@ from jail_support import LIMITS, needs_jail, problem
 from kringle.evaluation.jail.levels import probe
 from kringle.evaluation.jail.python import PythonRunner
 from kringle.evaluation.jail.verdicts import Kind, Verdict
-from kringle.evaluation.suites import Problem
+from kringle.evaluation.problems import Problem
 
 pytestmark = needs_jail
 
@@ -28,7 +28,7 @@ def runner() -> Iterator[PythonRunner]:
 
 
 def judge(runner: PythonRunner, task: Problem, text: str) -> Verdict:
-    verdict = runner.judge(task, text, alone=False) or runner.judge(task, text, alone=True)
+    verdict = runner.judge(task, task.program(text), alone=False) or runner.judge(task, task.program(text), alone=True)
     assert verdict is not None
     return verdict
 
@@ -78,16 +78,17 @@ def test_verdicts(runner: PythonRunner, text: str, kind: Kind, tier: str, eviden
     "text", ["    return a - b\n", "    return hash('a') - b\n", "    return [a].index(b)\n", "    return ~(a, b)\n"]
 )
 def test_warm_and_fresh_processes_agree(runner: PythonRunner, text: str) -> None:
-    assert runner.judge(ADD, text, alone=False) == runner.judge(ADD, text, alone=True)
-    assert runner.judge(ADD, text, alone=False) == runner.judge(ADD, "    __import__('os')\n" + text, alone=False)
+    program, apart = ADD.program(text), ADD.program("    __import__('os')\n" + text)
+    assert runner.judge(ADD, program, alone=False) == runner.judge(ADD, program, alone=True)
+    assert runner.judge(ADD, program, alone=False) == runner.judge(ADD, apart, alone=False)
 
 
 def test_a_slow_program_is_judged_alone(runner: PythonRunner) -> None:
     text = "    import time\n    while time.process_time() < {}: pass\n    return a + b\n"
     near = text.format(0.13)
-    assert runner.judge(ADD, near, alone=False) is None
+    assert runner.judge(ADD, ADD.program(near), alone=False) is None
     assert judge(runner, ADD, near).verdict is Kind.PASS
-    verdict = runner.judge(ADD, text.format(0.25), alone=True)
+    verdict = runner.judge(ADD, ADD.program(text.format(0.25)), alone=True)
     assert verdict is not None
     assert verdict.verdict is Kind.TIMEOUT
 

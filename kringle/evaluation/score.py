@@ -1,23 +1,21 @@
-"""Verdicts on completions: identical programs once, every core busy, the doubtful ones alone at the end.
+"""Verdicts on completions in memory: identical programs once, every core busy, the doubtful ones alone at the end.
 
 The result depends on the completions and the suite only: not on the number of workers, nor on which of them got which
-program, nor on the load of the machine (times and memory aside).
+program, nor on the load of the machine (times and memory aside). `verdict_file.py` does the same for files of any size.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
-import threading
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Protocol
 
 from kringle.errors import UserError
-from kringle.evaluation.jail.levels import Level, level_for_scoring
-from kringle.evaluation.jail.runner import open_runner
+from kringle.evaluation.jail.levels import level_for_scoring
 from kringle.evaluation.jail.verdicts import Kind, Verdict
+from kringle.evaluation.pool import Job, judge_all, judge_alone
 from kringle.evaluation.suites import Completion, Suite
 
 _log = logging.getLogger(__name__)
@@ -33,10 +31,6 @@ class Progress(Protocol):
     """Where progress is shown."""
 
     def task(self, title: str, total: int, unit: str = ...) -> AbstractContextManager[ProgressTask]: ...
-
-
-class _Work(queue.SimpleQueue[int | None]):
-    """Numbers of programs still to be judged, then one None for each worker."""
 
 
 def score(
@@ -57,77 +51,42 @@ def score(
             raise UserError(f"{completion.task_id!r} is no problem of {suite.name}")
     distinct = list(dict.fromkeys(completions))
     copies = Counter(completions)
+    verdicts: dict[Completion, Verdict] = {}
+    doubtful: list[int] = []
     shown = progress.task(f"score {suite.name}", len(completions), unit="programs") if progress else nullcontext(None)
     with shown as task:
-        verdicts = _judge_all(suite, distinct, max(1, workers), level, copies, task)
+
+        def note(number: int, verdict: Verdict) -> None:
+            verdicts[distinct[number]] = verdict
+            if task is not None:
+                task.advance(copies[distinct[number]])
+
+        with closing(
+            judge_all(
+                (_job(suite, number, one) for number, one in enumerate(distinct)),
+                min(workers, len(distinct)),
+                suite.limits,
+                level,
+            )
+        ) as results:
+            for job, verdict in results:
+                number = int.from_bytes(job.key, "big")
+                if verdict is None:
+                    doubtful.append(number)
+                else:
+                    note(number, verdict)
+        for job, verdict in judge_alone(
+            (_job(suite, number, distinct[number]) for number in sorted(doubtful)), suite.limits, level
+        ):
+            assert verdict is not None, "a run alone always has a verdict"
+            note(int.from_bytes(job.key, "big"), verdict)
     faults = [verdict for verdict in verdicts.values() if verdict.verdict is Kind.INFRASTRUCTURE]
     for fault in faults:
         _log.error("%s was not judged, the jail failed: %s", fault.task_id, fault.evidence)
     return [verdicts[completion] for completion in completions]
 
 
-def _judge_all(
-    suite: Suite,
-    distinct: Sequence[Completion],
-    workers: int,
-    level: Level,
-    copies: Counter[Completion],
-    task: ProgressTask | None,
-) -> dict[Completion, Verdict]:
-    verdicts: dict[Completion, Verdict] = {}
-    doubtful: list[int] = []
-    lock = threading.Lock()
-
-    def note(number: int, verdict: Verdict | None) -> None:
-        with lock:
-            if verdict is None:
-                doubtful.append(number)
-                return
-            verdicts[distinct[number]] = verdict
-            if task is not None:
-                task.advance(copies[distinct[number]])
-
-    _run_workers(suite, distinct, min(workers, len(distinct)), level, note)
-    if doubtful:
-        with closing(open_runner(suite.language, suite.limits, level)) as runner:
-            for number in sorted(doubtful):
-                completion = distinct[number]
-                note(number, runner.judge(suite.by_id[completion.task_id], completion.text, alone=True))
-    return verdicts
-
-
-def _run_workers(suite: Suite, distinct: Sequence[Completion], workers: int, level: Level, note: _Note) -> None:
-    """One thread and one jail each: the threads only wait for their jails, where the work is done."""
-    work = _Work()
-    for number in range(len(distinct)):
-        work.put(number)
-    faults: list[BaseException] = []
-
-    def worker() -> None:
-        try:
-            with closing(open_runner(suite.language, suite.limits, level)) as runner:
-                while not faults and (number := work.get()) is not None:
-                    completion = distinct[number]
-                    note(number, runner.judge(suite.by_id[completion.task_id], completion.text, alone=False))
-        except BaseException as error:
-            faults.append(error)
-
-    threads = [threading.Thread(target=worker, daemon=True) for _ in range(workers)]
-    for _ in threads:
-        work.put(None)
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            thread.join()
-    except BaseException as error:
-        faults.append(error)  # Ctrl-C: the workers end after the program that each is at
-        for thread in threads:
-            thread.join()
-        raise
-    if faults:
-        raise faults[0]
-
-
-class _Note(Protocol):
-    def __call__(self, number: int, verdict: Verdict | None) -> None: ...
+def _job(suite: Suite, number: int, completion: Completion) -> Job:
+    problem = suite.by_id[completion.task_id]
+    program = problem.whole(completion.text) if completion.whole else problem.program(completion.text)
+    return Job(number.to_bytes(8, "big"), problem, program)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from kringle.errors import UserError
 from kringle.machine import machine
 
 _RUNTIMES = {"node": ["node", "--version"], "java": ["java", "-version"]}
@@ -38,6 +40,28 @@ def examine() -> list[Finding]:
         _accelerator(),
     ]
     return [*findings, *_jail(), *(_runtime(name, command) for name, command in _RUNTIMES.items())]
+
+
+def attack_findings() -> Iterator[Finding]:
+    """Every shipped attack on the jail, in every language that has a runtime here: whether it was blocked, and by what.
+
+    UserError where this machine has no jail to attack.
+    """
+    from kringle.evaluation.jail.attack import LANGUAGES, attack
+    from kringle.evaluation.jail.levels import Name, probe
+    from kringle.evaluation.jail.runner import missing_runtime
+
+    report = probe()
+    if report.level.name is Name.NONE:
+        raise UserError(f"there is no jail to attack: {report.why_not_full}", where="kringle doctor --attack")
+    yield Finding(
+        "jail", report.level.name is Name.FULL, f"{report.level.name} ({report.why_not_full or 'all layers'})"
+    )
+    for language in LANGUAGES:
+        if why := missing_runtime(language):
+            yield Finding(language, True, f"not attacked: {why}")
+    for outcome in attack(report.level):
+        yield Finding(f"{outcome.language} {outcome.kind}", outcome.blocked, f"{outcome.name}: {outcome.by}")
 
 
 def _accelerator() -> Finding:

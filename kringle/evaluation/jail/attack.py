@@ -1,7 +1,8 @@
 """Try to break out, to spoil the next program's verdict, to pass without solving: with the programs in `attacks/`.
 
-Each attack runs as any model's program would. After each, a right program must still pass and a wrong one still fail,
-with the same evidence as before; at the end nothing of the jail may remain. Takes about ten seconds.
+Each attack runs as any model's program would, in the language that it is written in. After each, a right program must
+still pass and a wrong one still fail, with the same evidence as before; at the end nothing of the jail may remain. A
+language whose runtime is missing is left out. Takes about a minute on a quiet machine, most of it for Java.
 """
 
 from __future__ import annotations
@@ -17,13 +18,19 @@ from pathlib import Path
 import yaml
 
 from kringle.evaluation.jail.levels import Level
-from kringle.evaluation.jail.runner import Runner, open_runner
+from kringle.evaluation.jail.runner import Runner, missing_runtime, open_runner
 from kringle.evaluation.jail.verdicts import Kind, Limits, Verdict
-from kringle.evaluation.suites import Problem
+from kringle.evaluation.problems import Problem
 
 SHIPPED = Path(__file__).parent / "attacks"
 KINDS = ("machine", "neighbours", "gaming")
-_LIMITS = Limits(cpu_seconds=0.1, memory_bytes=32 * 2**20, output_bytes=2**20)
+LANGUAGES = ("python", "javascript", "java")
+# A Java machine and a Node spend a part of their time on starting, and more so where many do at once.
+_LIMITS = {
+    "python": Limits(cpu_seconds=0.1, memory_bytes=32 * 2**20, output_bytes=2**20),
+    "javascript": Limits(cpu_seconds=0.5, memory_bytes=96 * 2**20, output_bytes=2**20),
+    "java": Limits(cpu_seconds=0.8, memory_bytes=96 * 2**20, output_bytes=2**20),
+}
 _ESCAPED = ("pass", "infrastructure")
 
 
@@ -36,6 +43,7 @@ class Attack:
     program: str
     problem: str = ""
     verdicts: tuple[str, ...] = ()
+    language: str = "python"
 
 
 @dataclass(frozen=True)
@@ -46,12 +54,71 @@ class Outcome:
     name: str
     blocked: bool
     by: str
+    language: str = "python"
 
 
 def _problem(name: str, entry_point: str, *checks: str) -> Problem:
     test = "\ndef check(candidate):\n" + "".join(f"    {line}\n" for line in checks)
     return Problem(name, "", entry_point, "", test)
 
+
+def _javascript(name: str, head: str, *checks: str) -> Problem:
+    lines = "".join(f"  assert.deepEqual({check});\n" for check in checks)
+    function = head.partition("(")[0]
+    head_lines = "const assert = require('node:assert');\n\n\nfunction test() {\n"
+    test = f"{head_lines}  let candidate = {function};\n{lines}}}\n\ntest();"
+    return Problem(name, f"function {head}{{\n", "", "", test, language="javascript", calls_check=False)
+
+
+def _java(name: str, head: str, *checks: str) -> Problem:
+    imports = "".join(
+        f"import {package}.*;\n" for package in ("java.util", "java.lang.reflect", "org.javatuples", "java.io")
+    )
+    lines = "".join(f"    assert({check});\n" for check in checks)
+    test = f"    }}\n    public static void main(String[] args) {{\n{lines}    }}\n\n}}\n"
+    prompt = f"{imports}class Problem {{\n    public static {head} {{\n"
+    return Problem(name, prompt, "", "", test, language="java", calls_check=False)
+
+
+_LIST = "new ArrayList<Long>(Arrays.asList({}))"
+_OTHERS = {
+    ("javascript", "machine"): _javascript("machine", "solution()", 'candidate(),"escaped"'),
+    ("javascript", "gaming"): _javascript(
+        "gaming", "total(numbers)", "candidate([1, 2, 3]),6", "candidate([]),0", "candidate([-1, -2, 0]),-3"
+    ),
+    ("java", "machine"): _java("machine", "String solution()", 'solution().equals(("escaped"))'),
+    ("java", "gaming"): _java(
+        "gaming",
+        "ArrayList<Long> total(ArrayList<Long> numbers)",
+        f"total(({_LIST.format('1l, 2l, 3l')})).equals(({_LIST.format('6l')}))",
+        f"total(({_LIST.format('')})).equals(({_LIST.format('0l')}))",
+        f"total(({_LIST.format('-1l, -2l, 0l')})).equals(({_LIST.format('-3l')}))",
+    ),
+    ("javascript", "neighbours"): _javascript(
+        "neighbour", "survey(words)", "candidate(['b', 'a', 'b']),['b', 2, 3, [1, 2], 256, 'b,a,b']"
+    ),
+    ("java", "neighbours"): _java("neighbour", "String survey()", 'survey().equals(("b 2 3.0 [1, 2] 256 i"))'),
+}
+_OTHER_NEIGHBOURS = {
+    "javascript": """
+  const times = new Map();
+  for (const word of words) times.set(word, (times.get(word) || 0) + 1);
+  const [most, count] = [...times.entries()].sort((a, b) => b[1] - a[1])[0];
+  console.log(JSON.stringify({ most }));
+  return [most, count, Math.sqrt(9), [2, 1].map((n) => n).sort(), 255 + @, words.join(',')];
+}
+""",
+    "java": """
+        Map<String, Long> times = new TreeMap<>();
+        for (String word : List.of("b", "a", "b")) times.merge(word, 1l, Long::sum);
+        String most = Collections.max(times.entrySet(), Map.Entry.comparingByValue()).getKey();
+        System.out.println(most);
+        List<Long> numbers = new ArrayList<>(List.of(2l, 1l));
+        Collections.sort(numbers);
+        return most + " " + times.get(most) + " " + Math.sqrt(9) + " " + numbers + " " + (255 + @)
+            + " " + "I".toLowerCase();
+""",
+}
 
 _PROBLEMS = {
     "machine": _problem("machine", "solution", "assert candidate() == 'escaped'"),
@@ -100,12 +167,17 @@ def survey(words):
 
 
 def shipped_attacks() -> tuple[Attack, ...]:
-    """The attacks in `attacks/`, by kind and in the order of their files."""
+    """The attacks in `attacks/`, by language, by kind and in the order of their files."""
     return tuple(
-        Attack(kind, row["name"], row["program"], row.get("problem", ""), tuple(row.get("verdicts", ())))
+        Attack(kind, row["name"], row["program"], row.get("problem", ""), tuple(row.get("verdicts", ())), language)
+        for language in LANGUAGES
         for kind in KINDS
-        for row in yaml.safe_load((SHIPPED / f"{kind}.yaml").read_text("utf-8"))
+        for row in yaml.safe_load(_file(language, kind).read_text("utf-8"))
     )
+
+
+def _file(language: str, kind: str) -> Path:
+    return SHIPPED / (f"{kind}.yaml" if language == "python" else f"{language}-{kind}.yaml")
 
 
 def attack(level: Level, attacks: Sequence[Attack] | None = None) -> Iterator[Outcome]:
@@ -113,21 +185,31 @@ def attack(level: Level, attacks: Sequence[Attack] | None = None) -> Iterator[Ou
     before = os.environ.get("KRINGLE_ATTACK_SECRET")
     os.environ["KRINGLE_ATTACK_SECRET"] = "secret"
     try:
-        with _bait() as words, contextlib.closing(open_runner("python", _LIMITS, level)) as runner:
-            expected = _neighbours(runner)
-            if [kind for kind, _ in expected] != ["pass", "fail"]:
-                raise AssertionError(f"before any attack: {expected}")
-            for one in shipped_attacks() if attacks is None else attacks:
-                outcome = _run(runner, one, words)
-                after = _neighbours(runner)
-                if after != expected:
-                    outcome = Outcome(one.kind, one.name, False, f"the next program was judged otherwise: {after}")
-                yield outcome
+        chosen = shipped_attacks() if attacks is None else attacks
+        with _bait() as words:
+            for language in LANGUAGES:
+                own = [one for one in chosen if one.language == language]
+                if own and not missing_runtime(language):
+                    yield from _attack_in(language, level, own, words)
     finally:
         if before is None:
             del os.environ["KRINGLE_ATTACK_SECRET"]
         else:
             os.environ["KRINGLE_ATTACK_SECRET"] = before
+
+
+def _attack_in(language: str, level: Level, attacks: Sequence[Attack], words: dict[str, str]) -> Iterator[Outcome]:
+    with contextlib.closing(open_runner(language, _LIMITS[language], level)) as runner:
+        expected = _neighbours(runner, language)
+        if [kind for kind, _ in expected] != ["pass", "fail"]:
+            raise AssertionError(f"before any attack: {expected}")
+        for one in attacks:
+            outcome = _run(runner, one, words)
+            after = _neighbours(runner, language)
+            if after != expected:
+                why = f"the next program was judged otherwise: {after}"
+                outcome = Outcome(one.kind, one.name, False, why, language)
+            yield outcome
 
 
 @contextlib.contextmanager
@@ -147,20 +229,33 @@ def _run(runner: Runner, one: Attack, words: dict[str, str]) -> Outcome:
     program = one.program
     for word, value in words.items():
         program = program.replace(word, value)
-    problem = _PROBLEMS.get(one.problem or one.kind, _NEIGHBOUR)
+    if one.language == "python":
+        problem = _PROBLEMS.get(one.problem or one.kind, _NEIGHBOUR)
+    else:
+        # What spoils the next program may have any problem of its own; in Java it must compile as one.
+        kind = "machine" if one.kind == "neighbours" and one.language == "java" else one.kind
+        problem = _OTHERS[one.language, kind]
+        if one.language == "javascript":
+            program += "\n}"
     verdict = _judge(runner, problem, program)
     expected = one.verdicts or [kind for kind in Kind if kind not in _ESCAPED]
-    return Outcome(one.kind, one.name, str(verdict.verdict) in expected, f"{verdict.verdict}: {verdict.evidence}")
+    by = f"{verdict.verdict}: {verdict.evidence}"
+    return Outcome(one.kind, one.name, str(verdict.verdict) in expected, by, one.language)
 
 
-def _neighbours(runner: Runner) -> list[tuple[str, str]]:
+def _neighbours(runner: Runner, language: str) -> list[tuple[str, str]]:
     """How a right and a wrong program are judged now."""
-    verdicts = [_judge(runner, _NEIGHBOUR, _NEIGHBOUR_PROGRAM.format(number)) for number in (1, 2)]
+    if language == "python":
+        verdicts = [_judge(runner, _NEIGHBOUR, _NEIGHBOUR_PROGRAM.format(number)) for number in (1, 2)]
+    else:
+        problem, text = _OTHERS[language, "neighbours"], _OTHER_NEIGHBOURS[language]
+        verdicts = [_judge(runner, problem, text.replace("@", str(number))) for number in (1, 2)]
     return [(str(verdict.verdict), verdict.evidence) for verdict in verdicts]
 
 
 def _judge(runner: Runner, problem: Problem, program: str) -> Verdict:
-    verdict = runner.judge(problem, program, alone=False) or runner.judge(problem, program, alone=True)
+    text = problem.program(program)
+    verdict = runner.judge(problem, text, alone=False) or runner.judge(problem, text, alone=True)
     if verdict is None:
         raise AssertionError("a run alone always has a verdict")
     return verdict

@@ -17,11 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from select import POLLIN, poll
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from kringle.evaluation.jail import cgroups
 from kringle.evaluation.jail.inside import linux
 from kringle.evaluation.jail.inside.wire import Inbox, Malformed, Message, send
+
+if TYPE_CHECKING:
+    from kringle.evaluation.jail.runtimes import Runtime
 
 Way = Literal["namespaces", "bubblewrap", "bare"]
 WAYS: tuple[Way, ...] = ("namespaces", "bubblewrap", "bare")
@@ -59,16 +62,18 @@ class Ended:
 class Jail:
     """A running jail. Not for use from several threads at once."""
 
-    def __init__(self, way: Way, memory_bytes: int) -> None:
+    def __init__(self, way: Way, memory_bytes: int, runtime: Runtime | None = None) -> None:
         """Start a jail in one of the ways.
 
-        `memory_bytes` bounds all its processes together, where there are control groups. Raises JailError with the
+        `memory_bytes` bounds all its processes together, where there are control groups. With a runtime, the jail shows
+        its files and its processes may become that runtime's program, and nothing else. Raises JailError with the
         reason if it cannot be built at all; `layers` tells what stands of one that was.
         """
+        self._runtime = runtime
         self.layers: dict[str, tuple[bool, str]] = {}
         self._ended: dict[int, Ended] = {}
         self._started: list[int] = []
-        command = _command(way)
+        command = _command(way, runtime)
         ours, theirs = socket.socketpair()
         self._socket = ours
         self._inbox = Inbox(ours)
@@ -107,15 +112,21 @@ class Jail:
         wall: float | None = None,
         idle_share: float = 0.0,
         companion: int | None = None,
+        command: Sequence[str] | None = None,
+        channel_at: int = 3,
     ) -> int:
         """Start a process with a role, a channel and a descriptor for its output; returns its number inside the jail.
 
-        memory: bytes beyond the interpreter's own. cpu, wall: seconds until it is ended. idle_share: of a processor,
+        memory: bytes beyond the interpreter's own. command: what the role `runtime` becomes, its channel at descriptor
+        `channel_at`. cpu, wall: seconds until it is ended. idle_share: of a processor,
         below which it was waiting and not starved when its wall time ended. companion: another process of the jail
         whose CPU time counts too.
         """
         request = {"do": "start", "role": role, "memory": memory, "cpu": cpu, "wall": wall}
         request |= {"idle_share": idle_share, "companion": companion}
+        if command is not None:
+            environment = _environment() | dict(self._runtime.environment if self._runtime else ())
+            request |= {"command": list(command), "environment": environment, "channel_at": channel_at}
         descriptors = [channel.fileno()] if output is None else [channel.fileno(), output]
         self._tell(request, descriptors)
         self._wait_until(lambda: bool(self._started))
@@ -180,7 +191,8 @@ class Jail:
         self._tell(
             {
                 "way": "inherited" if way == "bubblewrap" else way,
-                "readable": readable_folders(),
+                "readable": readable_folders(self._runtime),
+                "executable": list(self._runtime.executables) if self._runtime else [],
                 "scratch_bytes": SCRATCH_BYTES,
                 "scratch_files": SCRATCH_FILES,
                 "host_namespaces": linux.namespace_ids() if on_linux else {},
@@ -227,13 +239,13 @@ class Jail:
         return ""
 
 
-def readable_folders() -> list[str]:
-    """What of the host's file system a jail can read: the running Python and the system's libraries."""
+def readable_folders(runtime: Runtime | None = None) -> list[str]:
+    """What of the host's file system a jail can read: the running Python, the system's libraries, a runtime's files."""
     folders = [folder for folder in _SYSTEM_FOLDERS if Path(folder).exists()]
     prefix = os.path.realpath(sys.base_prefix)
     if not any(prefix == folder or prefix.startswith(folder + "/") for folder in folders):
         folders.append(prefix)
-    return folders
+    return folders + [folder for folder in (runtime.folders if runtime else ()) if folder not in folders]
 
 
 def _environment() -> dict[str, str]:
@@ -244,7 +256,7 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _command(way: Way) -> list[str]:
+def _command(way: Way, runtime: Runtime | None) -> list[str]:
     """The command line of a jail, but for the number of its socket."""
     interpreter = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     here = str(Path(__file__).resolve().parent)
@@ -255,14 +267,14 @@ def _command(way: Way) -> list[str]:
     program = shutil.which("bwrap")
     if program is None:
         raise JailError("bubblewrap (the program bwrap) is not installed")
-    return [program, *_bubblewrap_arguments(here), *start]
+    return [program, *_bubblewrap_arguments(here, runtime), *start]
 
 
-def _bubblewrap_arguments(code: str) -> list[str]:
+def _bubblewrap_arguments(code: str, runtime: Runtime | None) -> list[str]:
     """The same jail as `inside/launch.py` builds, in bubblewrap's words; /proc is needed to see which layers stand."""
     arguments = ["--unshare-user", "--unshare-all", "--uid", "1000", "--gid", "1000", "--hostname", "kringle"]
     arguments += ["--die-with-parent", "--as-pid-1", "--cap-drop", "ALL"]
-    for folder in readable_folders():
+    for folder in readable_folders(runtime):
         if Path(folder).is_symlink():
             arguments += ["--symlink", str(Path(folder).readlink()), folder]
         else:

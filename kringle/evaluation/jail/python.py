@@ -11,33 +11,33 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import signal
 import socket
 import time
 
 from kringle.evaluation.jail.host import SCRATCH_BYTES, Ended, JailError
-from kringle.evaluation.jail.inside.execute import one_line
-from kringle.evaluation.jail.inside.keeper import OUT_OF_MEMORY
 from kringle.evaluation.jail.inside.wire import Inbox, Malformed, Message, send
 from kringle.evaluation.jail.levels import Level
 from kringle.evaluation.jail.services import Cell, first_message, follow, pipe
-from kringle.evaluation.jail.verdicts import Kind, Limits, Run, Verdict, decide, needs_run_alone
-from kringle.evaluation.suites import Problem
+from kringle.evaluation.jail.tiers import (
+    OUTCOMES,
+    PATIENCE,
+    REFEREE_PATIENCE,
+    TieredRunner,
+    confirmed,
+    reported,
+)
+from kringle.evaluation.jail.verdicts import Limits, Run
+from kringle.evaluation.problems import Problem
 
-_LONGEST_PROGRAM = 2**20  # characters; even escaped in JSON it fits into a message
 # CPU seconds before a program is moved to a process of its own; HumanEval's slowest canonical solution takes 0.18.
 _WARM_BUDGET = 0.2
 _WARM_PATIENCE = 2.0  # seconds of wall time; a warm program that takes longer is simply run again in a fresh process
 _WARM_PROGRAMS = 1000  # before the warm process is replaced, so that its memory cannot fragment without end
-_REFEREE_PATIENCE = 1.0  # seconds for the referee to notice that a program was stopped; then it is replaced
-_PATIENCE = 20.0  # seconds beyond a program's wall limit for the jail to say that it ended
 _REFEREE_MEMORY = 512 * 2**20
 _JAIL_OVERHEAD = 256 * 2**20
-_OUTCOMES = ("pass", "fail", "syntax", "memory")
-_DOUBTED = "passes beside its tests, but not apart from them: "
 
 
-class PythonRunner:
+class PythonRunner(TieredRunner):
     """A `Runner` for Python, with two cells: in one, programs meet their tests; in the other they never do.
 
     Two, because a program that has read the expected values beside its tests could leave them for its second run, in
@@ -46,54 +46,16 @@ class PythonRunner:
     """
 
     def __init__(self, limits: Limits, level: Level) -> None:
-        self._limits, self._level = limits, level
+        super().__init__(limits, level)
         # The service and one program at a time, and /tmp, whose pages count as memory too.
         memory = limits.memory_bytes + SCRATCH_BYTES + _JAIL_OVERHEAD
         self._beside = Cell(level.way, memory + limits.memory_bytes, "warm", limits.memory_bytes)
         self._apart = Cell(level.way, memory + _REFEREE_MEMORY, "referee", _REFEREE_MEMORY)
 
-    def judge(self, problem: Problem, completion: str, alone: bool) -> Verdict | None:
-        """See `Runner.judge`."""
-        for attempt in ("first", "second"):
-            try:
-                return self._judge(problem, problem.program(completion), alone)
-            except (JailError, Malformed, OSError) as error:
-                self.close()  # a fault of the jail, whatever its cause: once more in a new one
-                if attempt == "second":
-                    return self._verdict(problem, Kind.INFRASTRUCTURE, f"{type(error).__name__}: {error}", "none", None)
-        raise AssertionError("unreachable")
-
     def close(self) -> None:
         """See `Runner.close`."""
         self._beside.close()
         self._apart.close()
-
-    def _judge(self, problem: Problem, program: str, alone: bool) -> Verdict | None:
-        if len(program) > _LONGEST_PROGRAM:
-            kind, evidence = Kind.FAIL, f"longer than {_LONGEST_PROGRAM} characters"
-            return self._verdict(problem, kind, evidence, "reject", None)
-        run = None if alone else self._reject_warm(problem, program)
-        if run is None:
-            run = self._reject_fresh(problem, program, alone)
-        tier = "reject"
-        if run.outcome == "pass" and (alone or not needs_run_alone(run, self._limits)):
-            run, tier = self._confirm(problem, program, alone), "confirm"
-        if not alone and needs_run_alone(run, self._limits):
-            return None
-        kind, evidence = decide(run, self._limits)
-        return self._verdict(problem, kind, evidence, tier, run)
-
-    def _verdict(self, problem: Problem, kind: Kind, evidence: str, tier: str, run: Run | None) -> Verdict:
-        return Verdict(
-            task_id=problem.task_id,
-            verdict=kind,
-            evidence=one_line(evidence),
-            tier=tier,
-            jail=str(self._level.name),
-            cpu_ms=round(1000 * run.cpu, 3) if run else 0.0,
-            wall_ms=round(1000 * run.wall, 3) if run else 0.0,
-            peak_kb=run.peak_kb if run else None,
-        )
 
     def _reject_warm(self, problem: Problem, program: str) -> Run | None:
         """The warm process's answer, or None if it has none to give."""
@@ -104,19 +66,20 @@ class PythonRunner:
         if answer is None or answer.get("changed") is not False:
             self._beside.retire_service()
             return None
-        if answer.get("outcome") not in _OUTCOMES:
+        if answer.get("outcome") not in OUTCOMES:
             return None
-        return Run(answer["outcome"], str(answer["evidence"]), float(answer["cpu"]), time.monotonic() - started, None)
+        wall, quiet = time.monotonic() - started, answer.get("quiet") is True
+        return Run(answer["outcome"], str(answer["evidence"]), float(answer["cpu"]), wall, None, quiet)
 
     def _ask_warm(self, problem: Problem, program: str) -> Message | None:
         warm = self._beside.service
         budget = min(_WARM_BUDGET, self._limits.cpu_seconds / 2)  # what takes longer is near a limit anyway
-        request: Message = {"program": program, "problem": problem.task_id, "serial": warm.served, "budget": budget}
-        if problem.task_id not in warm.problems:
+        request: Message = {"program": program, "problem": problem.key, "serial": warm.served, "budget": budget}
+        if problem.key not in warm.problems:
             request["tests"] = problem.tests
         try:
             warm.ask(request)
-            warm.problems.add(problem.task_id)
+            warm.problems.add(problem.key)
             answer = first_message(self._beside.jail, warm, _WARM_PATIENCE)
         except (Malformed, BrokenPipeError, ConnectionResetError):
             return None
@@ -130,14 +93,16 @@ class PythonRunner:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 send(ours, {"program": program, "tests": problem.tests})
             message, ended, overflow = self._follow(self._beside, pid, Inbox(ours), reader, alone)
-        result = self._stopped(ended, overflow) or _reported(message, ended)
-        return Run(*result, cpu=ended.cpu, wall=ended.wall, peak_kb=ended.peak_kb)
+        stopped = self._stopped(ended, overflow)
+        quiet = stopped is None and (ended.code == 0 if message is None else message.get("quiet") is True)
+        outcome, evidence = stopped or reported(message, ended)
+        return Run(outcome, evidence, ended.cpu, ended.wall, ended.peak_kb, quiet)
 
     def _confirm(self, problem: Problem, program: str, alone: bool) -> Run:
         referee = self._apart.service
         nonce = secrets.token_hex(16)
-        request: Message = {"problem": problem.task_id, "nonce": nonce}
-        if problem.task_id not in referee.problems:
+        request: Message = {"problem": problem.key, "nonce": nonce}
+        if problem.key not in referee.problems:
             request |= {"tests": problem.tests, "prompt": problem.prompt, "entry_point": problem.entry_point}
         theirs, connection = socket.socketpair()
         with pipe() as (reader, writer):
@@ -147,11 +112,11 @@ class PythonRunner:
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     send(connection, {"program": program})
                 referee.ask(request, (connection.fileno(),))
-            referee.problems.add(problem.task_id)
+            referee.problems.add(problem.key)
             message, ended, overflow = self._follow(self._apart, pid, referee.inbox, reader, alone)
         if message is not None and message.get("nonce") != nonce:
             raise JailError("the referee answered another question")
-        result = self._stopped(ended, overflow) or _confirmed(message, ended)
+        result = self._stopped(ended, overflow) or confirmed(message, ended)
         return Run(*result, cpu=ended.cpu, wall=ended.wall, peak_kb=ended.peak_kb)
 
     def _start(
@@ -176,60 +141,13 @@ class PythonRunner:
         self, cell: Cell, pid: int, inbox: Inbox, output: int, alone: bool
     ) -> tuple[Message | None, Ended, bool]:
         """Follow a program to its end; then replace what it has left its traces in."""
-        patience = self._limits.wall_until_stopped(alone) + _PATIENCE
+        patience = self._limits.wall_until_stopped(alone) + PATIENCE
         message, ended, overflow = follow(cell.jail, pid, inbox, output, self._limits.output_bytes, patience)
         if message is None and cell is self._apart:
             # The program ended before the referee's word on it. A referee that is lost in its tests is replaced.
-            message = first_message(cell.jail, cell.service, _REFEREE_PATIENCE)
+            message = first_message(cell.jail, cell.service, REFEREE_PATIENCE)
             if message is None:
                 cell.retire_service()
         if ended.scratch_used:
             cell.close()
         return message, ended, overflow
-
-    def _stopped(self, ended: Ended, overflow: bool) -> tuple[str, str] | None:
-        """Outcome and evidence of a program that came to one of its limits, whatever else was said of it."""
-        if overflow:
-            return "output", f"printed more than {self._limits.output_bytes} bytes"
-        if ended.because in ("cpu", "wall", "idle"):
-            return ended.because, ""
-        return ("cpu", "") if ended.code == -signal.SIGXCPU else None
-
-
-def _reported(message: Message | None, ended: Ended) -> tuple[str, str]:
-    """What the process of a program and its tests said of them; it may have said anything."""
-    if message is None:
-        return _ended_by_itself(ended)
-    outcome, evidence = message.get("outcome"), message.get("evidence")
-    if outcome not in _OUTCOMES or not isinstance(evidence, str):
-        return "fail", "reported what is no report"
-    return str(outcome), evidence
-
-
-def _ended_by_itself(ended: Ended) -> tuple[str, str]:
-    if ended.code == OUT_OF_MEMORY:
-        return "memory", "MemoryError"
-    if ended.code >= 0:
-        return "ended", f"the process ended with status {ended.code} before its tests did"
-    if ended.code == -signal.SIGKILL:
-        return "memory", "ended by the system, out of memory"
-    return "ended", f"the process was ended by {signal.Signals(-ended.code).name} before its tests were done"
-
-
-def _confirmed(message: Message | None, ended: Ended) -> tuple[str, str]:
-    """What the referee's word means for a program that has passed beside its tests."""
-    if message is None:
-        raise JailError("the referee did not answer")
-    outcome, evidence = str(message.get("outcome")), str(message.get("evidence"))
-    match outcome:
-        case "pass":
-            return "pass", ""
-        case "fail" if evidence.startswith("MemoryError"):
-            return "memory", evidence
-        case "ended" if _ended_by_itself(ended)[0] == "memory" and ended.because is None:
-            return _ended_by_itself(ended)
-        case "tampered" if "a message of more than" in evidence:
-            return "output", f"returned {evidence}"
-        case "fail" | "ended" | "tampered":
-            return "tampered", _DOUBTED + evidence
-    raise JailError(f"the referee said {outcome!r}")

@@ -9,20 +9,25 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from select import POLLHUP, POLLIN, poll
 
 from kringle.evaluation.jail.host import Ended, Jail, JailError, Way
 from kringle.evaluation.jail.inside.wire import Inbox, Malformed, Message, send
+from kringle.evaluation.jail.runtimes import Runtime
+
+_TAIL = 4096  # bytes of a program's output that are looked at
 
 
 class Service:
     """A process of the jail that serves many programs, and which problems' tests it already has."""
 
-    def __init__(self, jail: Jail, role: str, memory: int) -> None:
+    def __init__(
+        self, jail: Jail, role: str, memory: int, command: Sequence[str] | None = None, channel_at: int = 3
+    ) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            self.pid = jail.start(role, theirs, memory=memory)
+            self.pid = jail.start(role, theirs, memory=memory, command=command, channel_at=channel_at)
         self.socket = ours
         self.inbox = Inbox(ours)
         self.problems: set[str] = set()
@@ -51,21 +56,31 @@ class Service:
 class Cell:
     """A jail with one service in it; both are started when first needed."""
 
-    def __init__(self, way: Way, memory: int, role: str, service_memory: int) -> None:
+    def __init__(
+        self,
+        way: Way,
+        memory: int,
+        role: str,
+        service_memory: int,
+        runtime: Runtime | None = None,
+        command: Sequence[str] | None = None,
+        channel_at: int = 3,
+    ) -> None:
         self._way, self._memory, self._role, self._service_memory = way, memory, role, service_memory
+        self._runtime, self._command, self._channel_at = runtime, command, channel_at
         self._jail: Jail | None = None
         self._service: Service | None = None
 
     @property
     def jail(self) -> Jail:
         if self._jail is None:
-            self._jail = Jail(self._way, self._memory)
+            self._jail = Jail(self._way, self._memory, self._runtime)
         return self._jail
 
     @property
     def service(self) -> Service:
         if self._service is None:
-            self._service = Service(self.jail, self._role, self._service_memory)
+            self._service = Service(self.jail, self._role, self._service_memory, self._command, self._channel_at)
         return self._service
 
     def retire_service(self) -> None:
@@ -85,12 +100,13 @@ class Cell:
 
 
 def follow(
-    jail: Jail, pid: int, inbox: Inbox, output: int, most: int, patience: float
+    jail: Jail, pid: int, inbox: Inbox, output: int, most: int, patience: float, tail: bytearray | None = None
 ) -> tuple[Message | None, Ended, bool]:
     """Drain a program's output and wait for the word on it, then end it.
 
     output is the reading end of its pipe, most the bytes that it may print, patience the seconds until the jail must
-    have ended it. Returns the message, how the process ended, and whether it printed more than its limit.
+    have ended it; `tail` gets the end of what it printed. Returns the message, how the process ended, and whether it
+    printed more than its limit.
     """
     deadline = time.monotonic() + patience
     poller = poll()
@@ -107,7 +123,7 @@ def follow(
             if source == jail.fileno():
                 jail.look()
             elif source == output:
-                printed += _drain(output, poller)
+                printed += _drain(output, poller, tail)
             else:
                 inbox.fill()
                 message = message or _take(inbox)
@@ -119,8 +135,99 @@ def follow(
     jail.wait(pid)
     inbox.fill()
     message = message or _take(inbox)
-    printed += _drain(output, None)
+    printed += _drain(output, None, tail)
     return message, ended, printed > most
+
+
+def relay(
+    jail: Jail,
+    pid: int,
+    program: socket.socket,
+    referee: Service,
+    request: Message,
+    output: int,
+    most: int,
+    patience: float,
+) -> tuple[Message | None, Ended, bool]:
+    """Carry questions from a referee to a program and its answers back, until the referee's word on it; then end it.
+
+    For runtimes that cannot be handed a connection. `request` goes to the referee once the program has loaded. Other
+    arguments and the result as `follow`; the word is the referee's, or `unloaded` for a program that never got so far,
+    or None for one that ended before.
+    """
+    inbox = Inbox(program)
+    deadline = time.monotonic() + patience
+    poller = poll()
+    for source in (jail.fileno(), inbox.fileno(), referee.inbox.fileno(), output):
+        poller.register(source, POLLIN | POLLHUP)
+    os.set_blocking(output, False)
+    word: Message | None = None
+    asked_referee, waiting, printed, stopped = False, False, 0, False
+    while (ended := jail.ended(pid)) is None:
+        ready = poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        if not ready:
+            raise JailError("a program was not ended in time")
+        for source, _ in ready:
+            if source == jail.fileno():
+                jail.look()
+            elif source == output:
+                printed += _drain(output, poller)
+            elif source == inbox.fileno():
+                inbox.fill()
+                while (said := _take(inbox)) is not None:
+                    if "loaded" in said and not asked_referee:
+                        asked_referee = True
+                        referee.ask(request)
+                    elif waiting:
+                        waiting = False
+                        referee.ask({"answer": said})
+                    elif word is None:
+                        raised = said.get("raised", "it said something that nobody had asked for")
+                        word = {"outcome": "unloaded", "evidence": str(raised)}
+                        break
+                if inbox.closed:
+                    poller.unregister(inbox.fileno())
+            else:
+                referee.inbox.fill()
+                asked = referee.inbox.take()
+                if asked is not None and "ask" in asked:
+                    waiting = _tell(program, asked["ask"])
+                elif asked is not None:
+                    word = asked
+                elif referee.inbox.closed:
+                    raise JailError("the referee ended")
+        if not stopped and (word is not None or printed > most):
+            jail.stop(pid)
+            stopped = True
+    jail.wait(pid)
+    printed += _drain(output, None)
+    if asked_referee and (word is None or word["outcome"] == "unloaded"):
+        # It still waits for an answer that nobody will give; what it says now keeps it in step with us.
+        word = _last_word(jail, referee, patience) or word
+    return word, ended, printed > most
+
+
+def _last_word(jail: Jail, referee: Service, patience: float) -> Message | None:
+    deadline = time.monotonic() + patience
+    referee.ask({"gone": "its process ended"})
+    while True:
+        said = first_message(jail, referee, max(0.0, deadline - time.monotonic()))
+        if said is None:
+            raise JailError("the referee did not answer")
+        if "ask" not in said:
+            return said
+
+
+def _tell(program: socket.socket, question: Message) -> bool:
+    """Ask a program something; False if it is gone. Waits while it does not read, but its time is limited."""
+    program.setblocking(True)
+    try:
+        send(program, question)
+    except OSError:
+        return False
+    finally:
+        program.setblocking(False)
+    return True
 
 
 def first_message(jail: Jail, service: Service, patience: float) -> Message | None:
@@ -152,8 +259,8 @@ def _take(inbox: Inbox) -> Message | None:
         return {"outcome": None, "evidence": str(error)}
 
 
-def _drain(output: int, poller: poll | None) -> int:
-    """Read and forget what a program printed so far; returns how many bytes that was."""
+def _drain(output: int, poller: poll | None, tail: bytearray | None = None) -> int:
+    """Read and forget what a program printed so far, but for its end; returns how many bytes that was."""
     total = 0
     while True:
         try:
@@ -165,6 +272,9 @@ def _drain(output: int, poller: poll | None) -> int:
                 poller.unregister(output)
             return total
         total += len(piece)
+        if tail is not None:
+            tail += piece
+            del tail[:-_TAIL]
 
 
 @contextlib.contextmanager

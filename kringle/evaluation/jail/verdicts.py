@@ -67,6 +67,7 @@ class Verdict:
     cpu_ms: float = field(compare=False)
     wall_ms: float = field(compare=False)
     peak_kb: int | None = field(compare=False)
+    exits_quietly: bool = False  # by an exit code alone it would have passed: it ended early with status 0
 
     @property
     def passed(self) -> bool:
@@ -74,7 +75,9 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a JSON line."""
-        return asdict(self) | {"verdict": str(self.verdict), "passed": self.passed}
+        plain = asdict(self) | {"verdict": str(self.verdict), "passed": self.passed}
+        del plain["exits_quietly"]
+        return plain
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class Run:
     cpu: float
     wall: float
     peak_kb: int | None
+    exits_quietly: bool = False
 
 
 def needs_run_alone(run: Run, limits: Limits) -> bool:

@@ -31,10 +31,14 @@ class Task(NamedTuple):
 
 
 class Result(NamedTuple):
-    """`outcome` is pass, fail, syntax or memory; `evidence` says why in one line, the same one in every run."""
+    """`outcome` is pass, fail, syntax or memory; `evidence` says why in one line, the same one in every run.
+
+    quiet: in a process of its own, the program would have ended with status 0 here.
+    """
 
     outcome: str
     evidence: str
+    quiet: bool = False
 
 
 def prepare_interpreter() -> None:
@@ -72,10 +76,15 @@ def run(code: CodeType, task: Task, namespace: dict[str, object]) -> Result:
     except MemoryError:
         pass  # nothing can be made here: the exception still holds everything that filled the memory
     except BaseException as error:
-        return Result("fail", describe(error, task.tests))
+        return Result("fail", describe(error, task.tests), isinstance(error, SystemExit) and _quiet(error))
     else:
         return Result("pass", "")
     return Result("memory", "MemoryError")
+
+
+def _quiet(error: SystemExit) -> bool:
+    code = error.code
+    return code is None or (type(code) is int and code == 0)
 
 
 def set_recursion_limit(extra: int = 0) -> None:

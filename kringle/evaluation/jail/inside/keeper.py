@@ -7,7 +7,8 @@ Roles of its children:
 - `warm`: runs harmless programs one after another, together with their tests (`warm.py`);
 - `together`: runs one program with its tests (`together.py`);
 - `apart`: runs one program and answers calls to it (`apart.py`);
-- `referee`: runs the tests, calling programs that run apart (`referee.py`).
+- `referee`: runs the tests, calling programs that run apart (`referee.py`);
+- `runtime`: becomes another language's runtime, which then plays one of these parts (`become.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from . import apart, execute, linux, referee, seccomp, together, warm, wire
+from . import apart, become, execute, linux, referee, seccomp, together, warm, wire
 
 ROLES: dict[str, Callable[[socket.socket], None]] = {
     "warm": warm.main,
@@ -145,6 +146,8 @@ class Keeper:
                 os.dup2(source, target, inheritable=False)
             channel = os.dup2(descriptors[0], 3, inheritable=False) if descriptors[0] != 3 else 3
             os.closerange(4, _HIGHEST_DESCRIPTOR)
+            if request["role"] == "runtime":
+                become.become(request, channel, self._filtered)
             self._limit(request)
             if sys.platform == "linux":
                 linux.call("prctl", linux.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -40,7 +40,9 @@ def version() -> int:
         return 0
 
 
-def restrict(readable: Iterable[str], writable: Iterable[str], devices: Iterable[str]) -> int:
+def restrict(
+    readable: Iterable[str], writable: Iterable[str], devices: Iterable[str], executable: Iterable[str] = ()
+) -> int:
     """Bind this process and its descendants to these paths, for good; returns the version used.
 
     Needs no_new_privs. TCP is denied from version 4 on, signals and abstract sockets to processes outside from 6 on.
@@ -61,6 +63,8 @@ def restrict(readable: Iterable[str], writable: Iterable[str], devices: Iterable
         truncate = _TRUNCATE & every_right
         for path in readable:
             _allow(ruleset, path, _READ_FILE | _READ_DIR)
+        for path in executable:
+            _allow(ruleset, path, _READ_FILE | _EXECUTE)
         for path in writable:
             _allow(ruleset, path, every_right & ~_DEVICES & ~_EXECUTE)
         for path in devices:

@@ -40,6 +40,7 @@ class Settings:
     scratch_bytes: int
     scratch_files: int
     host_namespaces: dict[str, str]
+    executable: list[str]
 
 
 Layers = dict[str, tuple[bool, str]]
@@ -213,7 +214,7 @@ def _finish(control: socket.socket, settings: Settings, layers: Layers, address_
         _become_ordinary(layers)
         _give_up_privileges(layers)
         _restrict_paths(settings, scratch, layers)
-        _filter_system_calls(layers)
+        _filter_system_calls(layers, bool(settings.executable))
         # Others, even of the same user, may then neither trace us nor open our memory.
         linux.call("prctl", linux.PR_SET_DUMPABLE, 0, 0, 0, 0)
     wire.send(control, {"ready": True, "layers": layers})
@@ -293,19 +294,19 @@ def _give_up_privileges(layers: Layers) -> None:
 def _restrict_paths(settings: Settings, scratch: str | None, layers: Layers) -> None:
     try:
         version = landlock.restrict(
-            settings.readable, [scratch] if scratch else [], [f"/dev/{name}" for name in _DEVICES]
+            settings.readable, [scratch] if scratch else [], [f"/dev/{name}" for name in _DEVICES], settings.executable
         )
         layers["landlock"] = (True, f"version {version}")
     except linux.SystemCallError as error:
         layers["landlock"] = (False, error.strerror or str(error))
 
 
-def _filter_system_calls(layers: Layers) -> None:
+def _filter_system_calls(layers: Layers, may_execute: bool) -> None:
     if not seccomp.supported():
         layers["seccomp"] = (False, f"no table of system calls for {linux.machine()}")
         return
     try:
-        seccomp.install(seccomp.jail_filter(linux.machine()))
+        seccomp.install(seccomp.jail_filter(linux.machine(), may_execute))
         layers["seccomp"] = (True, "")
     except linux.SystemCallError as error:
         layers["seccomp"] = (False, str(error))

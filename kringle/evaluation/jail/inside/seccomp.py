@@ -187,6 +187,8 @@ _DENIED = (_RETURN, 0, 0, _ERRNO | errno.EPERM)
 
 _ANY_PID = 0x7F0F0F7F  # beyond the kernel's largest process number; replaced by the real one in each process
 
+_ANY_ADDRESS = 0x7E0E0E7E  # replaced likewise
+
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, constant
 
 
@@ -206,9 +208,13 @@ def supported() -> bool:
 
 
 @functools.cache
-def jail_filter(architecture: str) -> bytes:
-    """For the jail as a whole, its keeper included: processes may be started, nothing can be widened."""
-    outright = [name for name in NUMBERS if name not in _IN_EVERY_JAIL | _FROM_PROGRAMS]
+def jail_filter(architecture: str, may_execute: bool = False) -> bytes:
+    """For the jail as a whole, its keeper included: processes may be started, nothing can be widened.
+
+    may_execute: a process may still become another program, once; `program_filter` takes care of that.
+    """
+    free = _IN_EVERY_JAIL | _FROM_PROGRAMS | ({"execve"} if may_execute else set())
+    outright = [name for name in NUMBERS if name not in free]
     return _assemble(
         architecture,
         outright,
@@ -221,17 +227,26 @@ def jail_filter(architecture: str) -> bytes:
     )
 
 
-def program_filter(architecture: str, pid: int) -> bytes:
-    """For a process that runs a program: no further process (threads only), and no signal or limit but its own."""
-    return _program_filter(architecture).replace(struct.pack("=I", _ANY_PID), struct.pack("=I", pid))
+def program_filter(architecture: str, pid: int, path_address: int | None = None) -> bytes:
+    """For a process that runs a program: no further process (threads only), and no signal or limit but its own.
+
+    path_address: where in this process's memory the path of the one program lies that it may become. The filter cannot
+    read the path, but afterwards nobody knows that number, and Landlock allows no other program anyway.
+    """
+    code = _program_filter(architecture, path_address is not None)
+    if path_address is not None:
+        code = code.replace(struct.pack("=I", _ANY_ADDRESS), struct.pack("=I", path_address & 0xFFFFFFFF))
+    return code.replace(struct.pack("=I", _ANY_PID), struct.pack("=I", pid))
 
 
 @functools.cache
-def _program_filter(architecture: str) -> bytes:
+def _program_filter(architecture: str, may_execute: bool = False) -> bytes:
+    become = [Argument("execve", 0, _JUMP_EQUAL, (_ANY_ADDRESS,), then_allow=True)] if may_execute else []
     return _assemble(
         architecture,
         _FROM_PROGRAMS_OUTRIGHT,
         [
+            *become,
             Argument("clone", 0, _JUMP_ANY_BIT, (CLONE_THREAD,), then_allow=True),
             Argument("prctl", 0, _JUMP_EQUAL, (PR_SET_PDEATHSIG,), then_allow=False),
             Argument("kill", 0, _JUMP_EQUAL, (_ANY_PID,), then_allow=True),

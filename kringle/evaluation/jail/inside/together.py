@@ -23,4 +23,4 @@ def main(channel: socket.socket) -> None:
     # What is still in the buffer counts as output too, and the host ends this process once it has the report.
     with contextlib.suppress(Exception):
         sys.stdout.flush()
-    wire.send(channel, {"outcome": result.outcome, "evidence": result.evidence})
+    wire.send(channel, {"outcome": result.outcome, "evidence": result.evidence, "quiet": result.quiet})

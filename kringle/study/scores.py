@@ -1,0 +1,354 @@
+"""Scores of completions for people: pass@k with intervals, and why two results differ. `kringle score`, `compare`.
+
+Files of verdicts are read as anyone writes them: ours, human-eval's results (`passed`), MultiPL-E's (`results` with
+`status` and `exit_code`). A pair of results is compared problem by problem, because both were asked the same.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kringle.engine import default_workers
+from kringle.errors import UserError
+from kringle.evaluation.passk import pass_at_k
+from kringle.evaluation.suites import Suite, load_suite
+from kringle.evaluation.verdict_file import Summary, parse_part, score_file
+from kringle.progress import Reporter
+from kringle.study.statistics import Interval, rate_interval
+from kringle.study.verdicts import compare
+
+KS = (1, 10, 100)  # SantaCoder's
+_SHOWN = 20  # differing samples that are printed; all of them are in the record
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A command's record for `--json`, its lines for people, and whether anything went wrong on our side."""
+
+    record: dict[str, Any]
+    lines: list[str]
+    faults: int = 0
+
+
+def score_command(
+    file: Path,
+    suite_name: str,
+    out: Path,
+    *,
+    data: Path | None = None,
+    workers: int | None = None,
+    unsafe: bool = False,
+    part: str | None = None,
+    compat: str | None = None,
+    quiet: bool = False,
+) -> Outcome:
+    """Score a file of completions; what `kringle score` does."""
+    reporter = Reporter(quiet=quiet)
+    share = parse_part(part) if part is not None else None
+    if workers is not None and workers < 1:
+        raise UserError(f"needs at least one worker, got {workers}", where="--workers")
+    suite = load_for(file, suite_name, data)
+    summary = score_file(
+        file,
+        suite,
+        out,
+        workers=workers or default_workers(),
+        unsafe=unsafe,
+        part=share,
+        harness=compat,
+        progress=reporter,
+        say=lambda line: reporter.say(f"kringle: {line}") if not quiet else None,
+    )
+    record = describe(summary, suite)
+    lines = _lines(summary, suite, record, out)
+    if share is not None and share.count > 1:
+        lines.append(
+            f"part {share.number} of {share.count}: pass@k of the whole is `kringle compare` of all parts in one file"
+        )
+    return Outcome(record, lines, summary.verdicts["infrastructure"])
+
+
+def load_for(file: Path, suite_name: str, data: Path | None) -> Suite:
+    """The suite for a file of completions; files that bring their own problems need its rules only."""
+    from kringle.evaluation.samples import detect_format
+
+    if not file.exists():
+        raise UserError("no such file", where=str(file))
+    return load_suite(suite_name, data, problems_needed=detect_format(file) != "multipl-e")
+
+
+def describe(summary: Summary, suite: Suite) -> dict[str, Any]:
+    """The record of one scored file."""
+    counts = {task_id: (tally.judged, tally.passed) for task_id, tally in summary.by_problem.items()}
+    record: dict[str, Any] = {
+        "suite": summary.suite,
+        "prompts": summary.prompts,
+        "jail": summary.jail,
+        "problems": len(counts),
+        "problems_of_suite": len(suite.problems) or None,
+        "samples": summary.samples,
+        "programs": summary.distinct,
+        "verdicts": dict(sorted(summary.verdicts.items())),
+        "skipped": summary.skipped,
+        "judged_before": summary.resumed,
+        "judged_alone": summary.judged_alone,
+        "pass_at_k": pass_at_ks(counts, summary.groups),
+    }
+    if suite.protocol.measure == "exact":
+        record["exact_match"] = summary.exact / summary.samples
+    if any(tally.harness_passed for tally in summary.by_problem.values()) or summary.disagreements:
+        compat = {task_id: (tally.samples, tally.harness_passed) for task_id, tally in summary.by_problem.items()}
+        record["harness"] = {
+            "pass_at_k": pass_at_ks(compat, summary.groups),
+            "differing": summary.disagreeing,
+            "disagreements": summary.disagreements,
+        }
+    return record
+
+
+def pass_at_ks(
+    counts: Mapping[str, tuple[int, int]], groups: Mapping[str, str] | None = None
+) -> dict[str, dict[str, float | str]]:
+    """pass@k with its interval for every k that all problems have enough samples for (human-eval's rule).
+
+    counts: task id -> (judged, passed). Problems of one group are drawn together.
+    """
+    found: dict[str, dict[str, float | str]] = {}
+    judged = {task_id: pair for task_id, pair in counts.items() if pair[0]}
+    for k in KS:
+        if not judged or min(samples for samples, _ in judged.values()) < k:
+            continue
+        values = np.array([pass_at_k(samples, passed, k) for samples, passed in judged.values()])
+        clusters = [(groups or {}).get(task_id, task_id) for task_id in judged]
+        found[f"pass@{k}"] = _as_record(_interval(values, clusters))
+    return found
+
+
+def _interval(values: np.ndarray, clusters: Sequence[str]) -> Interval:
+    if len(set(clusters)) < 2:
+        value = float(values.mean())
+        return Interval(value, 0.0, 1.0, 0.9, "none: one problem says nothing of others")
+    return rate_interval(values, clusters)
+
+
+def _as_record(interval: Interval) -> dict[str, float | str]:
+    return {
+        "value": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "level": interval.level,
+        "method": interval.method,
+    }
+
+
+def _lines(summary: Summary, suite: Suite, record: dict[str, Any], out: Path) -> list[str]:
+    lines = [
+        f"{summary.suite}: {summary.samples:,} samples of {len(summary.by_problem)} problems, "
+        f"{summary.distinct:,} different programs, jail {summary.jail}"
+    ]
+    lines.append("  " + ", ".join(f"{kind} {count:,}" for kind, count in sorted(summary.verdicts.items())))
+    lines += [pass_line(name, value) for name, value in record["pass_at_k"].items()]
+    if "exact_match" in record:
+        lines.append(f"  exact match {record['exact_match']:.4f}")
+    missing = len(suite.problems) - len(summary.by_problem)
+    if missing > 0:
+        lines.append(
+            f"  {missing} of the suite's {len(suite.problems)} problems have no sample here and are not counted"
+        )
+    if summary.skipped:
+        lines.append(f"  {summary.skipped} entries could not be used (see above)")
+    if summary.verdicts["infrastructure"]:
+        lines.append(
+            f"  {summary.verdicts['infrastructure']} samples were NOT judged: the jail failed, or a runtime is missing"
+        )
+    if "harness" in record:
+        differing = record["harness"]["disagreements"]
+        lines.append(f"  by the other harness's rules: {summary.disagreeing} samples are judged differently")
+        lines += [pass_line(name, value) for name, value in record["harness"]["pass_at_k"].items()]
+        lines += [f"    {line}" for line in differing[:_SHOWN]]
+        if summary.disagreeing > _SHOWN:
+            lines.append(f"    ... and {summary.disagreeing - _SHOWN} more; each line of {out} has both verdicts")
+    return [*lines, str(out)]
+
+
+def pass_line(name: str, value: Mapping[str, float | str]) -> str:
+    return (
+        f"  {name:<9} {value['value']:.4f}   {100 * float(value['level']):.0f}% interval "
+        f"{value['low']:.4f} to {value['high']:.4f} ({value['method']})"
+    )
+
+
+# -- comparing ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one file says of one sample; `program` where the file holds it."""
+
+    passed: bool
+    word: str
+    evidence: str
+    counts: bool = True  # False where the jail failed
+
+
+Results = dict[tuple[str, int], Judgement]
+
+
+def compare_command(first: Path, second: Path | None) -> Outcome:
+    """Compare two files of verdicts sample by sample; with one file, its pass@k. What `kringle compare` does."""
+    ours = read_results(first)
+    if second is None:
+        found = pass_at_ks(_counts(ours))
+        lines = [f"{first}: {len(ours):,} samples of {len(_counts(ours))} problems"]
+        return Outcome({"samples": len(ours), "pass_at_k": found}, lines + [pass_line(*item) for item in found.items()])
+    theirs = read_results(second)
+    both = [key for key in ours if key in theirs]
+    if not both:
+        raise UserError("they have no sample in common", where=f"{first} and {second}")
+    moved = Counter((ours[key].word, theirs[key].word) for key in both if ours[key].word != theirs[key].word)
+    differing = [key for key in both if ours[key].passed != theirs[key].passed]
+    record: dict[str, Any] = {
+        "samples_in_both": len(both),
+        "only_in_first": len(ours) - len(both),
+        "only_in_second": len(theirs) - len(both),
+        "first": pass_at_ks(_counts(ours)),
+        "second": pass_at_ks(_counts(theirs)),
+        "difference": _difference(ours, theirs),
+        "moved": [{"first": a, "second": b, "samples": n} for (a, b), n in moved.most_common()],
+        "differing": [
+            {
+                "task_id": task_id,
+                "sample": number,
+                "first": ours[task_id, number].word,
+                "second": theirs[task_id, number].word,
+                "why": _why(ours[task_id, number], theirs[task_id, number]),
+            }
+            for task_id, number in differing
+        ],
+    }
+    return Outcome(record, _compare_lines(first, second, record))
+
+
+def read_results(path: Path) -> Results:
+    """Verdicts by (task id, sample) from a file, or from a folder of MultiPL-E's results."""
+    if not path.exists():
+        raise UserError("no such file", where=str(path))
+    found: Results = {}
+    numbers: Counter[str] = Counter()
+    for row, where in _rows(path):
+        if isinstance(row.get("results"), list):  # MultiPL-E: one object per problem
+            for number, result in enumerate(row["results"]):
+                passed = result.get("status") == "OK" and result.get("exit_code") == 0
+                words = str(result.get("stderr", "")).strip().splitlines()
+                found[str(row.get("name")), number] = Judgement(
+                    passed, str(result.get("status")), words[-1] if words else ""
+                )
+            continue
+        task_id = row.get("task_id", row.get("name"))
+        if not isinstance(task_id, str) or not isinstance(row.get("passed"), bool):
+            raise UserError("not a verdict: task_id or passed is missing", where=where, hint="score the file first")
+        number = row.get("sample", row.get("completion_id", numbers[task_id]))
+        numbers[task_id] += 1
+        word = str(row.get("verdict", str(row.get("result", "")).partition(":")[0]))
+        evidence = str(row.get("evidence", row.get("result", "")))
+        found[task_id, int(number)] = Judgement(row["passed"], word, evidence, word != "infrastructure")
+    if not found:
+        raise UserError("there are no verdicts in it", where=str(path))
+    return found
+
+
+def _rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    files = sorted(path.glob("*.results.json*")) if path.is_dir() else [path]
+    for file in files:
+        try:
+            raw = file.read_bytes()
+            text = (gzip.decompress(raw) if file.suffix == ".gz" else raw).decode()
+            whole = file.name.removesuffix(".gz").endswith(".json")
+            pieces = [text] if whole else text.split("\n")
+            for number, piece in enumerate(pieces, 1):
+                if piece.strip():
+                    row = json.loads(piece)
+                    if not isinstance(row, dict):
+                        raise UserError("not a JSON object", where=f"{file}, line {number}")
+                    yield row, f"{file}, line {number}"
+        except (OSError, EOFError, ValueError) as error:
+            raise UserError(f"cannot be read: {error}", where=str(file), hint="is the file complete?") from None
+
+
+def _counts(results: Results) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    for (task_id, _), judgement in results.items():
+        judged, passed = found.get(task_id, (0, 0))
+        found[task_id] = (judged + judgement.counts, passed + judgement.passed)
+    return found
+
+
+def _difference(ours: Results, theirs: Results) -> dict[str, dict[str, float]]:
+    """Second minus first for each pass@k that both have, paired by problem."""
+    first, second = _counts(ours), _counts(theirs)
+    shared = [task_id for task_id in first if task_id in second and first[task_id][0] and second[task_id][0]]
+    found = {}
+    for k in KS:
+        if len(shared) < 2 or min(min(first[t][0], second[t][0]) for t in shared) < k:
+            continue
+        runs = {
+            name: {0: np.array([pass_at_k(*counts[t], k) for t in shared])}
+            for name, counts in (("first", first), ("second", second))
+        }
+        found[f"pass@{k}"] = _paired(runs)
+    return found
+
+
+def _paired(runs: Mapping[str, Mapping[int, np.ndarray]]) -> dict[str, float]:
+    difference = compare(runs, "first", higher_is_better=True, largest=1.0)["second"]
+    return {
+        "value": difference.value,
+        "low": difference.low,
+        "high": difference.high,
+        "level": difference.level,
+        "problems": float(difference.items),
+    }
+
+
+def _why(first: Judgement, second: Judgement) -> str:
+    """One line on what separates two judgements of one sample."""
+    parts = [f"first: {first.evidence or first.word}", f"second: {second.evidence or second.word}"]
+    words = {first.word, second.word}
+    if "tamper" in words:
+        parts.append("it passes only while it shares a process with its tests")
+    elif words & {"timeout", "timed out", "Timeout", "starved"}:
+        parts.append("a limit of time decided: CPU time here, wall time in other harnesses")
+    elif words & {"output"}:
+        parts.append("a limit of output decided")
+    elif words & {"memory"}:
+        parts.append("a limit of memory decided")
+    elif "infrastructure" in words:
+        parts.append("one of them was not judged")
+    return "; ".join(parts)
+
+
+def _compare_lines(first: Path, second: Path, record: dict[str, Any]) -> list[str]:
+    lines = [f"{record['samples_in_both']:,} samples are in both"]
+    for name, key in ((first, "only_in_first"), (second, "only_in_second")):
+        if record[key]:
+            lines.append(f"  {record[key]:,} only in {name}")
+    for name, difference in record["difference"].items():
+        lines.append(
+            f"  {name:<9} {record['first'][name]['value']:.4f} -> {record['second'][name]['value']:.4f}, difference "
+            f"{difference['value']:+.4f}, {100 * difference['level']:.0f}% interval {difference['low']:+.4f} to "
+            f"{difference['high']:+.4f}, paired over {difference['problems']:.0f} problems"
+        )
+    lines.append(f"  {len(record['differing'])} samples pass in one of them only")
+    lines += [f"    {one['first']} -> {one['second']}: {one['samples']:,}" for one in record["moved"]]
+    lines += [f"  {one['task_id']}, sample {one['sample']}: {one['why']}" for one in record["differing"][:_SHOWN]]
+    if len(record["differing"]) > _SHOWN:
+        lines.append(f"  ... and {len(record['differing']) - _SHOWN} more (--json lists all)")
+    return lines

