@@ -25,6 +25,7 @@ from kringle.quantities import (
     parse_below_one,
     parse_bytes,
     parse_count,
+    parse_flag,
     parse_fraction,
     parse_not_negative,
     parse_positive,
@@ -169,6 +170,7 @@ class TrainingSettings:
     clip: float = _parsed(parse_positive, 1.0)
     precision: Literal["fp32", "bf16"] = "fp32"
     fim: FimSettings = FimSettings()
+    metadata: bool = _parsed(parse_flag, False)  # each document begins with a line of its language and path
     seeds: tuple[int, ...] = _parsed(parse_seeds, (0,))
 
     @property
@@ -218,19 +220,48 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True)
+class ControlSettings:
+    """`harm`: the share of the files whose lines are shuffled in the planted harm, a model that must come out worse."""
+
+    harm: float = _parsed(parse_fraction, 0.30)
+
+
+def _parse_controls(value: Any, path: str) -> ControlSettings | None:
+    if isinstance(value, bool):
+        return ControlSettings() if value else None
+    settings: ControlSettings = build(ControlSettings, value, path)
+    return settings
+
+
+@dataclass(frozen=True)
+class Control:
+    """What makes an arm a control beside another arm (`kringle.study.controls`).
+
+    seed: the same again with another seed; harm: a share of the files with their lines shuffled; size: as many bytes of
+    each language as the filter of `of` keeps, chosen at random.
+    """
+
+    kind: Literal["seed", "harm", "size"]
+    of: str
+    share: float = 0.0
+
+
+@dataclass(frozen=True)
 class Arm:
-    """One ablation: the recipe's base with its difference applied."""
+    """One ablation: the recipe's base with its difference applied. `control` marks what the study adds by itself."""
 
     name: str
     difference: Mapping[str, Any]
     model: ModelSettings
     training: TrainingSettings
     filter: FilterSettings
+    control: Control | None = None
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole study. `arms[0]` is the base: the first ablation, which must have no difference."""
+    """A whole study. `arms[0]` is the base: the first ablation, which must have no difference. With `controls` the plan
+    adds the control arms (`kringle.study.controls`)."""
 
     name: str
     fidelity: Literal["corrected"]
@@ -240,6 +271,8 @@ class Recipe:
     evaluation: EvaluationSettings
     arms: tuple[Arm, ...]
     text: str
+    controls: ControlSettings | None = None
+    seed_variance: Path | None = None  # an earlier study's, for a study with one seed
 
     @property
     def base(self) -> Arm:
@@ -367,7 +400,7 @@ def parse_recipe(text: str, where: str = "recipe") -> Recipe:
         raise UserError("not a recipe: nested too deeply", where=where) from None
     if not isinstance(raw, dict):
         raise UserError("a recipe is a mapping with name, corpus, tokenizer, model, training, ablations", where=where)
-    known = ("name", "fidelity", *_SECTIONS, "model", "training", "ablations")
+    known = ("name", "fidelity", *_SECTIONS, "model", "training", "ablations", "controls", "seed_variance")
     for key in raw:
         if key not in known:
             raise _unknown(str(key), known, where, "key")
@@ -404,7 +437,15 @@ def parse_recipe(text: str, where: str = "recipe") -> Recipe:
         if not set(arm.training.seeds) & set(arms[0].training.seeds):
             what = f"has no seed in common with the base, {arms[0].name}"
             raise UserError(what, where=f"ablations.{arm.name}.training.seeds", hint="a pair needs the same seed")
-    return Recipe(name=raw["name"], fidelity="corrected", arms=arms, text=text, **sections)
+    return Recipe(
+        name=raw["name"],
+        fidelity="corrected",
+        arms=arms,
+        text=text,
+        controls=_parse_controls(raw.get("controls", False), "controls"),
+        seed_variance=_parse_folder(raw.get("seed_variance"), "seed_variance"),
+        **sections,
+    )
 
 
 def shipped() -> list[str]:

@@ -37,6 +37,12 @@ def run(
             help="Also train on files under this SPDX licence (stamps the model); repeatable.", metavar="SPDX"
         ),
     ] = None,
+    controls: Annotated[
+        bool,
+        typer.Option(
+            "--controls", help="Add the controls: another seed, a planted harm, a control by size for each filter."
+        ),
+    ] = False,
     workers: Annotated[int | None, typer.Option(help="Processes at a time; the default is one per core.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -60,6 +66,7 @@ def run(
         until=until,
         only=_names(only),
         allow_licenses=tuple(allow_license or ()),
+        controls=controls,
         workers=workers,
     )
     emit(as_json, run_study(options, quiet=False))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +19,24 @@ import numpy as np
 from kringle.engine import Engine, tick
 from kringle.errors import UserError
 from kringle.recipe import Arm, EvaluationSettings, FilterSettings
+from kringle.study import altered
+from kringle.study.controls import training_seed
+from kringle.study.licences import summary
 from kringle.workspace import Stage
 
 if TYPE_CHECKING:
     from kringle.evaluation.measure import HeldOutFile
     from kringle.model.transformer import ModelConfig
     from kringle.tokens.store import TokenStore
+    from kringle.tokens.tokenizer import Tokenizer
     from kringle.training.batches import Batches
 
 CHECKPOINTS_PER_RUN = 10  # a kill costs at most a tenth of a training
 MEASURE_UNITS = 0.25  # an evaluation's length in progress bars, as a share of the training's
+
+
+class NotRun(Exception):
+    """An arm that this corpus does not allow, with the reason; the rest of the study goes on."""
 
 
 @dataclass(frozen=True)
@@ -98,28 +106,50 @@ def _signals(annotate: Path) -> dict[str, float]:
     return dict(zip(table["id"].to_pylist(), table["comment_ratio"].to_pylist(), strict=True))
 
 
-def _batches(job: ArmJob) -> tuple[TokenStore, Batches]:
+def _headers(job: ArmJob) -> dict[str, str]:
+    """The line of language and path by document."""
+    from kringle.data.table import iter_documents
+
+    documents = iter_documents(job.collect / "documents", ["id", "path", "language"])
+    return {d["id"]: altered.header(d["language"], d["path"]) for d in documents}
+
+
+def _own_store(job: ArmJob, store: TokenStore, tokenizer: Tokenizer, scratch: Path) -> TokenStore:
+    """The store that this arm is trained from: the study's own, or a changed copy of it in the folder `scratch`."""
+    if job.arm.control is not None and job.arm.control.kind == "harm":
+        store = altered.harmed(store, tokenizer, job.arm.control.share, scratch / "harmed")
+    if job.arm.training.metadata:
+        store = altered.with_headers(store, _headers(job), tokenizer, scratch / "headed")
+    return store
+
+
+def _batches(job: ArmJob, scratch: Path) -> tuple[TokenStore, Batches]:
+    """The study's store, and the batches of this arm, which may come from a changed copy of it."""
     from kringle.tokens.store import TokenStore
     from kringle.tokens.tokenizer import Tokenizer
     from kringle.training.batches import Batches
 
     store = TokenStore.open(job.encode / "store")
     signals = _signals(job.annotate) if job.arm.filter != FilterSettings() else {}
-    documents = view(store, split_of(job.split), signals, job.arm.filter)
+    split = split_of(job.split)
+    documents = view(store, split, signals, job.arm.filter)
+    if job.arm.control is not None and job.arm.control.kind == "size":
+        documents = altered.matched_size(store, view(store, split, {}, FilterSettings()), documents)
     if not len(documents):
         raise UserError(
             "no documents to train on: none passes the filter",
             where=f"ablations.{job.arm.name}.filter",
             hint="loosen it or add sources",
         )
+    tokenizer = Tokenizer.load(job.tokenizer)
     batches = Batches(
-        store,
+        _own_store(job, store, tokenizer, scratch),
         documents,
-        Tokenizer.load(job.tokenizer),
+        tokenizer,
         context=job.arm.model.context,
         batch_tokens=job.arm.training.batch_tokens,
         fim=job.arm.training.fim,
-        seed=job.seed,
+        seed=training_seed(job.arm, job.seed),
     )
     return store, batches
 
@@ -139,14 +169,18 @@ def _config(job: ArmJob, vocab_size: int) -> ModelConfig:
 def _train(job: ArmJob, out: Path) -> dict[str, Any]:
     from kringle.training.trainer import train
 
-    store, batches = _batches(job)
+    scratch = out / "scratch"
+    try:
+        store, batches = _batches(job, scratch)
+    except NotRun as reason:
+        return {"not_run": str(reason)}
     settings = job.arm.training
     result = train(
         _config(job, batches.tokenizer.vocab_size),
         settings,
         batches,
         out,
-        seed=job.seed,
+        seed=training_seed(job.arm, job.seed),
         checkpoints=out / "checkpoints",
         checkpoint_every=max(1, settings.steps // CHECKPOINTS_PER_RUN),
         on_step=lambda record, model: tick(),
@@ -154,11 +188,12 @@ def _train(job: ArmJob, out: Path) -> dict[str, Any]:
     if job.notice is not None:
         (out / "model" / "NOTICE").write_text(job.notice + "\n", encoding="utf-8")
     shutil.rmtree(out / "checkpoints")  # they served resuming; the model and the log are published
+    shutil.rmtree(scratch, ignore_errors=True)
     documents = batches.documents
     return {
         **{key: value for key, value in asdict(result).items() if key not in ("model", "log")},
         "documents": len(documents),
-        "unique_tokens": int((store.offsets[documents + 1] - store.offsets[documents]).sum()),
+        "unique_tokens": int(np.diff(batches.store.offsets)[documents].sum()),
         "bytes": int(store.sizes[documents].sum()),
     }
 
@@ -186,19 +221,28 @@ def _evaluate(job: ArmJob, out: Path) -> dict[str, Any]:
     from kringle.evaluation.suites import load_suite
     from kringle.model import exchange
 
+    if (reason := summary(job.train).get("not_run")) is not None:
+        return {"not_run": reason}
     share = job.arm.training.steps * MEASURE_UNITS / (2 + len(job.evaluation.suites))
     model, tokenizer = exchange.load(job.train.folder / "model")
     model.eval()
-    store, batches = _batches(job)
+    scratch = out / "scratch"
+    store, batches = _batches(job, scratch)
     files = _held_out(job, store)
     sequences = list(batches.shown(job.arm.training.steps))
+    shutil.rmtree(scratch, ignore_errors=True)
     shown = measure.Shown(sequences, tokenizer.decode_bytes(np.concatenate(sequences)))
     scored = measure.scored_files(files, store, job.evaluation.held_out_bytes)
-    rows = measure.measure_bits(model, tokenizer, scored, store, shown)
+    headed = job.arm.training.metadata
+    headers = {f.id: altered.header(f.language, f.path) if headed else "" for f in files}
+    rows = measure.measure_bits(
+        model, tokenizer, scored, store, shown, [headers[f.id] for f in scored] if headed else None
+    )
     (out / "bits_per_byte.json").write_text(json.dumps(rows))
     tick(share)
 
     tasks = infilling.make_tasks(((f.id, f.language, f.content) for f in files), job.evaluation.infilling_lines)
+    tasks = [replace(task, prefix=headers[task.document] + task.prefix) for task in tasks]
     fim = job.arm.training.fim
     prompt: infilling.PromptFormat = "left-to-right" if fim.rate == 0 else "spm" if fim.spm == 1 else "psm"
     results = infilling.run(model, tokenizer, tasks, prompt)
@@ -206,13 +250,18 @@ def _evaluate(job: ArmJob, out: Path) -> dict[str, Any]:
     tick(share)
 
     for name in job.evaluation.suites:
+        suite = load_suite(name, job.evaluation.benchmarks)
+        before = altered.header(suite.language, altered.file_name(suite.language)) if headed else ""
+        solutions = measure.measure_solutions(model, tokenizer, suite, before)
+        measure.write_lines(out / f"solutions-{name}.jsonl", solutions)
         samples = measure.sample_suite(
             model,
             tokenizer,
-            load_suite(name, job.evaluation.benchmarks),
+            suite,
             samples=job.evaluation.samples,
             temperature=job.evaluation.temperature,
             top_p=job.evaluation.top_p,
+            header=before,
         )
         measure.write_lines(out / f"samples-{name}.jsonl", samples)
         tick(share)

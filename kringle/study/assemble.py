@@ -19,11 +19,19 @@ from kringle import __version__
 from kringle.machine import machine, versions
 from kringle.recipe import Arm as RecipeArm
 from kringle.recipe import Recipe
-from kringle.study import report
+from kringle.study import report, seeds
 from kringle.study.arm import split_of
+from kringle.study.controls import check_controls, pairs, refuse
 from kringle.study.examples import examples
 from kringle.study.findings import findings, limitations
-from kringle.study.judgements import Measurements, bits_per_byte, compare_arms, infilling, suite_result
+from kringle.study.judgements import (
+    Measurements,
+    bits_per_byte,
+    compare_arms,
+    infilling,
+    seed_variances,
+    suite_result,
+)
 from kringle.study.licences import release_note, summary
 from kringle.study.plan import Options, Plan, Run
 from kringle.study.results import (
@@ -42,6 +50,7 @@ from kringle.study.results import (
     TokenizerResult,
     Training,
 )
+from kringle.study.verdicts import SeedVariance
 from kringle.workspace import Stage as WorkspaceStage
 from kringle.workspace import fingerprint
 
@@ -52,18 +61,37 @@ def write_report(plan: Plan, computed: set[str], options: Options, out: Path) ->
     """Write the report into `out`; `computed` names the stages that this run worked on."""
     results = assemble(plan, computed, options)
     report.write(results, out)
+    seeds.write(plan.recipe, _seed_variances(plan), out / seeds.FILE)
     return {"findings": list(results.findings)}
+
+
+def _seed_variances(plan: Plan) -> dict[str, SeedVariance]:
+    by_arm: dict[str, dict[int, Measurements]] = {}
+    for run in plan.runs:
+        if summary(run.train).get("not_run") is None and (run.arm.control is None or run.arm.control.kind != "seed"):
+            by_arm.setdefault(run.arm.name, {})[run.seed] = _measurements(run)
+    return seed_variances(by_arm, plan.recipe.evaluation.margins, plan.recipe.evaluation.suites)
 
 
 def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
     """The results of a study whose stages are all published, the report's own aside."""
     recipe = plan.recipe
-    measured = {run.name: _measurements(run) for run in plan.runs}
+    done = [run for run in plan.runs if summary(run.train).get("not_run") is None]
+    measured = {run.name: _measurements(run) for run in done}
     by_arm: dict[str, dict[int, Measurements]] = {}
-    for run in plan.runs:
+    for run in done:
         by_arm.setdefault(run.arm.name, {})[run.seed] = measured[run.name]
-    arms = tuple(_arm(run, recipe, measured[run.name], options) for run in plan.runs)
-    comparisons = compare_arms(by_arm, recipe.base.name, recipe.evaluation.margins, recipe.evaluation.suites)
+    arms = tuple(_arm(run, recipe, measured.get(run.name), options) for run in plan.runs)
+    before = compare_arms(
+        by_arm,
+        pairs([arm for arm in recipe.arms if arm.name in by_arm]),
+        recipe.evaluation.margins,
+        recipe.evaluation.suites,
+        unpaired=[arm.name for arm in recipe.arms if arm.control is not None and arm.control.kind == "seed"],
+        stored=seeds.load(recipe.seed_variance, recipe) if recipe.seed_variance else seeds.shipped(recipe),
+    )
+    controls = check_controls(recipe.arms, before)
+    comparisons = refuse(before, controls)
     collected = summary(plan.collect)
     return Results(
         study=recipe.name,
@@ -72,7 +100,7 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
         kringle_version=__version__,
         fidelity=recipe.fidelity,
         release_note=release_note(plan.collect),
-        findings=findings(arms, comparisons),
+        findings=findings(arms, comparisons, controls),
         limitations=limitations(arms, comparisons, _cut_prompts(plan)),
         machine=machine(),
         versions=versions(),
@@ -82,8 +110,9 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
         held_out=_held_out(plan),
         tokenizer=_tokenizer(plan),
         arms=arms,
-        comparisons=tuple(comparisons),
-        examples=examples(plan.runs, measured, recipe.evaluation.benchmarks),
+        comparisons=comparisons,
+        controls=controls,
+        examples=examples(done, measured, recipe.evaluation.benchmarks),
         stages=tuple(_stage(kind, stage, computed, options) for kind, stage in plan.stages() if kind != "report"),
         commands=_commands(options),
     )
@@ -96,7 +125,7 @@ def _cut_prompts(plan: Plan) -> dict[str, int]:
     """By suite: the largest number of problems, over the runs, whose prompt lost its beginning."""
     cut: dict[str, int] = {}
     for run in plan.runs:
-        for name, scored in summary(run.score).items():
+        for name, scored in summary(run.score).items():  # nothing where the arm was not run
             cut[name] = max(cut.get(name, 0), scored["truncated"] // scored["samples"])
     return cut
 
@@ -106,8 +135,22 @@ def _measurements(run: Run) -> Measurements:
     return Measurements.read(run.evaluate.folder, run.score.folder, prompt, summary(run.score))
 
 
-def _arm(run: Run, recipe: Recipe, measured: Measurements, options: Options) -> Arm:
+def _arm(run: Run, recipe: Recipe, measured: Measurements | None, options: Options) -> Arm:
     scored = summary(run.score)
+    if measured is None:
+        return Arm(
+            name=run.arm.name,
+            summary=describe(run.arm, recipe),
+            changes=_flat(run.arm.difference),
+            is_base=False,
+            seed=run.seed,
+            command=_with(options, f"--only {run.arm.name}"),
+            training=None,
+            bits_per_byte=None,
+            infilling=None,
+            suites=(),
+            not_run=summary(run.train)["not_run"],
+        )
     return Arm(
         name=run.arm.name,
         summary=describe(run.arm, recipe),
@@ -151,20 +194,34 @@ def _curve(log: Path) -> tuple[LossPoint, ...]:
     )
 
 
+_CONTROLS = {
+    "seed": "Control: {of} again with another seed",
+    "harm": "Control: {of} with the lines of {share:.0%} of its files shuffled",
+    "size": "Control: as many bytes of each language as {of} keeps, chosen at random",
+}
+
+
 def describe(arm: RecipeArm, recipe: Recipe) -> str:
     """What an arm is, in words; the base is described by what it has, every other arm by what it changes."""
     if arm is recipe.base:
         attention = {"mqa": "multi-query", "mha": "multi-head"}[arm.model.attention]
         return f"The base: {attention} attention, {arm.training.fim.rate:.0%} of the pieces rearranged for infilling"
     changes = _flat(arm.difference)
-    words = []
+    words = (
+        [] if arm.control is None else [_CONTROLS[arm.control.kind].format(of=arm.control.of, share=arm.control.share)]
+    )
+    if arm.control is not None and arm.control.kind == "size":
+        changes = {key: value for key, value in changes.items() if not key.startswith("filter.")}
     for key in list(changes):
         if key == "model.attention":
             words.append({"mqa": "multi-query attention", "mha": "multi-head attention"}[changes.pop(key)])
         elif key == "training.fim.rate" and arm.training.fim.rate == 0:
             words.append("left-to-right training only")
             changes.pop(key)
-    if (comments := arm.filter.comments) is not None:
+        elif key == "training.metadata" and arm.training.metadata:
+            words.append("each file begins with a line of its language and path")
+            changes.pop(key)
+    if (comments := arm.filter.comments) is not None and arm.control is None:
         words.append(f"only files whose comment-to-code ratio is above {comments.above:g} and below {comments.below:g}")
         changes = {key: value for key, value in changes.items() if not key.startswith("filter.comments")}
     text = "; ".join(words + [f"{key} = {value}" for key, value in changes.items()])

@@ -9,8 +9,8 @@ question: one seed answers it with "undecided".
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from kringle.study.results import (
     Unit,
 )
 from kringle.study.statistics import Interval, rate_interval, ratio_interval
-from kringle.study.verdicts import Difference, compare, judge
+from kringle.study.verdicts import Difference, SeedVariance, compare_pairs, judge, seed_variance
 
 PROMPT_FORMATS = {"psm": "prefix-suffix-middle", "spm": "suffix-prefix-middle", "left-to-right": "prefix only"}
 BASELINES = {"five_gram": "5-gram", "zstd": "zstd with dictionary"}
@@ -45,14 +45,16 @@ def estimate(interval: Interval) -> Estimate:
 
 @dataclass(frozen=True)
 class Measurements:
-    """One run's items. `bits` rows are those of bits_per_byte.json, `lines` those of infilling.jsonl, `verdicts` by
-    suite those of verdicts-SUITE.jsonl, `skipped` the reason by suite for those that were not run."""
+    """One run's items. `bits` rows are those of bits_per_byte.json, `lines` those of infilling.jsonl, by suite
+    `verdicts` those of verdicts-SUITE.jsonl and `solutions` those of solutions-SUITE.jsonl, `skipped` the reason by
+    suite for those that were not run."""
 
     bits: Sequence[Mapping[str, Any]]
     lines: Sequence[Mapping[str, Any]]
     verdicts: Mapping[str, Sequence[Mapping[str, Any]]]
     skipped: Mapping[str, str]
     prompt: str
+    solutions: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     @staticmethod
     def read(evaluate: Path, score: Path, prompt: str, scored: Mapping[str, Mapping[str, Any]]) -> Measurements:
@@ -62,6 +64,7 @@ class Measurements:
             bits=json.loads((evaluate / "bits_per_byte.json").read_text(encoding="utf-8")),
             lines=_lines(evaluate / "infilling.jsonl"),
             verdicts={name: _lines(score / f"verdicts-{name}.jsonl") for name in sorted(run)},
+            solutions={name: _lines(evaluate / f"solutions-{name}.jsonl") for name in sorted(scored)},
             skipped={name: scored[name]["not_run"] for name in scored if name not in run},
             prompt=prompt,
         )
@@ -189,27 +192,38 @@ class _Measure:
 
 
 def compare_arms(
-    runs: Mapping[str, Mapping[int, Measurements]], base: str, margins: Margins, suites: Sequence[str]
+    runs: Mapping[str, Mapping[int, Measurements]],
+    pairs: Sequence[tuple[str, str]],
+    margins: Margins,
+    suites: Sequence[str],
+    *,
+    unpaired: Collection[str] = (),
+    stored: Mapping[str, SeedVariance] | None = None,
 ) -> list[Comparison]:
-    """Every arm against the base on every measure that both have; runs[arm][seed]. One family for Holm's correction."""
-    found: list[tuple[_Measure, str, Difference]] = []
+    """Every pair of arms on every measure that all have; runs[arm][seed], the base first. One family for Holm's
+    correction. `unpaired` names arms with seeds of their own; `stored` is the between-seed variance of an earlier study
+    by measure, for a study without one."""
+    base = next(iter(runs))
+    found: list[tuple[_Measure, tuple[str, str], Difference]] = []
     for measure in _measures(runs, base, margins, suites):
         values = {arm: {seed: measure.items(m) for seed, m in seeds.items()} for arm, seeds in runs.items()}
         first = next(iter(runs[base].values()))
-        differences = compare(
+        differences = compare_pairs(
             values,
-            base,
+            pairs,
             higher_is_better=measure.higher_is_better,
             weights=measure.weights(first) if measure.weights else None,
             clusters=measure.clusters(first) if measure.clusters else None,
+            stored=(stored or {}).get(measure.name),
+            unpaired=unpaired,
             largest=1.0 if measure.unit == "fraction" else None,
         )
-        found += [(measure, arm, difference) for arm, difference in differences.items()]
+        found += [(measure, pair, difference) for pair, difference in differences.items()]
     judgements = judge([d for _, _, d in found], [m.margin for m, _, _ in found])
     return [
         Comparison(
             arm=arm,
-            base=base,
+            base=beside,
             measure=measure.name,
             unit=measure.unit,
             higher_is_better=measure.higher_is_better,
@@ -220,9 +234,31 @@ def compare_arms(
             margin=measure.margin,
             verdict=judgement.verdict,
             remark=difference.remark,
+            probability_better=difference.probability_better,
+            p_value=judgement.p_value,
+            detectable=difference.detectable(len(found)),
+            this_pair_only=difference.seed_variance is None,
         )
-        for (measure, arm, difference), judgement in zip(found, judgements, strict=True)
+        for (measure, (arm, beside), difference), judgement in zip(found, judgements, strict=True)
     ]
+
+
+def seed_variances(
+    runs: Mapping[str, Mapping[int, Measurements]], margins: Margins, suites: Sequence[str]
+) -> dict[str, SeedVariance]:
+    """The between-seed variance of each measure, for later studies of the same recipe; nothing where there is none.
+    Only arms that share their seeds belong into `runs`."""
+    found = {}
+    for measure in _measures(runs, next(iter(runs)), margins, suites):
+        first = next(iter(next(iter(runs.values())).values()))
+        variance = seed_variance(
+            {arm: {seed: measure.items(m) for seed, m in seeds.items()} for arm, seeds in runs.items()},
+            measure.weights(first) if measure.weights else None,
+            measure.clusters(first) if measure.clusters else None,
+        )
+        if variance is not None:
+            found[measure.name] = variance
+    return found
 
 
 def _measures(
@@ -248,6 +284,18 @@ def _measures(
         ),
     ]
     for suite in suites:
+        if all(m.solutions.get(suite) for seeds in runs.values() for m in seeds.values()):
+            of_base = np.mean([_plain(m.solutions[suite], "model") for m in runs[base].values()])
+
+            def bits(m: Measurements, suite: str = suite) -> np.ndarray:
+                return np.array([row["model"] for row in m.solutions[suite]])
+
+            def sizes(m: Measurements, suite: str = suite) -> np.ndarray:
+                return np.array([float(row["bytes"]) for row in m.solutions[suite]])
+
+            margin_of = float(margins.bits_per_byte * of_base)
+            name = f"bits per byte of solutions, {suite}"
+            measures.append(_Measure(name, "bits per byte", False, margin_of, bits, weights=sizes))
         everyone = [m for seeds in runs.values() for m in seeds.values()]
         if not all(suite in m.verdicts for m in everyone):
             continue

@@ -302,6 +302,7 @@ def _remember(workspace: Workspace, options: Options, plan: Plan, outside: Mappi
         "sources": [str(path.expanduser().absolute()) for path in options.sources],
         "only": options.only,
         "allow_licenses": options.allow_licenses,
+        "controls": options.controls,
         "outside": outside,
         "stages": {stage.name: stage.fingerprint for _, stage in plan.stages()},
     }
@@ -321,6 +322,7 @@ def recall(workspace: Workspace) -> tuple[Options, Plan]:
         sources=tuple(Path(path) for path in asked["sources"]),
         only=tuple(asked["only"]) if asked["only"] is not None else None,
         allow_licenses=tuple(asked["allow_licenses"]),
+        controls=asked.get("controls", False),
     )
     plan = make_plan(resolve(options, asked["text"]), workspace, **asked["outside"])
     return options, plan.as_published(asked["stages"])
@@ -332,7 +334,8 @@ def _publish(workspace: Workspace, plan: Plan) -> None:
     models = workspace.root / "models"
     models.mkdir(exist_ok=True)
     for run in plan.runs:
-        _link(run.train.folder / "model", models / run.name)
+        if (run.train.folder / "model").is_dir():
+            _link(run.train.folder / "model", models / run.name)
 
 
 def _link(target: Path, name: Path) -> None:

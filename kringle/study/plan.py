@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kringle.errors import UserError
-from kringle.recipe import Arm, Recipe, Source, load_recipe, parse_recipe, plain
+from kringle.recipe import Arm, ControlSettings, Recipe, Source, load_recipe, parse_recipe, plain
+from kringle.study import seeds
+from kringle.study.controls import control_arms
 from kringle.workspace import Stage, Workspace, fingerprint
 
 STAGES = (
@@ -43,6 +45,7 @@ class Options:
     until: str | None = None
     only: tuple[str, ...] | None = None
     allow_licenses: tuple[str, ...] = ()
+    controls: bool = False
     workers: int | None = None
 
     def command(self) -> str:
@@ -52,6 +55,7 @@ class Options:
         parts += [part for path in self.sources for part in ("--source", str(path))]
         parts += ["--only", ",".join(self.only)] if self.only else []
         parts += [part for name in self.allow_licenses for part in ("--allow-license", name)]
+        parts += ["--controls"] if self.controls else []
         return shlex.join(parts)
 
 
@@ -82,6 +86,9 @@ def resolve(options: Options, text: str | None = None) -> Recipe:
     first, last = options.from_stage, options.until
     if first and last and STAGES.index(first) > STAGES.index(last):
         raise UserError(f"'{first}' comes after the last stage, '{last}'", where="--from", hint="leave one of them out")
+    settings = recipe.controls or (ControlSettings() if options.controls else None)
+    if settings is not None:
+        arms = (*arms, *control_arms(arms, settings))
     return replace(recipe, corpus=corpus, arms=arms)
 
 
@@ -179,10 +186,13 @@ def make_plan(recipe: Recipe, workspace: Workspace, *, sources: str, suites: Map
         for seed in arm.training.seeds:
             training = {key: value for key, value in plain(arm.training).items() if key != "seeds"}
             settings = {"model": plain(arm.model), "training": training, "filter": plain(arm.filter), "seed": seed}
+            if arm.control is not None:
+                settings["control"] = plain(arm.control)
+            headed = [collect] if arm.training.metadata else []
             filtered = [annotate] if arm.filter != type(arm.filter)() else []
             name = f"{arm.name}-s{seed}"
             rooms = ["training", "model", "tokens", *_SHARED]
-            train = stage(f"train@{name}", settings, [encode, *filtered], rooms=rooms)
+            train = stage(f"train@{name}", settings, [encode, *filtered, *headed], rooms=rooms)
             rooms += ["evaluation", "generation"]
             evaluation = {key: value for key, value in plain(recipe.evaluation).items() if key != "margins"}
             evaluate = stage(f"evaluate@{name}", {**evaluation, "suites": evaluated}, [train, encode, split], rooms)
@@ -190,5 +200,7 @@ def make_plan(recipe: Recipe, workspace: Workspace, *, sources: str, suites: Map
             runs.append(Run(arm, seed, train, evaluate, score))
     margins = plain(recipe.evaluation.margins)
     told = {"margins": margins, "recipe": recipe.text, "arms": [run.name for run in runs]}
+    if recipe.seed_variance is not None:
+        told["seed_variance"] = fingerprint(seeds.read_text(recipe.seed_variance))
     report = stage("report", told, [run.score for run in runs], rooms=("study", "evaluation/passk.py"))
     return Plan(recipe, collect, clean, split, annotate, tokenizer, encode, tuple(runs), report)

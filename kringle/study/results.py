@@ -22,6 +22,7 @@ SCHEMA = "kringle-results/1"
 Verdict = Literal["better", "worse", "no difference", "undecided"]
 BeatsNgram = Literal["yes", "no", "undecided"]
 ExampleKind = Literal["infilling", "left-to-right", "starter"]
+ControlOutcome = Literal["passed", "failed", "not judged"]
 Unit = Literal["fraction", "bits per byte"]
 Section = Literal[
     "study",
@@ -194,7 +195,9 @@ class Arm:
 @dataclass(frozen=True)
 class Comparison:
     """Arm minus base on one measure, with its interval. `margin` (same unit) is the difference too small to matter, as
-    fixed in the recipe before training; `remark` limits what the interval covers ("this pair of runs only")."""
+    fixed in the recipe before training; `remark` limits what the interval covers ("this pair of runs only").
+    `p_value` is corrected for the family; `detectable` is the smallest true difference that the study would find four
+    times in five."""
 
     arm: str
     base: str
@@ -208,12 +211,26 @@ class Comparison:
     margin: float | None
     verdict: Verdict
     remark: str
+    probability_better: float | None = None
+    p_value: float | None = None
+    detectable: float | None = None
+    this_pair_only: bool = False
 
     def __post_init__(self) -> None:
         if not self.low <= self.high:
             raise ValueError(f"an interval from {self.low} to {self.high}")
         if self.margin is not None and self.margin < 0:
             raise ValueError(f"a margin of {self.margin}")
+
+
+@dataclass(frozen=True)
+class ControlCheck:
+    """How a control came out. A study with a failed one has no verdicts."""
+
+    arm: str
+    expected: str
+    outcome: ControlOutcome
+    why: str
 
 
 @dataclass(frozen=True)
@@ -353,6 +370,7 @@ class Results:
     examples: tuple[Example, ...]
     stages: tuple[Stage, ...]
     commands: tuple[Command, ...]
+    controls: tuple[ControlCheck, ...] = ()
 
     def __post_init__(self) -> None:
         if datetime.fromisoformat(self.created).tzinfo is None:
