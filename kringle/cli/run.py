@@ -95,15 +95,19 @@ def why(
 @app.command()
 def report(
     work: Work = DEFAULT_WORK,
+    diff: Annotated[
+        Path | None, typer.Option(help="Another workspace: put its last report beside this one's.", metavar="DIR")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the report of the last run again from what the workspace holds.
+    """Write the report of the last run again from what the workspace holds, or put two studies side by side.
 
     \b
     kringle report --work kringle-work
+    kringle report --work now --diff before     what was set, and what came out, differently
     """
-    from kringle.study.pipeline import report_again
+    from kringle.study.pipeline import report_again, report_difference
 
-    path = report_again(work)
+    path = report_again(work) if diff is None else report_difference(work, diff)
     print(path)
     emit(as_json, {"report": str(path)})

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kringle.training.batches import Batches
 
 CHECKPOINTS_PER_RUN = 10  # a kill costs at most a tenth of a training
+DOCUMENTS = "documents.npz"  # numbers in the store of the documents that an arm may see, and their sizes
 MEASURE_UNITS = 0.25  # an evaluation's length in progress bars, as a share of the training's
 
 
@@ -190,6 +191,7 @@ def _train(job: ArmJob, out: Path) -> dict[str, Any]:
     shutil.rmtree(out / "checkpoints")  # they served resuming; the model and the log are published
     shutil.rmtree(scratch, ignore_errors=True)
     documents = batches.documents
+    np.savez_compressed(out / DOCUMENTS, documents=documents, sizes=store.sizes[documents])
     return {
         **{key: value for key, value in asdict(result).items() if key not in ("model", "log")},
         "documents": len(documents),

@@ -18,9 +18,9 @@ import numpy as np
 from kringle import __version__
 from kringle.machine import machine, versions
 from kringle.recipe import Arm as RecipeArm
-from kringle.recipe import Recipe
+from kringle.recipe import FilterSettings, Recipe
 from kringle.study import report, seeds
-from kringle.study.arm import split_of
+from kringle.study.arm import DOCUMENTS, split_of
 from kringle.study.controls import check_controls, pairs, refuse
 from kringle.study.examples import examples
 from kringle.study.findings import findings, limitations
@@ -34,6 +34,7 @@ from kringle.study.judgements import (
 )
 from kringle.study.licences import release_note, summary
 from kringle.study.plan import Options, Plan, Run
+from kringle.study.problems import problem_map
 from kringle.study.results import (
     Arm,
     Command,
@@ -42,6 +43,7 @@ from kringle.study.results import (
     FunnelStep,
     HeldOut,
     LossPoint,
+    Overlap,
     RecipeText,
     Results,
     Section,
@@ -112,6 +114,8 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
         arms=arms,
         comparisons=comparisons,
         controls=controls,
+        problems=problem_map(done, measured),
+        overlaps=_overlaps(done),
         examples=examples(done, measured, recipe.evaluation.benchmarks),
         stages=tuple(_stage(kind, stage, computed, options) for kind, stage in plan.stages() if kind != "report"),
         commands=_commands(options),
@@ -176,7 +180,15 @@ def _training(run: Run) -> Training:
         seconds=trained["seconds"],
         tokens_per_second=trained["tokens_per_second"],
         curve=_curve(run.train.folder / "log.jsonl"),
+        key_value_bytes=_key_value_bytes(run.arm),
     )
+
+
+def _key_value_bytes(arm: RecipeArm) -> int:
+    """Two values of 16 bits for each layer and key-value head dimension (`ModelConfig.key_value_bytes_per_token`)."""
+    shape = arm.model
+    heads = 1 if shape.attention == "mqa" else shape.heads
+    return shape.layers * 2 * heads * (shape.width // shape.heads) * 2
 
 
 def _curve(log: Path) -> tuple[LossPoint, ...]:
@@ -218,6 +230,9 @@ def describe(arm: RecipeArm, recipe: Recipe) -> str:
         elif key == "training.fim.rate" and arm.training.fim.rate == 0:
             words.append("left-to-right training only")
             changes.pop(key)
+        elif key == "training.tokens":
+            words.append(f"{arm.training.tokens:,} tokens instead of {recipe.base.training.tokens:,}")
+            changes.pop(key)
         elif key == "training.metadata" and arm.training.metadata:
             words.append("each file begins with a line of its language and path")
             changes.pop(key)
@@ -237,6 +252,23 @@ def _flat(difference: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[f"{prefix}{key}"] = str(value)
     return flat
+
+
+def _overlaps(done: Sequence[Run]) -> tuple[Overlap, ...]:
+    """What each filter keeps, and what two of them keep both, from the lists that the trainings left."""
+    kept = {}
+    for run in done:
+        filtered = run.arm.filter != FilterSettings() and run.arm.control is None
+        path = run.train.folder / DOCUMENTS
+        if filtered and run.arm.name not in kept and path.is_file():  # an older version left none
+            kept[run.arm.name] = dict(np.load(path))
+    names = list(kept)
+    found = []
+    for i, one in enumerate(names):
+        for other in names[i:]:
+            both = np.isin(kept[one]["documents"], kept[other]["documents"])
+            found.append(Overlap(one, other, int(both.sum()), int(kept[one]["sizes"][both].sum())))
+    return tuple(found)
 
 
 # -- data --------------------------------------------------------------------------------------------------------------

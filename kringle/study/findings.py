@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from kringle.study.results import Arm, Comparison, ControlCheck
 
+CONTROL = "control-"  # how the names of controls begin
+
 
 def findings(
     arms: Sequence[Arm], comparisons: Sequence[Comparison], controls: Sequence[ControlCheck] = ()
@@ -18,20 +20,29 @@ def findings(
     else:
         sentences = [_headline(comparisons)] if comparisons else []
     sentences += [f"{check.arm}, expected {check.expected}: {check.outcome}. {check.why}" for check in controls]
-    for name, base in dict.fromkeys((c.arm, c.base) for c in comparisons):
-        parts = "; ".join(_difference(c) for c in comparisons if (c.arm, c.base) == (name, base))
-        sentences.append(f"{name} against {base}: {parts}.")
+    added = {check.arm for check in controls}
+    for name, base in dict.fromkeys((c.arm, c.base) for c in comparisons if c.arm not in added):
+        sentences.append(_pair([c for c in comparisons if (c.arm, c.base) == (name, base)]))
     missing = dict.fromkeys((arm.name, arm.not_run) for arm in arms if arm.not_run is not None)
     sentences += [f"{name} was not run: {reason}." for name, reason in missing]
     return (*sentences, *_beside_ngrams(arms))
 
 
+def _pair(own: Sequence[Comparison]) -> str:
+    """One arm against another: the first measure and whatever was decided with numbers, the rest by name."""
+    told = [c for i, c in enumerate(own) if i == 0 or c.verdict != "undecided"]
+    rest = [c.measure for c in own if c not in told]
+    parts = "; ".join(_difference(c) for c in told)
+    return f"{own[0].arm} against {own[0].base}: {parts}" + (f"; undecided on {', '.join(rest)}." if rest else ".")
+
+
 def _headline(comparisons: Sequence[Comparison]) -> str:
     """What was decided, by arm; or that nothing was, and why."""
     base = comparisons[0].base
-    decided = [c for c in comparisons if c.verdict != "undecided"]
+    asked = [c for c in comparisons if not c.arm.startswith(CONTROL)]
+    decided = [c for c in asked if c.verdict != "undecided"]
     if not decided:
-        arms = list(dict.fromkeys(c.arm for c in comparisons if c.base == base))
+        arms = list(dict.fromkeys(c.arm for c in asked if c.base == base))
         which = f"neither {' nor '.join(arms)}" if len(arms) == 2 else f"none of {', '.join(arms)}"
         subject = f"{arms[0]} is not" if len(arms) == 1 else f"{which} is"
         reason = "; ".join(dict.fromkeys(c.remark for c in comparisons))
@@ -40,8 +51,8 @@ def _headline(comparisons: Sequence[Comparison]) -> str:
     for name, beside in dict.fromkeys((c.arm, c.base) for c in decided):
         words = ", ".join(f"{c.verdict} on {c.measure}" for c in decided if (c.arm, c.base) == (name, beside))
         parts.append(f"{name} is {words}" + (f" (against {beside})" if beside != base else ""))
-    open_ones = len(comparisons) - len(decided)
-    rest = f" {open_ones} of {len(comparisons)} comparisons are undecided." if open_ones else ""
+    open_ones = len(asked) - len(decided)
+    rest = f" {open_ones} of {len(asked)} comparisons are undecided." if open_ones else ""
     return f"Against {base}, {'; '.join(parts)}.{rest}"
 
 

@@ -64,7 +64,11 @@ class Measurements:
             bits=json.loads((evaluate / "bits_per_byte.json").read_text(encoding="utf-8")),
             lines=_lines(evaluate / "infilling.jsonl"),
             verdicts={name: _lines(score / f"verdicts-{name}.jsonl") for name in sorted(run)},
-            solutions={name: _lines(evaluate / f"solutions-{name}.jsonl") for name in sorted(scored)},
+            solutions={
+                name: _lines(path)
+                for name in sorted(scored)
+                if (path := evaluate / f"solutions-{name}.jsonl").is_file()  # an older version measured none
+            },
             skipped={name: scored[name]["not_run"] for name in scored if name not in run},
             prompt=prompt,
         )

@@ -27,6 +27,7 @@ from kringle.workspace import ShardStore, Stage, Workspace, fingerprint, write_a
 if TYPE_CHECKING:
     from kringle.data.survey import Survey
     from kringle.evaluation.suites import Suite
+    from kringle.study.results import Results
 
 LAST_RUN = "last-run.json"
 
@@ -94,6 +95,27 @@ def report_again(work: Path) -> Path:
     plan.report.run(Engine(1), lambda out, shards: write_report(plan, set(), options, out))
     _publish(workspace, plan)
     return workspace.root / "report" / "report.html"
+
+
+def report_difference(work: Path, before: Path) -> Path:
+    """The last reports of two workspaces side by side, in `work/report-difference.html`. The CLI's `report --diff`."""
+    from kringle.study.report import render_difference
+
+    page = render_difference(_last_results(before), _last_results(work))
+    path = work / "report-difference.html"
+    write_atomically(path, page)
+    return path
+
+
+def _last_results(work: Path) -> Results:
+    from kringle.study.results import Results
+
+    path = work / "report" / "results.json"
+    try:
+        return Results.from_json(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        hint = "bring a study there to its end with kringle run"
+        raise UserError(f"no report to compare ({error.strerror})", where=str(path), hint=hint) from None
 
 
 # -- stages ------------------------------------------------------------------------------------------------------------

@@ -157,7 +157,8 @@ class HeldOutPoint:
 
 @dataclass(frozen=True)
 class Training:
-    """One training run. `tokens` were seen, `unique_tokens` were there to be seen; `epochs` is their ratio."""
+    """One training run. `tokens` were seen, `unique_tokens` were there to be seen; `epochs` is their ratio;
+    `key_value_bytes` is the size of the cache per token in 16 bits."""
 
     parameters: int
     tokens: int
@@ -168,6 +169,7 @@ class Training:
     tokens_per_second: float
     curve: tuple[LossPoint, ...]
     held_out_curve: tuple[HeldOutPoint, ...] = ()
+    key_value_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,29 @@ class Comparison:
             raise ValueError(f"an interval from {self.low} to {self.high}")
         if self.margin is not None and self.margin < 0:
             raise ValueError(f"a margin of {self.margin}")
+
+
+@dataclass(frozen=True)
+class ProblemResult:
+    """How one arm (its first seed) did on one problem, with one completion that passed and one that did not."""
+
+    suite: str
+    problem: str
+    arm: str
+    passed: int
+    samples: int
+    passing: str | None
+    failing: str | None
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Training documents that two arms' filters both keep; with `arm` twice, what the one keeps."""
+
+    arm: str
+    other: str
+    files: int
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -371,6 +396,8 @@ class Results:
     stages: tuple[Stage, ...]
     commands: tuple[Command, ...]
     controls: tuple[ControlCheck, ...] = ()
+    problems: tuple[ProblemResult, ...] = ()
+    overlaps: tuple[Overlap, ...] = ()
 
     def __post_init__(self) -> None:
         if datetime.fromisoformat(self.created).tzinfo is None:
