@@ -170,6 +170,7 @@ class TrainingSettings:
     clip: float = _parsed(parse_positive, 1.0)
     precision: Literal["fp32", "bf16"] = "fp32"
     fim: FimSettings = FimSettings()
+    budget: Literal["tokens", "epochs"] = "tokens"  # "epochs": a filtered arm passes its documents as often as the base
     metadata: bool = _parsed(parse_flag, False)  # each document begins with a line of its language and path
     seeds: tuple[int, ...] = _parsed(parse_seeds, (0,))
 

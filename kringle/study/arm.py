@@ -18,7 +18,7 @@ import numpy as np
 
 from kringle.engine import Engine, tick
 from kringle.errors import UserError
-from kringle.recipe import Arm, EvaluationSettings, FilterSettings
+from kringle.recipe import Arm, EvaluationSettings, FilterSettings, TrainingSettings
 from kringle.study import altered
 from kringle.study.controls import training_seed
 from kringle.study.licences import summary
@@ -124,8 +124,18 @@ def _own_store(job: ArmJob, store: TokenStore, tokenizer: Tokenizer, scratch: Pa
     return store
 
 
-def _batches(job: ArmJob, scratch: Path) -> tuple[TokenStore, Batches]:
-    """The study's store, and the batches of this arm, which may come from a changed copy of it."""
+def at_equal_epochs(
+    settings: TrainingSettings, store: TokenStore, pool: np.ndarray, kept: np.ndarray
+) -> TrainingSettings:
+    """The settings with as many tokens as pass the `kept` documents as often as `settings.tokens` pass the `pool`."""
+    lengths = np.diff(store.offsets)
+    return replace(
+        settings, tokens=max(1, round(settings.tokens * int(lengths[kept].sum()) / int(lengths[pool].sum())))
+    )
+
+
+def _batches(job: ArmJob, scratch: Path) -> tuple[TokenStore, Batches, TrainingSettings]:
+    """The study's store; the batches of this arm, which may come from a changed copy of it; how it is trained."""
     from kringle.tokens.store import TokenStore
     from kringle.tokens.tokenizer import Tokenizer
     from kringle.training.batches import Batches
@@ -134,8 +144,9 @@ def _batches(job: ArmJob, scratch: Path) -> tuple[TokenStore, Batches]:
     signals = _signals(job.annotate) if job.arm.filter != FilterSettings() else {}
     split = split_of(job.split)
     documents = view(store, split, signals, job.arm.filter)
+    pool = view(store, split, {}, FilterSettings())
     if job.arm.control is not None and job.arm.control.kind == "size":
-        documents = altered.matched_size(store, view(store, split, {}, FilterSettings()), documents)
+        documents = altered.matched_size(store, pool, documents)
     if not len(documents):
         raise UserError(
             "no documents to train on: none passes the filter",
@@ -152,7 +163,10 @@ def _batches(job: ArmJob, scratch: Path) -> tuple[TokenStore, Batches]:
         fim=job.arm.training.fim,
         seed=training_seed(job.arm, job.seed),
     )
-    return store, batches
+    settings = job.arm.training
+    if settings.budget == "epochs":
+        settings = at_equal_epochs(settings, store, pool, documents)
+    return store, batches, settings
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -172,10 +186,9 @@ def _train(job: ArmJob, out: Path) -> dict[str, Any]:
 
     scratch = out / "scratch"
     try:
-        store, batches = _batches(job, scratch)
+        store, batches, settings = _batches(job, scratch)
     except NotRun as reason:
         return {"not_run": str(reason)}
-    settings = job.arm.training
     result = train(
         _config(job, batches.tokenizer.vocab_size),
         settings,
@@ -229,9 +242,9 @@ def _evaluate(job: ArmJob, out: Path) -> dict[str, Any]:
     model, tokenizer = exchange.load(job.train.folder / "model")
     model.eval()
     scratch = out / "scratch"
-    store, batches = _batches(job, scratch)
+    store, batches, settings = _batches(job, scratch)
     files = _held_out(job, store)
-    sequences = list(batches.shown(job.arm.training.steps))
+    sequences = list(batches.shown(settings.steps))
     shutil.rmtree(scratch, ignore_errors=True)
     shown = measure.Shown(sequences, tokenizer.decode_bytes(np.concatenate(sequences)))
     scored = measure.scored_files(files, store, job.evaluation.held_out_bytes)

@@ -276,6 +276,7 @@ def _run_arms(context: Context, until: str) -> None:
     jobs = [j for j in jobs if j.train.manifest() is None or (until == "evaluate" and j.evaluate.manifest() is None)]
     if not jobs:
         return
+    jobs.sort(key=lambda job: -job.units)  # the longest first, so that no core waits for one that began late
     titles = [job.train.name.removeprefix("train@") for job in jobs]
     with context.reporter.tasks(titles, [job.units for job in jobs], unit="steps") as counters:
 
