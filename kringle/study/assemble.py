@@ -10,6 +10,7 @@ import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ from kringle.study.judgements import (
     bits_per_byte,
     compare_arms,
     infilling,
+    mean_bits_per_byte,
+    mean_infilling,
+    mean_suite_result,
     seed_variances,
     suite_result,
 )
@@ -116,6 +120,7 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
         controls=controls,
         problems=problem_map(done, measured),
         overlaps=_overlaps(done),
+        means=_means(arms, by_arm),
         examples=examples(done, measured, recipe.evaluation.benchmarks),
         stages=tuple(_stage(kind, stage, computed, options) for kind, stage in plan.stages() if kind != "report"),
         commands=_commands(options),
@@ -167,6 +172,34 @@ def _arm(run: Run, recipe: Recipe, measured: Measurements | None, options: Optio
         infilling=infilling(measured.lines, measured.prompt),
         suites=tuple(suite_result(name, scored[name], measured.verdicts.get(name)) for name in scored),
     )
+
+
+def _means(arms: Sequence[Arm], by_arm: Mapping[str, Mapping[int, Measurements]]) -> tuple[Arm, ...]:
+    """Every arm once, its measures averaged over its seeds; nothing where each has one seed."""
+    if all(len(seeds) == 1 for seeds in by_arm.values()):
+        return ()
+    found = []
+    for name in dict.fromkeys(arm.name for arm in arms):
+        own = [arm for arm in arms if arm.name == name]
+        measured = [by_arm[name][arm.seed] for arm in own if name in by_arm]
+        if len(measured) < 2:
+            found.append(own[0])
+            continue
+        suites = []
+        for index, suite in enumerate(own[0].suites):
+            results = [arm.suites[index] for arm in own]
+            ran = all(result.pass_at for result in results)
+            verdicts = [m.verdicts[suite.suite] for m in measured] if ran else []
+            suites.append(mean_suite_result(results, verdicts) if ran else suite)
+        found.append(
+            replace(
+                own[0],
+                bits_per_byte=mean_bits_per_byte([m.bits for m in measured]),
+                infilling=mean_infilling([m.lines for m in measured], measured[0].prompt),
+                suites=tuple(suites),
+            )
+        )
+    return tuple(found)
 
 
 def _training(run: Run) -> Training:

@@ -37,8 +37,21 @@ class Figure:
 
 def arm_label(results: Results, arm: Arm) -> str:
     """An arm's name, with its seed where the study has several of one name."""
+    if any(arm is mean for mean in results.means):
+        return arm.name
     same = sum(other.name == arm.name for other in results.arms)
     return f"{arm.name}, seed {arm.seed}" if same > 1 else arm.name
+
+
+def shown_arms(results: Results) -> tuple[Arm, ...]:
+    """Every arm once where there are several seeds, their measures averaged; else the arms as they are."""
+    return results.means or results.arms
+
+
+def seeds_words(results: Results) -> str:
+    """ " Means of 3 seeds.", or nothing."""
+    seeds = {arm.seed for arm in results.arms}
+    return f" Means of {len(seeds)} seeds." if results.means else ""
 
 
 def series_of(results: Results) -> dict[str, int]:
@@ -114,7 +127,7 @@ def suite_bars(results: Results, name: str) -> Figure | None:
     """Left to right: pass@k on one suite; None where no arm has run it."""
     series = series_of(results)
     rows, estimates = [], []
-    for arm in results.arms:
+    for arm in shown_arms(results):
         label, suite = arm_label(results, arm), suite_result(arm, name)
         passes = suite.pass_at if suite else ()
         estimates += [at.estimate for at in passes]
@@ -131,8 +144,9 @@ def suite_bars(results: Results, name: str) -> Figure | None:
         rows.append(charts.BarRow(label, series[arm.name], arm.is_base, bars, note))
     if not estimates:
         return None
-    ran = next(suite for arm in results.arms if (suite := suite_result(arm, name)) and suite.pass_at)
-    caption = f"pass@k on {ran.problems} problems, {ran.samples} samples each. {interval_words(estimates)}."
+    ran = next(suite for arm in shown_arms(results) if (suite := suite_result(arm, name)) and suite.pass_at)
+    made = f"{interval_words(estimates)}.{seeds_words(results)}"
+    caption = f"pass@k on {ran.problems} problems, {ran.samples} samples each. {made}"
     return _bars(f"pass-at-k-{slug(name)}", f"Left to right: {name}", caption, rows)
 
 
@@ -140,7 +154,7 @@ def infilling_bars(results: Results) -> Figure | None:
     """Fill in the middle: exact match; None where no arm has run it."""
     series = series_of(results)
     rows, estimates, lines = [], [], []
-    for arm in results.arms:
+    for arm in shown_arms(results):
         label, total = arm_label(results, arm), arm.infilling.total if arm.infilling else None
         bars: tuple[charts.Bar, ...] = ()
         if total:
@@ -155,7 +169,7 @@ def infilling_bars(results: Results) -> Figure | None:
         return None
     many = " to ".join(units.count(n) for n in sorted({min(lines), max(lines)}))
     what = f"Exact match on {many} held-out lines, each model with the prompt it was trained for"
-    caption = f"{what}. {interval_words(estimates)}."
+    caption = f"{what}. {interval_words(estimates)}.{seeds_words(results)}"
     return _bars("infilling", "Fill in the middle: single lines", caption, rows)
 
 
@@ -165,7 +179,7 @@ def infilling_bars(results: Results) -> Figure | None:
 def bits_per_byte_dots(results: Results) -> Figure | None:
     series = series_of(results)
     rows, estimates, told = [], [], []
-    for arm in results.arms:
+    for arm in shown_arms(results):
         label, measured = arm_label(results, arm), arm.bits_per_byte
         if measured is None:
             rows.append(
@@ -189,7 +203,8 @@ def bits_per_byte_dots(results: Results) -> Figure | None:
     return Figure(
         "bits-per-byte",
         "Bits per byte of held-out code",
-        f"Further left is better. Hollow: what the baselines need for the same bytes. {interval_words(estimates)}.",
+        f"Further left is better. Hollow: what the baselines need for the same bytes. {interval_words(estimates)}."
+        f"{seeds_words(results)}",
         f"Dot plot, bits per byte of held-out code. {'. '.join(told)}.",
         lambda width: charts.dots(rows, width, _axis_number, "model"),
     )

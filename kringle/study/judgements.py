@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from kringle.study.results import (
     SuiteResult,
     Unit,
 )
-from kringle.study.statistics import Interval, rate_interval, ratio_interval
+from kringle.study.statistics import Interval, rate_interval, ratio_interval, seeds_and_items_interval
 from kringle.study.verdicts import Difference, SeedVariance, compare_pairs, judge, seed_variance
 
 PROMPT_FORMATS = {"psm": "prefix-suffix-middle", "spm": "suffix-prefix-middle", "left-to-right": "prefix only"}
@@ -100,6 +100,79 @@ def bits_per_byte(rows: Sequence[Mapping[str, Any]]) -> BitsPerByte:
         files=len(rows),
         bytes=sum(row["bytes"] for row in rows),
     )
+
+
+def mean_bits_per_byte(runs: Sequence[Sequence[Mapping[str, Any]]]) -> BitsPerByte:
+    """Bits per byte averaged over the runs of one arm, which were measured on the same files."""
+    first = runs[0]
+    groups = {name: [i for i, row in enumerate(first) if row["language"] == name] for name in _languages(first)}
+
+    def over(places: Sequence[int]) -> Estimate:
+        bits = [[rows[i]["model"] for i in places] for rows in runs]
+        return estimate(seeds_and_items_interval(bits, [first[i]["bytes"] for i in places]))
+
+    def baseline(key: str, places: Sequence[int]) -> float:
+        return float(np.mean([_plain([rows[i] for i in places], key) for rows in runs]))
+
+    everything = list(range(len(first)))
+    lead = [[row["model"] - row["five_gram"] for row in rows] for rows in runs]
+    interval = seeds_and_items_interval(lead, [row["bytes"] for row in first])
+    return BitsPerByte(
+        total=over(everything),
+        languages={name: over(places) for name, places in groups.items() if len(places) > 1},
+        baselines=tuple(
+            Baseline(title, baseline(key, everything), {name: baseline(key, places) for name, places in groups.items()})
+            for key, title in BASELINES.items()
+        ),
+        beats_ngram="yes" if interval.high < 0 else "no" if interval.low > 0 else "undecided",
+        files=len(first),
+        bytes=sum(row["bytes"] for row in first),
+    )
+
+
+def _languages(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return sorted({row["language"] for row in rows})
+
+
+def _mean_rate(runs: Sequence[Sequence[float]], clusters: Sequence[str] | None = None) -> Estimate:
+    """A rate averaged over seeds; where nothing was ever right, or everything, the bound for as many items."""
+    means = np.mean(runs, axis=0)
+    if means.min() == means.max() and means[0] in (0.0, 1.0):
+        return estimate(rate_interval(means, clusters))
+    return estimate(seeds_and_items_interval(runs, None, clusters))
+
+
+def mean_infilling(runs: Sequence[Sequence[Mapping[str, Any]]], prompt: str) -> Infilling:
+    """Exact matches averaged over the runs of one arm; hits and lines are counted over all of them."""
+
+    def score(places: Sequence[int]) -> InfillingScore:
+        rows = [[run[i] for i in places] for run in runs]
+        exact = [[float(row["exact"]) for row in part] for part in rows]
+        clusters = [row["task"].rpartition(":")[0] for row in rows[0]]
+        truncated = sum(bool(row["unfinished"]) for part in rows for row in part)
+        hits, lines = int(np.sum(exact)), len(places) * len(runs)
+        return InfillingScore(hits, lines, _mean_rate(exact, clusters), truncated)
+
+    first = runs[0]
+    groups = {name: [i for i, row in enumerate(first) if row["language"] == name] for name in _languages(first)}
+    return Infilling(
+        prompt_format=PROMPT_FORMATS[prompt],
+        total=score(range(len(first))),
+        languages={name: score(places) for name, places in groups.items() if _files([first[i] for i in places]) > 1},
+    )
+
+
+def mean_suite_result(results: Sequence[SuiteResult], runs: Sequence[Sequence[Mapping[str, Any]]]) -> SuiteResult:
+    """pass@k averaged over the runs of one arm; `runs` are their verdicts, `results` what each of them gave."""
+    ks = [at.k for at in results[0].pass_at if all(at.k in [other.k for other in r.pass_at] for r in results)]
+    if not ks:
+        return results[0]
+    verdicts: dict[str, int] = {}
+    for result in results:
+        for name, number in result.verdicts.items():
+            verdicts[name] = verdicts.get(name, 0) + number
+    pass_at = tuple(PassAtK(k, _mean_rate([per_problem(rows, k).tolist() for rows in runs])) for k in ks)
+    return replace(results[0], pass_at=pass_at, verdicts=dict(sorted(verdicts.items())))
 
 
 def _ratio(rows: Sequence[Mapping[str, Any]], key: str) -> Estimate:

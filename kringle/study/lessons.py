@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kringle.study import figures, published, tables, units
+from kringle.study.findings import CONTROL
 from kringle.study.markup import Markup, join, tag
 from kringle.study.page import Section, chip, notice, paragraph, present, reproduce
 from kringle.study.published import CLAIMS, INFILLING, Claim
@@ -186,9 +187,9 @@ def _models_table(results: Results) -> Table:
             )
         )
     suites = figures.suites_of(results)
-    for arm in results.arms:
+    for arm in figures.shown_arms(results):
         at = [(s.suite, p) for s in arm.suites for p in s.pass_at if s.suite in suites[:1] and p.k == 1]
-        if arm.training is None or not at:
+        if arm.training is None or not at or arm.name.startswith(CONTROL):
             continue
         rows.append(
             (
@@ -211,7 +212,7 @@ def _models_table(results: Results) -> Table:
     caption = "Different prompt sets never share a column. " + "; ".join(
         f"{name}: {what}" for name, what in published.PROMPT_SETS.items()
     )
-    return Table("models", f"{caption} ({published.SOURCE})", columns, tuple(rows))
+    return Table("models", f"{caption} ({published.SOURCE})", columns, tuple(rows), central=True)
 
 
 def models(results: Results) -> Section:

@@ -373,7 +373,8 @@ class Command:
 @dataclass(frozen=True)
 class Results:
     """One study. `findings` are sentences, the verdict first; `limitations` say what this run cannot tell;
-    `release_note` is a stamp such as "Not for permissive release: ..."; `created` is ISO 8601 time with its zone."""
+    `release_note` is a stamp such as "Not for permissive release: ..."; `created` is ISO 8601 time with its zone.
+    `means` holds every arm once, its measures averaged over its seeds, where there are several."""
 
     study: str
     created: str
@@ -398,6 +399,7 @@ class Results:
     controls: tuple[ControlCheck, ...] = ()
     problems: tuple[ProblemResult, ...] = ()
     overlaps: tuple[Overlap, ...] = ()
+    means: tuple[Arm, ...] = ()
 
     def __post_init__(self) -> None:
         if datetime.fromisoformat(self.created).tzinfo is None:

@@ -67,7 +67,7 @@ def _arms_table(results: Results) -> Table:
     several = len(figures.suites_of(results)) > 1
     passes = [f"{name} pass@{k}" if several else f"pass@{k}" for name, k in _passes(results)]
     rows = []
-    for arm in results.arms:
+    for arm in figures.shown_arms(results):
         numbers = _estimates(arm, results)
         verdict = _against_base(results, arm)
         if arm.not_run is not None:
@@ -79,7 +79,13 @@ def _arms_table(results: Results) -> Table:
         *(estimate_column(title) for title in ("Bits per byte", "Infilling", *passes)),
         Column("Against the base", number=False, wide=True),
     )
-    return Table("arms", "The ablations and what they measured", columns, tuple(rows), central=True)
+    return Table(
+        "arms",
+        f"The ablations and what they measured.{figures.seeds_words(results)}",
+        columns,
+        tuple(rows),
+        central=True,
+    )
 
 
 def _controls_table(results: Results) -> Table:
@@ -278,13 +284,14 @@ def bits_per_byte(results: Results) -> Section:
     measured = [(arm_label(results, arm), arm.bits_per_byte) for arm in results.arms if arm.bits_per_byte]
     if not measured:
         return Section("bits-per-byte", "Bits per byte", (notice("Bits per byte were not measured."),))
+    shown = [(arm_label(results, arm), arm.bits_per_byte) for arm in figures.shown_arms(results) if arm.bits_per_byte]
     return Section(
         "bits-per-byte",
         "Bits per byte",
         present(
             paragraph(
                 "How many bits each model needs for a byte of code that it has never seen: the steadiest measure for a "
-                f"small model. {_beats_words(measured)}"
+                f"small model. {_beats_words(shown)}"
             ),
             figures.bits_per_byte_dots(results),
             _bits_table(measured),
