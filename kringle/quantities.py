@@ -114,3 +114,10 @@ def parse_seeds(value: Any, path: str) -> tuple[int, ...]:
     if len(set(value)) != len(value):
         raise UserError(f"the same seed twice in {value!r}", where=path, hint="a repeated run would count as evidence")
     return tuple(value)
+
+
+def parse_flag(value: Any, path: str) -> bool:
+    """true or false, and nothing that merely looks like it."""
+    if not isinstance(value, bool):
+        raise UserError(f"expected true or false, got {value!r}", where=path)
+    return value

@@ -25,6 +25,7 @@ from kringle.quantities import (
     parse_below_one,
     parse_bytes,
     parse_count,
+    parse_flag,
     parse_fraction,
     parse_not_negative,
     parse_positive,
@@ -89,12 +90,6 @@ def _parse_folder(value: Any, path: str) -> Path | None:
     if value is not None and not isinstance(value, str):
         raise UserError(f"expected a path, got {value!r}", where=path)
     return None if value is None else Path(value).expanduser()
-
-
-def _parse_flag(value: Any, path: str) -> bool:
-    if not isinstance(value, bool):
-        raise UserError(f"expected true or false, got {value!r}", where=path)
-    return value
 
 
 def _parse_mixture(value: Any, path: str) -> Mapping[str, float] | None:
@@ -230,12 +225,14 @@ class TrainingSettings:
     decay_tokens: int | None = _parsed(lambda v, p: None if v is None else parse_count(v, p), None)
     decay: float = _parsed(parse_above_zero, 0.2)
     micro_batch_tokens: int | None = _parsed(lambda v, p: None if v is None else parse_count(v, p), None)
-    recompute: bool = _parsed(_parse_flag, False)
+    recompute: bool = _parsed(parse_flag, False)
     compile: Literal["auto", "never"] = "auto"
     on_divergence: Literal["stop", "skip"] = "stop"
     measurements: int = _parsed(parse_whole, 0)
     track: tuple[str, ...] = _parsed(_parse_trackers, ())
-    skip: bool = _parsed(_parse_flag, False)
+    skip: bool = _parsed(parse_flag, False)
+    budget: Literal["tokens", "epochs"] = "tokens"  # "epochs": a filtered arm passes its documents as often as the base
+    metadata: bool = _parsed(parse_flag, False)  # each document begins with a line of its language and path
     seeds: tuple[int, ...] = _parsed(parse_seeds, (0,))
 
     @property
@@ -284,19 +281,48 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True)
+class ControlSettings:
+    """`harm`: the share of the files whose lines are shuffled in the planted harm, a model that must come out worse."""
+
+    harm: float = _parsed(parse_fraction, 0.30)
+
+
+def _parse_controls(value: Any, path: str) -> ControlSettings | None:
+    if isinstance(value, bool):
+        return ControlSettings() if value else None
+    settings: ControlSettings = build(ControlSettings, value, path)
+    return settings
+
+
+@dataclass(frozen=True)
+class Control:
+    """What makes an arm a control beside another arm (`kringle.study.controls`).
+
+    seed: the same again with another seed; harm: a share of the files with their lines shuffled; size: as many bytes of
+    each language as the filter of `of` keeps, chosen at random.
+    """
+
+    kind: Literal["seed", "harm", "size"]
+    of: str
+    share: float = 0.0
+
+
+@dataclass(frozen=True)
 class Arm:
-    """One ablation: the recipe's base with its difference applied."""
+    """One ablation: the recipe's base with its difference applied. `control` marks what the study adds by itself."""
 
     name: str
     difference: Mapping[str, Any]
     model: ModelSettings
     training: TrainingSettings
     filter: FilterSettings
+    control: Control | None = None
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole study. `arms[0]` is the base: the first ablation, which must have no difference."""
+    """A whole study. `arms[0]` is the base: the first ablation, which must have no difference. With `controls` the plan
+    adds the control arms (`kringle.study.controls`)."""
 
     name: str
     fidelity: Literal["corrected"]
@@ -306,6 +332,8 @@ class Recipe:
     evaluation: EvaluationSettings
     arms: tuple[Arm, ...]
     text: str
+    controls: ControlSettings | None = None
+    seed_variance: Path | None = None  # an earlier study's, for a study with one seed
 
     @property
     def base(self) -> Arm:
@@ -482,7 +510,7 @@ def parse_recipe(text: str, where: str = "recipe") -> Recipe:
         raise UserError("not a recipe: nested too deeply", where=where) from None
     if not isinstance(raw, dict):
         raise UserError("a recipe is a mapping with name, corpus, tokenizer, model, training, ablations", where=where)
-    known = ("name", "fidelity", *_SECTIONS, "model", "training", "ablations")
+    known = ("name", "fidelity", *_SECTIONS, "model", "training", "ablations", "controls", "seed_variance")
     for key in raw:
         if key not in known:
             raise _unknown(str(key), known, where, "key")
@@ -520,7 +548,15 @@ def parse_recipe(text: str, where: str = "recipe") -> Recipe:
         if not set(arm.training.seeds) & set(arms[0].training.seeds):
             what = f"has no seed in common with the base, {arms[0].name}"
             raise UserError(what, where=f"ablations.{arm.name}.training.seeds", hint="a pair needs the same seed")
-    return Recipe(name=raw["name"], fidelity="corrected", arms=arms, text=text, **sections)
+    return Recipe(
+        name=raw["name"],
+        fidelity="corrected",
+        arms=arms,
+        text=text,
+        controls=_parse_controls(raw.get("controls", False), "controls"),
+        seed_variance=_parse_folder(raw.get("seed_variance"), "seed_variance"),
+        **sections,
+    )
 
 
 def _check_tokenizer(tokenizer: TokenizerSettings, raw: Any, arms: tuple[Arm, ...]) -> None:

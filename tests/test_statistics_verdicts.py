@@ -41,7 +41,19 @@ def simulate(
 def difference(value: float, half: float, *, higher: bool = True, p: float = 0.001, seeds: int = 3) -> Difference:
     variance = SeedVariance(1e-4, 1e-5, 4) if seeds > 1 else None
     return Difference(
-        value, value - half, value + half, 0.9, 0.5, p, half / 1.645, higher, 500, 100, tuple(range(seeds)), variance
+        value=value,
+        low=value - half,
+        high=value + half,
+        level=0.9,
+        probability_better=0.5,
+        p_value=p,
+        standard_error=half / 1.645,
+        higher_is_better=higher,
+        items=500,
+        units=100,
+        seeds=tuple(range(seeds)),
+        seed_variance=variance,
+        item_error=half / 2,
     )
 
 
@@ -57,7 +69,13 @@ def test_one_pair_of_runs_is_the_paired_bootstrap_of_the_difference() -> None:
     assert list(found) == ["arm"]
     plain = ratio_interval(arm - base, size, names, seed=5, method="percentile")
     d = found["arm"]
-    assert (d.value, d.low, d.high) == pytest.approx((plain.value, plain.low, plain.high))
+    sizes = size.reshape(40, 3).sum(axis=1)
+    effective = sizes.sum() ** 2 / (sizes**2).sum()  # Kish's number of equal units
+    wider = student_t_quantile(0.95, effective - 1) / 1.6448536 * math.sqrt(effective / (effective - 1))
+    assert 1 < wider < 1.06
+    assert d.value == pytest.approx(plain.value)
+    assert d.low - d.value == pytest.approx(wider * (plain.low - plain.value), rel=1e-6)
+    assert d.high - d.value == pytest.approx(wider * (plain.high - plain.value), rel=1e-6)
     assert (d.items, d.units, d.seeds) == (120, 40, (0,))
     assert d.remark == THIS_PAIR_ONLY == "this pair of runs only"
     assert d.probability_better > 0.999  # fewer bits are better
@@ -145,7 +163,7 @@ def test_one_seed_claims_too_much_and_a_stored_variance_mends_it() -> None:
         one = compare(runs, "arm 0", higher_is_better=True, resamples=1000)["arm 1"]
         known = compare(runs, "arm 0", higher_is_better=True, variance=stored, resamples=1000)["arm 1"]
         assert one.remark == THIS_PAIR_ONLY
-        assert known.remark == "1 seed; between-seed variance with 12 degrees of freedom"
+        assert known.remark == "1 seed; between-seed variance of an earlier study with 12 degrees of freedom"
         alone += one.low <= 0 <= one.high
         mended += known.low <= 0 <= known.high
     assert alone / 300 < 0.7

@@ -5,6 +5,6 @@ One module a group of commands; importing it registers them, in the order in whi
 
 from kringle.cli.app import app, main
 
-from kringle.cli import run, train, megatron, redact, sample, score, bench, doctor  # isort: skip
+from kringle.cli import run, forecast, train, megatron, redact, sample, score, bench, doctor  # isort: skip
 
-__all__ = ["app", "bench", "doctor", "main", "megatron", "redact", "run", "sample", "score", "train"]
+__all__ = ["app", "bench", "doctor", "forecast", "main", "megatron", "redact", "run", "sample", "score", "train"]

@@ -43,6 +43,12 @@ def run(
             help="The checkpoint to start from, for a recipe that continues one (adapt).", metavar="DIR", readable=False
         ),
     ] = None,
+    controls: Annotated[
+        bool,
+        typer.Option(
+            "--controls", help="Add the controls: another seed, a planted harm, a control by size for each filter."
+        ),
+    ] = False,
     workers: Annotated[int | None, typer.Option(help="Processes at a time; the default is one per core.")] = None,
     part: Annotated[
         str | None,
@@ -73,6 +79,7 @@ def run(
         until=until,
         only=_names(only),
         allow_licenses=tuple(allow_license or ()),
+        controls=controls,
         workers=workers,
         part=part,
         engine=engine,
@@ -104,15 +111,19 @@ def why(
 @app.command()
 def report(
     work: Work = DEFAULT_WORK,
+    diff: Annotated[
+        Path | None, typer.Option(help="Another workspace: put its last report beside this one's.", metavar="DIR")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the report of the last run again from what the workspace holds.
+    """Write the report of the last run again from what the workspace holds, or put two studies side by side.
 
     \b
     kringle report --work kringle-work
+    kringle report --work now --diff before     what was set, and what came out, differently
     """
-    from kringle.study.pipeline import report_again
+    from kringle.study.pipeline import report_again, report_difference
 
-    path = report_again(work)
+    path = report_again(work) if diff is None else report_difference(work, diff)
     print(path)
     emit(as_json, {"report": str(path)})

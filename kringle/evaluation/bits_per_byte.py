@@ -164,12 +164,19 @@ def score_documents(
     end_of_text: int,
     documents: Iterable[tuple[str, str, int, np.ndarray]],
     taught: int | None = None,
+    headers: Sequence[np.ndarray] | None = None,
 ) -> list[DocumentBits]:
     """Bits of each document (id, language, size in bytes, tokens without end-of-text), in the order given; `taught` as
-    in `token_bits`."""
+    in `token_bits`. `headers` are the tokens of a line that the model was taught to expect before each document: they
+    are history, and are not charged."""
     listed = list(documents)
-    sequences = [np.concatenate(([end_of_text], tokens)) for *_, tokens in listed]
+    before = headers if headers is not None else [np.empty(0, np.int64)] * len(listed)
+    sequences = [
+        np.concatenate(([end_of_text], header, tokens)) for (*_, tokens), header in zip(listed, before, strict=True)
+    ]
     return [
-        DocumentBits(name, language, math.fsum(bits), size)
-        for (name, language, size, _), bits in zip(listed, token_bits(model, sequences, taught), strict=True)
+        DocumentBits(name, language, math.fsum(bits[len(header) :]), size)
+        for (name, language, size, _), bits, header in zip(
+            listed, token_bits(model, sequences, taught), before, strict=True
+        )
     ]

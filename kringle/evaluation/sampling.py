@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from kringle.errors import UserError
-from kringle.evaluation.suites import Problem, Suite, load_suite
+from kringle.evaluation.problems import Problem
+from kringle.evaluation.suites import Suite, load_suite
 from kringle.generation.engine import ROWS, generate
 from kringle.generation.fim import infilling_prompt, left_to_right_prompt
 from kringle.generation.requests import Completion, Request

@@ -10,6 +10,7 @@ import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,26 @@ import numpy as np
 from kringle import __version__
 from kringle.machine import machine, versions
 from kringle.recipe import Arm as RecipeArm
-from kringle.recipe import Recipe
-from kringle.study import report
+from kringle.recipe import FilterSettings, Recipe
+from kringle.study import report, seeds
 from kringle.study.arm import split_of
+from kringle.study.controls import check_controls, pairs, refuse
 from kringle.study.examples import examples
 from kringle.study.findings import findings, limitations
-from kringle.study.judgements import Measurements, bits_per_byte, compare_arms, infilling, suite_result
+from kringle.study.judgements import (
+    Measurements,
+    bits_per_byte,
+    compare_arms,
+    infilling,
+    mean_bits_per_byte,
+    mean_infilling,
+    mean_suite_result,
+    seed_variances,
+    suite_result,
+)
 from kringle.study.licences import release_note, summary
 from kringle.study.plan import Options, Plan, Run
+from kringle.study.problems import problem_map
 from kringle.study.results import (
     Arm,
     Command,
@@ -35,6 +48,7 @@ from kringle.study.results import (
     HeldOut,
     HeldOutPoint,
     LossPoint,
+    Overlap,
     RecipeText,
     Results,
     Section,
@@ -43,6 +57,8 @@ from kringle.study.results import (
     TokenizerResult,
     Training,
 )
+from kringle.study.teaching import DOCUMENTS
+from kringle.study.verdicts import SeedVariance
 from kringle.workspace import Stage as WorkspaceStage
 from kringle.workspace import fingerprint
 
@@ -53,18 +69,37 @@ def write_report(plan: Plan, computed: set[str], options: Options, out: Path) ->
     """Write the report into `out`; `computed` names the stages that this run worked on."""
     results = assemble(plan, computed, options)
     report.write(results, out)
+    seeds.write(plan.recipe, _seed_variances(plan), out / seeds.FILE)
     return {"findings": list(results.findings)}
+
+
+def _seed_variances(plan: Plan) -> dict[str, SeedVariance]:
+    by_arm: dict[str, dict[int, Measurements]] = {}
+    for run in plan.runs:
+        if summary(run.train).get("not_run") is None and (run.arm.control is None or run.arm.control.kind != "seed"):
+            by_arm.setdefault(run.arm.name, {})[run.seed] = _measurements(run)
+    return seed_variances(by_arm, plan.recipe.evaluation.margins, plan.recipe.evaluation.suites)
 
 
 def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
     """The results of a study whose stages are all published, the report's own aside."""
     recipe = plan.recipe
-    measured = {run.name: _measurements(run) for run in plan.runs}
+    done = [run for run in plan.runs if summary(run.train).get("not_run") is None]
+    measured = {run.name: _measurements(run) for run in done}
     by_arm: dict[str, dict[int, Measurements]] = {}
-    for run in plan.runs:
+    for run in done:
         by_arm.setdefault(run.arm.name, {})[run.seed] = measured[run.name]
-    arms = tuple(_arm(run, recipe, measured[run.name], options) for run in plan.runs)
-    comparisons = compare_arms(by_arm, recipe.base.name, recipe.evaluation.margins, recipe.evaluation.suites)
+    arms = tuple(_arm(run, recipe, measured.get(run.name), options) for run in plan.runs)
+    before = compare_arms(
+        by_arm,
+        pairs([arm for arm in recipe.arms if arm.name in by_arm]),
+        recipe.evaluation.margins,
+        recipe.evaluation.suites,
+        unpaired=[arm.name for arm in recipe.arms if arm.control is not None and arm.control.kind == "seed"],
+        stored=seeds.load(recipe.seed_variance, recipe) if recipe.seed_variance else seeds.shipped(recipe),
+    )
+    controls = check_controls(recipe.arms, before)
+    comparisons = refuse(before, controls)
     collected = summary(plan.collect)
     return Results(
         study=recipe.name,
@@ -73,7 +108,7 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
         kringle_version=__version__,
         fidelity=recipe.fidelity,
         release_note=release_note(plan.collect),
-        findings=findings(arms, comparisons),
+        findings=findings(arms, comparisons, controls),
         limitations=limitations(arms, comparisons, _cut_prompts(plan)),
         machine=machine(),
         versions=versions(),
@@ -83,8 +118,12 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
         held_out=_held_out(plan),
         tokenizer=_tokenizer(plan),
         arms=arms,
-        comparisons=tuple(comparisons),
-        examples=examples(plan.runs, measured, recipe.evaluation.benchmarks),
+        comparisons=comparisons,
+        controls=controls,
+        problems=problem_map(done, measured),
+        overlaps=_overlaps(done),
+        means=_means(arms, by_arm),
+        examples=examples(done, measured, recipe.evaluation.benchmarks),
         stages=tuple(_stage(kind, stage, computed, options) for kind, stage in plan.stages() if kind != "report"),
         commands=_commands(options),
     )
@@ -97,7 +136,7 @@ def _cut_prompts(plan: Plan) -> dict[str, int]:
     """By suite: the largest number of problems, over the runs, whose prompt lost its beginning."""
     cut: dict[str, int] = {}
     for run in plan.runs:
-        for name, scored in summary(run.score).items():
+        for name, scored in summary(run.score).items():  # nothing where the arm was not run
             cut[name] = max(cut.get(name, 0), scored["truncated"] // scored["samples"])
     return cut
 
@@ -107,8 +146,22 @@ def _measurements(run: Run) -> Measurements:
     return Measurements.read(run.evaluate.folder, run.score.folder, prompt, summary(run.score))
 
 
-def _arm(run: Run, recipe: Recipe, measured: Measurements, options: Options) -> Arm:
+def _arm(run: Run, recipe: Recipe, measured: Measurements | None, options: Options) -> Arm:
     scored = summary(run.score)
+    if measured is None:
+        return Arm(
+            name=run.arm.name,
+            summary=describe(run.arm, recipe),
+            changes=_flat(run.arm.difference),
+            is_base=False,
+            seed=run.seed,
+            command=_with(options, f"--only {run.arm.name}"),
+            training=None,
+            bits_per_byte=None,
+            infilling=None,
+            suites=(),
+            not_run=summary(run.train)["not_run"],
+        )
     return Arm(
         name=run.arm.name,
         summary=describe(run.arm, recipe),
@@ -123,6 +176,34 @@ def _arm(run: Run, recipe: Recipe, measured: Measurements, options: Options) -> 
     )
 
 
+def _means(arms: Sequence[Arm], by_arm: Mapping[str, Mapping[int, Measurements]]) -> tuple[Arm, ...]:
+    """Every arm once, its measures averaged over its seeds; nothing where each has one seed."""
+    if all(len(seeds) == 1 for seeds in by_arm.values()):
+        return ()
+    found = []
+    for name in dict.fromkeys(arm.name for arm in arms):
+        own = [arm for arm in arms if arm.name == name]
+        measured = [by_arm[name][arm.seed] for arm in own if name in by_arm]
+        if len(measured) < 2:
+            found.append(own[0])
+            continue
+        suites = []
+        for index, suite in enumerate(own[0].suites):
+            results = [arm.suites[index] for arm in own]
+            ran = all(result.pass_at for result in results)
+            verdicts = [m.verdicts[suite.suite] for m in measured] if ran else []
+            suites.append(mean_suite_result(results, verdicts) if ran else suite)
+        found.append(
+            replace(
+                own[0],
+                bits_per_byte=mean_bits_per_byte([m.bits for m in measured]),
+                infilling=mean_infilling([m.lines for m in measured], measured[0].prompt),
+                suites=tuple(suites),
+            )
+        )
+    return tuple(found)
+
+
 def _training(run: Run) -> Training:
     trained = summary(run.train)
     return Training(
@@ -135,6 +216,7 @@ def _training(run: Run) -> Training:
         tokens_per_second=trained["tokens_per_second"],
         curve=_curve(run.train.folder / "log.jsonl"),
         held_out_curve=_held_out_curve(run.train.folder / "measures.jsonl", run.arm.training.batch_tokens),
+        key_value_bytes=_key_value_bytes(run.arm),
     )
 
 
@@ -144,6 +226,13 @@ def _held_out_curve(measures: Path, batch_tokens: int) -> tuple[HeldOutPoint, ..
         return ()
     rows = [json.loads(line) for line in measures.read_text(encoding="utf-8").splitlines()]
     return tuple(HeldOutPoint(row["step"], row["step"] * batch_tokens, row["bits_per_byte"]) for row in rows)
+
+
+def _key_value_bytes(arm: RecipeArm) -> int:
+    """Two values of 16 bits for each layer and key-value head dimension (`ModelConfig.key_value_bytes_per_token`)."""
+    shape = arm.model
+    heads = 1 if shape.attention == "mqa" else shape.heads
+    return shape.layers * 2 * heads * (shape.width // shape.heads) * 2
 
 
 def _curve(log: Path) -> tuple[LossPoint, ...]:
@@ -163,20 +252,37 @@ def _curve(log: Path) -> tuple[LossPoint, ...]:
     )
 
 
+_CONTROLS = {
+    "seed": "Control: {of} again with another seed",
+    "harm": "Control: {of} with the lines of {share:.0%} of its files shuffled",
+    "size": "Control: as many bytes of each language as {of} keeps, chosen at random",
+}
+
+
 def describe(arm: RecipeArm, recipe: Recipe) -> str:
     """What an arm is, in words; the base is described by what it has, every other arm by what it changes."""
     if arm is recipe.base:
         attention = {"mqa": "multi-query", "mha": "multi-head"}[arm.model.attention]
         return f"The base: {attention} attention, {arm.training.fim.rate:.0%} of the pieces rearranged for infilling"
     changes = _flat(arm.difference)
-    words = []
+    words = (
+        [] if arm.control is None else [_CONTROLS[arm.control.kind].format(of=arm.control.of, share=arm.control.share)]
+    )
+    if arm.control is not None and arm.control.kind == "size":
+        changes = {key: value for key, value in changes.items() if not key.startswith("filter.")}
     for key in list(changes):
         if key == "model.attention":
             words.append({"mqa": "multi-query attention", "mha": "multi-head attention"}[changes.pop(key)])
         elif key == "training.fim.rate" and arm.training.fim.rate == 0:
             words.append("left-to-right training only")
             changes.pop(key)
-    if (comments := arm.filter.comments) is not None:
+        elif key == "training.tokens":
+            words.append(f"{arm.training.tokens:,} tokens instead of {recipe.base.training.tokens:,}")
+            changes.pop(key)
+        elif key == "training.metadata" and arm.training.metadata:
+            words.append("each file begins with a line of its language and path")
+            changes.pop(key)
+    if (comments := arm.filter.comments) is not None and arm.control is None:
         words.append(f"only files whose comment-to-code ratio is above {comments.above:g} and below {comments.below:g}")
         changes = {key: value for key, value in changes.items() if not key.startswith("filter.comments")}
     text = "; ".join(words + [f"{key} = {value}" for key, value in changes.items()])
@@ -192,6 +298,23 @@ def _flat(difference: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[f"{prefix}{key}"] = str(value)
     return flat
+
+
+def _overlaps(done: Sequence[Run]) -> tuple[Overlap, ...]:
+    """What each filter keeps, and what two of them keep both, from the lists that the trainings left."""
+    kept = {}
+    for run in done:
+        filtered = run.arm.filter != FilterSettings() and run.arm.control is None
+        path = run.train.folder / DOCUMENTS
+        if filtered and run.arm.name not in kept and path.is_file():  # an older version left none
+            kept[run.arm.name] = dict(np.load(path))
+    names = list(kept)
+    found = []
+    for i, one in enumerate(names):
+        for other in names[i:]:
+            both = np.isin(kept[one]["documents"], kept[other]["documents"])
+            found.append(Overlap(one, other, int(both.sum()), int(kept[one]["sizes"][both].sum())))
+    return tuple(found)
 
 
 # -- data --------------------------------------------------------------------------------------------------------------

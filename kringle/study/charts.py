@@ -310,7 +310,8 @@ def _strips(
 
 @dataclass(frozen=True)
 class ForestRow:
-    """A difference with its interval; `tone` is "better", "worse" or "muted", `verdict` the word for it."""
+    """A difference with its interval; `tone` is "better", "worse" or "muted", `verdict` the word for it. `beside` is
+    another's number for the same, `detectable` the smallest difference that would have been found."""
 
     label: str
     series: int
@@ -320,6 +321,13 @@ class ForestRow:
     verdict: str
     tone: str
     tip: str
+    beside: float | None = None
+    detectable: float | None = None
+
+    @property
+    def reach(self) -> float:
+        """How far from zero its marks lie."""
+        return max(abs(v) for v in (*self.span, self.margin or 0.0, self.beside or 0.0, self.detectable or 0.0))
 
 
 @dataclass(frozen=True)
@@ -343,7 +351,7 @@ def forest(panels: Sequence[ForestPanel], width: float) -> Drawing:
     left, right = labels + 16, width - verdicts - estimates - 16
     y = 0.0
     for panel in panels:
-        reach = max(abs(v) for row in panel.rows for v in (*row.span, row.margin or 0.0)) * 1.08 or 1.0
+        reach = max(row.reach for row in panel.rows) * 1.08 or 1.0
         ends = (right, left) if panel.backwards else (left, right)
         scale = Scale(-reach, reach, *ends)
         towards = "better →"
@@ -364,6 +372,13 @@ def forest(panels: Sequence[ForestPanel], width: float) -> Drawing:
             middle = top + step * (index + 0.5)
             d.text(labels, middle + 4.5, fit(row.label, labels, LABEL), anchor="end")
             low, high = sorted((scale(row.span.low), scale(row.span.high)))
+            if row.detectable:
+                for end in (-row.detectable, row.detectable):
+                    d.polyline(
+                        [(scale(end), middle - 9), (scale(end), middle + 9)], "unseen", width=1.25, dashes="2.5 2.5"
+                    )
+            if row.beside is not None:
+                _shape(d, 0, scale(row.beside), middle)
             d.whisker(low, high, middle)
             d.circle(scale(row.span.value), middle, 4.5, fill(row.series))
             if estimates:

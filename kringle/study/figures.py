@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kringle.study import charts, units
+from kringle.study import charts, published, units
 from kringle.study.results import Arm, Comparison, Estimate, FunnelStep, Results, SuiteResult, Training
 from kringle.study.svg import Drawing
 
@@ -37,8 +37,21 @@ class Figure:
 
 def arm_label(results: Results, arm: Arm) -> str:
     """An arm's name, with its seed where the study has several of one name."""
+    if any(arm is mean for mean in results.means):
+        return arm.name
     same = sum(other.name == arm.name for other in results.arms)
     return f"{arm.name}, seed {arm.seed}" if same > 1 else arm.name
+
+
+def shown_arms(results: Results) -> tuple[Arm, ...]:
+    """Every arm once where there are several seeds, their measures averaged; else the arms as they are."""
+    return results.means or results.arms
+
+
+def seeds_words(results: Results) -> str:
+    """ " Means of 3 seeds.", or nothing."""
+    seeds = {arm.seed for arm in results.arms}
+    return f" Means of {len(seeds)} seeds." if results.means else ""
 
 
 def series_of(results: Results) -> dict[str, int]:
@@ -114,7 +127,7 @@ def suite_bars(results: Results, name: str) -> Figure | None:
     """Left to right: pass@k on one suite; None where no arm has run it."""
     series = series_of(results)
     rows, estimates = [], []
-    for arm in results.arms:
+    for arm in shown_arms(results):
         label, suite = arm_label(results, arm), suite_result(arm, name)
         passes = suite.pass_at if suite else ()
         estimates += [at.estimate for at in passes]
@@ -131,8 +144,9 @@ def suite_bars(results: Results, name: str) -> Figure | None:
         rows.append(charts.BarRow(label, series[arm.name], arm.is_base, bars, note))
     if not estimates:
         return None
-    ran = next(suite for arm in results.arms if (suite := suite_result(arm, name)) and suite.pass_at)
-    caption = f"pass@k on {ran.problems} problems, {ran.samples} samples each. {interval_words(estimates)}."
+    ran = next(suite for arm in shown_arms(results) if (suite := suite_result(arm, name)) and suite.pass_at)
+    made = f"{interval_words(estimates)}.{seeds_words(results)}"
+    caption = f"pass@k on {ran.problems} problems, {ran.samples} samples each. {made}"
     return _bars(f"pass-at-k-{slug(name)}", f"Left to right: {name}", caption, rows)
 
 
@@ -140,7 +154,7 @@ def infilling_bars(results: Results) -> Figure | None:
     """Fill in the middle: exact match; None where no arm has run it."""
     series = series_of(results)
     rows, estimates, lines = [], [], []
-    for arm in results.arms:
+    for arm in shown_arms(results):
         label, total = arm_label(results, arm), arm.infilling.total if arm.infilling else None
         bars: tuple[charts.Bar, ...] = ()
         if total:
@@ -155,7 +169,7 @@ def infilling_bars(results: Results) -> Figure | None:
         return None
     many = " to ".join(units.count(n) for n in sorted({min(lines), max(lines)}))
     what = f"Exact match on {many} held-out lines, each model with the prompt it was trained for"
-    caption = f"{what}. {interval_words(estimates)}."
+    caption = f"{what}. {interval_words(estimates)}.{seeds_words(results)}"
     return _bars("infilling", "Fill in the middle: single lines", caption, rows)
 
 
@@ -165,7 +179,7 @@ def infilling_bars(results: Results) -> Figure | None:
 def bits_per_byte_dots(results: Results) -> Figure | None:
     series = series_of(results)
     rows, estimates, told = [], [], []
-    for arm in results.arms:
+    for arm in shown_arms(results):
         label, measured = arm_label(results, arm), arm.bits_per_byte
         if measured is None:
             rows.append(
@@ -189,7 +203,8 @@ def bits_per_byte_dots(results: Results) -> Figure | None:
     return Figure(
         "bits-per-byte",
         "Bits per byte of held-out code",
-        f"Further left is better. Hollow: what the baselines need for the same bytes. {interval_words(estimates)}.",
+        f"Further left is better. Hollow: what the baselines need for the same bytes. {interval_words(estimates)}."
+        f"{seeds_words(results)}",
         f"Dot plot, bits per byte of held-out code. {'. '.join(told)}.",
         lambda width: charts.dots(rows, width, _axis_number, "model"),
     )
@@ -217,20 +232,35 @@ def difference_words(comparison: Comparison) -> str:
     return f"{value}, {level_text(comparison.level)} interval {low} to {high}"
 
 
+def _beside(comparison: Comparison) -> float | None:
+    """The paper's number for the same difference, where it has one."""
+    if comparison.measure == "infilling":
+        return published.difference(comparison.arm, published.INFILLING)
+    found = re.match(r"pass@(1|10|100)\b", comparison.measure)
+    return published.difference(comparison.arm, published.HUMANEVAL, int(found[1])) if found else None
+
+
 def forest(results: Results) -> Figure | None:
     if not results.comparisons:
         return None
     series = series_of(results)
     panels, told = [], []
+    first_base = results.comparisons[0].base
     for measure in dict.fromkeys(comparison.measure for comparison in results.comparisons):
         group = [comparison for comparison in results.comparisons if comparison.measure == measure]
         rows = []
         for c in group:
+            label = c.arm if c.base == first_base else f"{c.arm} {units.MINUS} {c.base}"
             tip = f"{c.arm} minus {c.base}, {measure}: {difference_words(c)}; {c.verdict}"
+            beside = _beside(c) if c.base == first_base else None
+            if beside is not None:
+                tip += f"; SantaCoder's paper {units.points(beside)}"
+            if c.detectable is not None:
+                tip += f"; smallest difference that would have been found {write_difference(c, c.detectable)}"
             told.append(tip)
             rows.append(
                 charts.ForestRow(
-                    c.arm,
+                    label,
                     series[c.arm],
                     charts.Span(c.difference, c.low, c.high),
                     c.margin,
@@ -238,18 +268,22 @@ def forest(results: Results) -> Figure | None:
                     VERDICT_SIGNS[c.verdict],
                     VERDICT_TONES[c.verdict],
                     tip + (f" ({c.remark})" if c.remark else ""),
+                    beside,
+                    c.detectable,
                 )
             )
         first = group[0]
         write_axis = _axis_points if first.unit == "fraction" else _axis_difference
         panels.append(charts.ForestPanel(measure, not first.higher_is_better, tuple(rows), write_axis))
-    base = " and ".join(dict.fromkeys(comparison.base for comparison in results.comparisons))
+    base = first_base
     levels = " and ".join(dict.fromkeys(level_text(comparison.level) for comparison in results.comparisons))
     return Figure(
         "differences",
         f"Differences against {base}",
         f"Each arm minus {base}, {levels} intervals; better is always to the right. Shaded: differences within the "
-        "margin that the recipe fixed before training as too small to matter.",
+        "margin that the recipe fixed before training as too small to matter. Dashed: the smallest difference that "
+        "this study would have found four times in five. Hollow: the same difference in SantaCoder's paper, at 1.1 "
+        "billion parameters (infilling; HumanEval pass@1 and pass@10).",
         f"Forest plot. {'. '.join(told)}.",
         lambda width: charts.forest(panels, width),
     )

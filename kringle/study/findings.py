@@ -4,35 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kringle.study.results import Arm, Comparison
+from kringle.study.results import Arm, Comparison, ControlCheck
+
+CONTROL = "control-"  # how the names of controls begin
 
 
-def findings(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> tuple[str, ...]:
-    """The study in one sentence, then every comparison by arm, then how the models stand beside the 5-gram baseline."""
-    sentences = [_headline(comparisons)] if comparisons else []
-    for name in dict.fromkeys(c.arm for c in comparisons):
-        of_arm = [c for c in comparisons if c.arm == name]
-        parts = "; ".join(_difference(c) for c in of_arm)
-        sentences.append(f"{name} against {of_arm[0].base}: {parts}.")
+def findings(
+    arms: Sequence[Arm], comparisons: Sequence[Comparison], controls: Sequence[ControlCheck] = ()
+) -> tuple[str, ...]:
+    """The study in one sentence, what its controls say, then every comparison by arm, then the arms that were not run,
+    then how the models stand beside the 5-gram baseline."""
+    failed = [check for check in controls if check.outcome == "failed"]
+    if failed:
+        sentences = ["No verdicts: a control failed, so nothing that this study measured may be relied upon."]
+    else:
+        sentences = [_headline(comparisons)] if comparisons else []
+    sentences += [f"{check.arm}, expected {check.expected}: {check.outcome}. {check.why}" for check in controls]
+    added = {check.arm for check in controls}
+    for name, base in dict.fromkeys((c.arm, c.base) for c in comparisons if c.arm not in added):
+        sentences.append(_pair([c for c in comparisons if (c.arm, c.base) == (name, base)]))
+    missing = dict.fromkeys((arm.name, arm.not_run) for arm in arms if arm.not_run is not None)
+    sentences += [f"{name} was not run: {reason}." for name, reason in missing]
     return (*sentences, *_beside_ngrams(arms))
+
+
+def _pair(own: Sequence[Comparison]) -> str:
+    """One arm against another: the first measure and whatever was decided with numbers, the rest by name."""
+    told = [c for i, c in enumerate(own) if i == 0 or c.verdict != "undecided"]
+    rest = [c.measure for c in own if c not in told]
+    parts = "; ".join(_difference(c) for c in told)
+    return f"{own[0].arm} against {own[0].base}: {parts}" + (f"; undecided on {', '.join(rest)}." if rest else ".")
 
 
 def _headline(comparisons: Sequence[Comparison]) -> str:
     """What was decided, by arm; or that nothing was, and why."""
     base = comparisons[0].base
-    decided = [c for c in comparisons if c.verdict != "undecided"]
+    asked = [c for c in comparisons if not c.arm.startswith(CONTROL)]
+    decided = [c for c in asked if c.verdict != "undecided"]
     if not decided:
-        arms = list(dict.fromkeys(c.arm for c in comparisons))
+        arms = list(dict.fromkeys(c.arm for c in asked if c.base == base))
         which = f"neither {' nor '.join(arms)}" if len(arms) == 2 else f"none of {', '.join(arms)}"
         subject = f"{arms[0]} is not" if len(arms) == 1 else f"{which} is"
         reason = "; ".join(dict.fromkeys(c.remark for c in comparisons))
         return f"Undecided: {subject} shown to differ from {base} or to equal it ({reason})."
     parts = []
-    for name in dict.fromkeys(c.arm for c in decided):
-        words = ", ".join(f"{c.verdict} on {c.measure}" for c in decided if c.arm == name)
-        parts.append(f"{name} is {words}")
-    open_ones = len(comparisons) - len(decided)
-    rest = f" {open_ones} of {len(comparisons)} comparisons are undecided." if open_ones else ""
+    for name, beside in dict.fromkeys((c.arm, c.base) for c in decided):
+        words = ", ".join(f"{c.verdict} on {c.measure}" for c in decided if (c.arm, c.base) == (name, beside))
+        parts.append(f"{name} is {words}" + (f" (against {beside})" if beside != base else ""))
+    open_ones = len(asked) - len(decided)
+    rest = f" {open_ones} of {len(asked)} comparisons are undecided." if open_ones else ""
     return f"Against {base}, {'; '.join(parts)}.{rest}"
 
 

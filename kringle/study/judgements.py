@@ -9,8 +9,8 @@ question: one seed answers it with "undecided".
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ from kringle.study.results import (
     SuiteResult,
     Unit,
 )
-from kringle.study.statistics import Interval, rate_interval, ratio_interval
-from kringle.study.verdicts import Difference, compare, judge
+from kringle.study.statistics import Interval, rate_interval, ratio_interval, seeds_and_items_interval
+from kringle.study.verdicts import Difference, SeedVariance, compare_pairs, judge, seed_variance
 
 PROMPT_FORMATS = {"psm": "prefix-suffix-middle", "spm": "suffix-prefix-middle", "left-to-right": "prefix only"}
 BASELINES = {"five_gram": "5-gram", "zstd": "zstd with dictionary"}
@@ -45,14 +45,16 @@ def estimate(interval: Interval) -> Estimate:
 
 @dataclass(frozen=True)
 class Measurements:
-    """One run's items. `bits` rows are those of bits_per_byte.json, `lines` those of infilling.jsonl, `verdicts` by
-    suite those of verdicts-SUITE.jsonl, `skipped` the reason by suite for those that were not run."""
+    """One run's items. `bits` rows are those of bits_per_byte.json, `lines` those of infilling.jsonl, by suite
+    `verdicts` those of verdicts-SUITE.jsonl and `solutions` those of solutions-SUITE.jsonl, `skipped` the reason by
+    suite for those that were not run."""
 
     bits: Sequence[Mapping[str, Any]]
     lines: Sequence[Mapping[str, Any]]
     verdicts: Mapping[str, Sequence[Mapping[str, Any]]]
     skipped: Mapping[str, str]
     prompt: str
+    solutions: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     @staticmethod
     def read(evaluate: Path, score: Path, prompt: str, scored: Mapping[str, Mapping[str, Any]]) -> Measurements:
@@ -62,6 +64,11 @@ class Measurements:
             bits=json.loads((evaluate / "bits_per_byte.json").read_text(encoding="utf-8")),
             lines=_lines(evaluate / "infilling.jsonl"),
             verdicts={name: _lines(score / f"verdicts-{name}.jsonl") for name in sorted(run)},
+            solutions={
+                name: _lines(path)
+                for name in sorted(scored)
+                if (path := evaluate / f"solutions-{name}.jsonl").is_file()  # an older version measured none
+            },
             skipped={name: scored[name]["not_run"] for name in scored if name not in run},
             prompt=prompt,
         )
@@ -93,6 +100,79 @@ def bits_per_byte(rows: Sequence[Mapping[str, Any]]) -> BitsPerByte:
         files=len(rows),
         bytes=sum(row["bytes"] for row in rows),
     )
+
+
+def mean_bits_per_byte(runs: Sequence[Sequence[Mapping[str, Any]]]) -> BitsPerByte:
+    """Bits per byte averaged over the runs of one arm, which were measured on the same files."""
+    first = runs[0]
+    groups = {name: [i for i, row in enumerate(first) if row["language"] == name] for name in _languages(first)}
+
+    def over(places: Sequence[int]) -> Estimate:
+        bits = [[rows[i]["model"] for i in places] for rows in runs]
+        return estimate(seeds_and_items_interval(bits, [first[i]["bytes"] for i in places]))
+
+    def baseline(key: str, places: Sequence[int]) -> float:
+        return float(np.mean([_plain([rows[i] for i in places], key) for rows in runs]))
+
+    everything = list(range(len(first)))
+    lead = [[row["model"] - row["five_gram"] for row in rows] for rows in runs]
+    interval = seeds_and_items_interval(lead, [row["bytes"] for row in first])
+    return BitsPerByte(
+        total=over(everything),
+        languages={name: over(places) for name, places in groups.items() if len(places) > 1},
+        baselines=tuple(
+            Baseline(title, baseline(key, everything), {name: baseline(key, places) for name, places in groups.items()})
+            for key, title in BASELINES.items()
+        ),
+        beats_ngram="yes" if interval.high < 0 else "no" if interval.low > 0 else "undecided",
+        files=len(first),
+        bytes=sum(row["bytes"] for row in first),
+    )
+
+
+def _languages(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return sorted({row["language"] for row in rows})
+
+
+def _mean_rate(runs: Sequence[Sequence[float]], clusters: Sequence[str] | None = None) -> Estimate:
+    """A rate averaged over seeds; where nothing was ever right, or everything, the bound for as many items."""
+    means = np.mean(runs, axis=0)
+    if means.min() == means.max() and means[0] in (0.0, 1.0):
+        return estimate(rate_interval(means, clusters))
+    return estimate(seeds_and_items_interval(runs, None, clusters))
+
+
+def mean_infilling(runs: Sequence[Sequence[Mapping[str, Any]]], prompt: str) -> Infilling:
+    """Exact matches averaged over the runs of one arm; hits and lines are counted over all of them."""
+
+    def score(places: Sequence[int]) -> InfillingScore:
+        rows = [[run[i] for i in places] for run in runs]
+        exact = [[float(row["exact"]) for row in part] for part in rows]
+        clusters = [row["task"].rpartition(":")[0] for row in rows[0]]
+        truncated = sum(bool(row["unfinished"]) for part in rows for row in part)
+        hits, lines = int(np.sum(exact)), len(places) * len(runs)
+        return InfillingScore(hits, lines, _mean_rate(exact, clusters), truncated)
+
+    first = runs[0]
+    groups = {name: [i for i, row in enumerate(first) if row["language"] == name] for name in _languages(first)}
+    return Infilling(
+        prompt_format=PROMPT_FORMATS[prompt],
+        total=score(range(len(first))),
+        languages={name: score(places) for name, places in groups.items() if _files([first[i] for i in places]) > 1},
+    )
+
+
+def mean_suite_result(results: Sequence[SuiteResult], runs: Sequence[Sequence[Mapping[str, Any]]]) -> SuiteResult:
+    """pass@k averaged over the runs of one arm; `runs` are their verdicts, `results` what each of them gave."""
+    ks = [at.k for at in results[0].pass_at if all(at.k in [other.k for other in r.pass_at] for r in results)]
+    if not ks:
+        return results[0]
+    verdicts: dict[str, int] = {}
+    for result in results:
+        for name, number in result.verdicts.items():
+            verdicts[name] = verdicts.get(name, 0) + number
+    pass_at = tuple(PassAtK(k, _mean_rate([per_problem(rows, k).tolist() for rows in runs])) for k in ks)
+    return replace(results[0], pass_at=pass_at, verdicts=dict(sorted(verdicts.items())))
 
 
 def _ratio(rows: Sequence[Mapping[str, Any]], key: str) -> Estimate:
@@ -189,27 +269,38 @@ class _Measure:
 
 
 def compare_arms(
-    runs: Mapping[str, Mapping[int, Measurements]], base: str, margins: Margins, suites: Sequence[str]
+    runs: Mapping[str, Mapping[int, Measurements]],
+    pairs: Sequence[tuple[str, str]],
+    margins: Margins,
+    suites: Sequence[str],
+    *,
+    unpaired: Collection[str] = (),
+    stored: Mapping[str, SeedVariance] | None = None,
 ) -> list[Comparison]:
-    """Every arm against the base on every measure that both have; runs[arm][seed]. One family for Holm's correction."""
-    found: list[tuple[_Measure, str, Difference]] = []
+    """Every pair of arms on every measure that all have; runs[arm][seed], the base first. One family for Holm's
+    correction. `unpaired` names arms with seeds of their own; `stored` is the between-seed variance of an earlier study
+    by measure, for a study without one."""
+    base = next(iter(runs))
+    found: list[tuple[_Measure, tuple[str, str], Difference]] = []
     for measure in _measures(runs, base, margins, suites):
         values = {arm: {seed: measure.items(m) for seed, m in seeds.items()} for arm, seeds in runs.items()}
         first = next(iter(runs[base].values()))
-        differences = compare(
+        differences = compare_pairs(
             values,
-            base,
+            pairs,
             higher_is_better=measure.higher_is_better,
             weights=measure.weights(first) if measure.weights else None,
             clusters=measure.clusters(first) if measure.clusters else None,
+            stored=(stored or {}).get(measure.name),
+            unpaired=unpaired,
             largest=1.0 if measure.unit == "fraction" else None,
         )
-        found += [(measure, arm, difference) for arm, difference in differences.items()]
+        found += [(measure, pair, difference) for pair, difference in differences.items()]
     judgements = judge([d for _, _, d in found], [m.margin for m, _, _ in found])
     return [
         Comparison(
             arm=arm,
-            base=base,
+            base=beside,
             measure=measure.name,
             unit=measure.unit,
             higher_is_better=measure.higher_is_better,
@@ -220,9 +311,31 @@ def compare_arms(
             margin=measure.margin,
             verdict=judgement.verdict,
             remark=difference.remark,
+            probability_better=difference.probability_better,
+            p_value=judgement.p_value,
+            detectable=difference.detectable(len(found)),
+            this_pair_only=difference.seed_variance is None,
         )
-        for (measure, arm, difference), judgement in zip(found, judgements, strict=True)
+        for (measure, (arm, beside), difference), judgement in zip(found, judgements, strict=True)
     ]
+
+
+def seed_variances(
+    runs: Mapping[str, Mapping[int, Measurements]], margins: Margins, suites: Sequence[str]
+) -> dict[str, SeedVariance]:
+    """The between-seed variance of each measure, for later studies of the same recipe; nothing where there is none.
+    Only arms that share their seeds belong into `runs`."""
+    found = {}
+    for measure in _measures(runs, next(iter(runs)), margins, suites):
+        first = next(iter(next(iter(runs.values())).values()))
+        variance = seed_variance(
+            {arm: {seed: measure.items(m) for seed, m in seeds.items()} for arm, seeds in runs.items()},
+            measure.weights(first) if measure.weights else None,
+            measure.clusters(first) if measure.clusters else None,
+        )
+        if variance is not None:
+            found[measure.name] = variance
+    return found
 
 
 def _measures(
@@ -248,6 +361,18 @@ def _measures(
         ),
     ]
     for suite in suites:
+        if all(m.solutions.get(suite) for seeds in runs.values() for m in seeds.values()):
+            of_base = np.mean([_plain(m.solutions[suite], "model") for m in runs[base].values()])
+
+            def bits(m: Measurements, suite: str = suite) -> np.ndarray:
+                return np.array([row["model"] for row in m.solutions[suite]])
+
+            def sizes(m: Measurements, suite: str = suite) -> np.ndarray:
+                return np.array([float(row["bytes"]) for row in m.solutions[suite]])
+
+            margin_of = float(margins.bits_per_byte * of_base)
+            name = f"bits per byte of solutions, {suite}"
+            measures.append(_Measure(name, "bits per byte", False, margin_of, bits, weights=sizes))
         everyone = [m for seeds in runs.values() for m in seeds.values()]
         if not all(suite in m.verdicts for m in everyone):
             continue

@@ -19,14 +19,16 @@ from kringle.engine import Engine, Part, PartDone, default_workers
 from kringle.errors import UserError
 from kringle.progress import Reporter
 from kringle.recipe import Recipe, parse_recipe
-from kringle.study.arm import ArmJob, run_arm
+from kringle.study.arm import ArmJob
 from kringle.study.licences import release_note
 from kringle.study.plan import DATA_STAGES, SPLIT_SEED, STAGES, Options, Plan, Run, make_plan, resolve
+from kringle.study.running import run_arm
 from kringle.workspace import ShardStore, Stage, Workspace, fingerprint, write_atomically
 
 if TYPE_CHECKING:
     from kringle.data.survey import Survey
     from kringle.evaluation.suites import Suite
+    from kringle.study.results import Results
 
 LAST_RUN = "last-run.json"
 
@@ -131,6 +133,27 @@ def report_again(work: Path) -> Path:
     plan.report.run(Engine(1), lambda out, shards: write_report(plan, set(), options, out))
     _publish(workspace, plan)
     return workspace.root / "report" / "report.html"
+
+
+def report_difference(work: Path, before: Path) -> Path:
+    """The last reports of two workspaces side by side, in `work/report-difference.html`. The CLI's `report --diff`."""
+    from kringle.study.report import render_difference
+
+    page = render_difference(_last_results(before), _last_results(work))
+    path = work / "report-difference.html"
+    write_atomically(path, page)
+    return path
+
+
+def _last_results(work: Path) -> Results:
+    from kringle.study.results import Results
+
+    path = work / "report" / "results.json"
+    try:
+        return Results.from_json(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        hint = "bring a study there to its end with kringle run"
+        raise UserError(f"no report to compare ({error.strerror})", where=str(path), hint=hint) from None
 
 
 # -- stages ------------------------------------------------------------------------------------------------------------
@@ -275,6 +298,7 @@ def _run_arms(context: Context, until: str) -> None:
     jobs = [j for j in jobs if j.train.manifest() is None or (until == "evaluate" and j.evaluate.manifest() is None)]
     if not jobs:
         return
+    jobs.sort(key=lambda job: -job.units)  # the longest first, so that no core waits for one that began late
     titles = [job.train.name.removeprefix("train@") for job in jobs]
     with context.reporter.tasks(titles, [job.units for job in jobs], unit="steps") as counters:
 
@@ -325,6 +349,7 @@ def _remember(workspace: Workspace, options: Options, plan: Plan, outside: Mappi
         "only": options.only,
         "allow_licenses": options.allow_licenses,
         "init": str(options.init.expanduser().absolute()) if options.init else None,
+        "controls": options.controls,
         "outside": outside,
         "stages": {stage.name: stage.fingerprint for _, stage in plan.stages()},
     }
@@ -345,6 +370,7 @@ def recall(workspace: Workspace) -> tuple[Options, Plan]:
         only=tuple(asked["only"]) if asked["only"] is not None else None,
         allow_licenses=tuple(asked["allow_licenses"]),
         init=Path(asked["init"]) if asked.get("init") else None,
+        controls=asked.get("controls", False),
     )
     plan = make_plan(resolve(options, asked["text"]), workspace, **asked["outside"])
     return options, plan.as_published(asked["stages"])
@@ -356,7 +382,8 @@ def _publish(workspace: Workspace, plan: Plan) -> None:
     models = workspace.root / "models"
     models.mkdir(exist_ok=True)
     for run in plan.runs:
-        _link(run.train.folder / "model", models / run.name)
+        if (run.train.folder / "model").is_dir():
+            _link(run.train.folder / "model", models / run.name)
 
 
 def _link(target: Path, name: Path) -> None:

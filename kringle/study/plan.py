@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kringle.errors import UserError
-from kringle.recipe import Arm, Recipe, Source, load_recipe, parse_recipe, plain
+from kringle.recipe import Arm, ControlSettings, Recipe, Source, load_recipe, parse_recipe, plain
+from kringle.study import seeds
+from kringle.study.controls import control_arms
 from kringle.study.start import model_settings, tokenizer_settings, with_start
 from kringle.workspace import Stage, Workspace, fingerprint
 
@@ -45,6 +47,7 @@ class Options:
     until: str | None = None
     only: tuple[str, ...] | None = None
     allow_licenses: tuple[str, ...] = ()
+    controls: bool = False
     workers: int | None = None
     part: str | None = None
     engine: str = "local"
@@ -58,6 +61,7 @@ class Options:
         parts += ["--only", ",".join(self.only)] if self.only else []
         parts += ["--init", str(self.init)] if self.init else []
         parts += [part for name in self.allow_licenses for part in ("--allow-license", name)]
+        parts += ["--controls"] if self.controls else []
         return shlex.join(parts)
 
 
@@ -88,7 +92,11 @@ def resolve(options: Options, text: str | None = None) -> Recipe:
     first, last = options.from_stage, options.until
     if first and last and STAGES.index(first) > STAGES.index(last):
         raise UserError(f"'{first}' comes after the last stage, '{last}'", where="--from", hint="leave one of them out")
-    return with_start(replace(recipe, corpus=corpus, arms=arms), options.init)
+    recipe = with_start(replace(recipe, corpus=corpus, arms=arms), options.init)
+    settings = recipe.controls or (ControlSettings() if options.controls else None)
+    if settings is not None:
+        recipe = replace(recipe, arms=(*recipe.arms, *control_arms(recipe.arms, settings)))
+    return recipe
 
 
 def _own_source(path: Path) -> Source:
@@ -190,10 +198,13 @@ def make_plan(recipe: Recipe, workspace: Workspace, *, sources: str, suites: Map
                 "filter": plain(arm.filter),
                 "seed": seed,
             }
+            if arm.control is not None:
+                settings["control"] = plain(arm.control)
+            headed = [collect] if arm.training.metadata else []
             filtered = [annotate] if arm.filter != type(arm.filter)() else []
             name = f"{arm.name}-s{seed}"
             rooms = ["training", "model", "tokens", *_SHARED]
-            train = stage(f"train@{name}", settings, [encode, *filtered], rooms=rooms)
+            train = stage(f"train@{name}", settings, [encode, *filtered, *headed], rooms=rooms)
             rooms += ["evaluation", "generation"]
             evaluation = {key: value for key, value in plain(recipe.evaluation).items() if key != "margins"}
             evaluate = stage(f"evaluate@{name}", {**evaluation, "suites": evaluated}, [train, encode, split], rooms)
@@ -201,5 +212,7 @@ def make_plan(recipe: Recipe, workspace: Workspace, *, sources: str, suites: Map
             runs.append(Run(arm, seed, train, evaluate, score))
     margins = plain(recipe.evaluation.margins)
     told = {"margins": margins, "recipe": recipe.text, "arms": [run.name for run in runs]}
+    if recipe.seed_variance is not None:
+        told["seed_variance"] = fingerprint(seeds.read_text(recipe.seed_variance))
     report = stage("report", told, [run.score for run in runs], rooms=("study", "evaluation/passk.py"))
     return Plan(recipe, collect, clean, split, annotate, tokenizer, encode, tuple(runs), report)

@@ -53,6 +53,28 @@ def _funnel_table(results: Results) -> Table:
     return Table("funnel", "The data's way from disk to token store", columns, tuple(rows))
 
 
+def _overlap_table(results: Results) -> Table:
+    """Of what one filter keeps (row), the share of bytes that another keeps too (column)."""
+    names = list(dict.fromkeys(overlap.arm for overlap in results.overlaps))
+    both = {(o.arm, o.other): o for o in results.overlaps} | {(o.other, o.arm): o for o in results.overlaps}
+    rows = tuple(
+        (
+            tables.words(name),
+            tables.count(both[name, name].files),
+            tables.size(both[name, name].bytes),
+            *(tables.decimal(100 * both[name, other].bytes / max(1, both[name, name].bytes), 1) for other in names),
+        )
+        for name in names
+    )
+    columns = (
+        Column("Filter", number=False),
+        Column("Files kept"),
+        Column("Size kept"),
+        *(Column(f"% also kept by {name}") for name in names),
+    )
+    return Table("overlap", "What the filters keep, and what they keep in common", columns, rows)
+
+
 def _tokenizer_table(results: Results) -> Table:
     rows = [
         (tables.words(language), tables.decimal(value, 2))
@@ -94,6 +116,7 @@ def data(results: Results) -> Section:
             heading("The funnel"),
             figures.funnel(results),
             _funnel_table(results) if results.funnel else notice("No steps were counted."),
+            _overlap_table(results) if results.overlaps else None,
             reproduce(results, "funnel"),
             heading("Held-out code"),
             paragraph(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kringle.errors import UserError
-from kringle.study import gallery, provenance, sections, units
+from kringle.study import difference, gallery, lessons, problem_table, provenance, sections, units
 from kringle.study.figures import NARROW, Figure
 from kringle.study.markup import Markup, tag
 from kringle.study.page import Part, Section
@@ -33,11 +33,15 @@ def all_sections(results: Results) -> tuple[Section, ...]:
     """The page in reading order: the verdict first, how it was made last."""
     return (
         sections.findings(results),
+        lessons.lessons(results),
+        sections.differences(results),
         sections.ablations(results),
         sections.bits_per_byte(results),
-        sections.differences(results),
+        *([attention] if (attention := lessons.attention(results)) is not None else []),
+        lessons.models(results),
         sections.training(results),
         gallery.examples(results),
+        problem_table.problems(results),
         provenance.data(results),
         provenance.limitations(results),
         provenance.making(results),
@@ -128,7 +132,29 @@ def _hash(text: str) -> str:
 
 def render(results: Results) -> str:
     """The whole page as HTML text."""
-    parts = all_sections(results)
+    foot = f"Kringle {results.kringle_version}. Beside this page: results.json, figures/, tables/."
+    title = f"{results.study} \N{MIDDLE DOT} Kringle study"
+    return _document(title, results.kringle_version, _title_block(results), all_sections(results), foot)
+
+
+def render_difference(one: Results, other: Results) -> str:
+    """Two studies side by side as a page of HTML; `one` is the earlier."""
+    names = f"{one.study} and {other.study}"
+    when = [f"{datetime.fromisoformat(results.created):%d %B %Y, %H:%M %Z}".lstrip("0") for results in (one, other)]
+    header = tag(
+        "header",
+        tag("p", "Two Kringle studies", class_="kicker"),
+        tag("h1", names),
+        tag("p", f"Before: {when[0]}, ", tag("code", one.command_line), class_="made"),
+        tag("p", f"Now: {when[1]}, ", tag("code", other.command_line), class_="made"),
+        class_="title",
+    )
+    title = f"{names} \N{MIDDLE DOT} Kringle"
+    parts = difference.sections(one, other)
+    return _document(title, other.kringle_version, header, parts, f"Kringle {other.kringle_version}.")
+
+
+def _document(title: str, version: str, header: Markup, parts: tuple[Section, ...], foot: str) -> str:
     style, script = page_css() + _resource("report.css"), _resource("report.js")
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
@@ -140,9 +166,9 @@ def render(results: Results) -> str:
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="referrer", content="no-referrer"),
-        tag("meta", name="generator", content=f"Kringle {results.kringle_version}"),
+        tag("meta", name="generator", content=f"Kringle {version}"),
         tag("link", rel="icon", href="data:,"),
-        tag("title", f"{results.study} \N{MIDDLE DOT} Kringle study"),
+        tag("title", title),
         tag("style", Markup(style)),
     )
     body = tag(
@@ -151,8 +177,8 @@ def render(results: Results) -> str:
         tag(
             "div",
             _contents(parts),
-            tag("main", _title_block(results), *(_section(section) for section in parts)),
-            tag("footer", f"Kringle {results.kringle_version}. Beside this page: results.json, figures/, tables/."),
+            tag("main", header, *(_section(section) for section in parts)),
+            tag("footer", foot),
             class_="layout",
         ),
         tag("script", Markup(script)),

@@ -22,6 +22,7 @@ SCHEMA = "kringle-results/1"
 Verdict = Literal["better", "worse", "no difference", "undecided"]
 BeatsNgram = Literal["yes", "no", "undecided"]
 ExampleKind = Literal["infilling", "left-to-right", "starter"]
+ControlOutcome = Literal["passed", "failed", "not judged"]
 Unit = Literal["fraction", "bits per byte"]
 Section = Literal[
     "study",
@@ -156,7 +157,8 @@ class HeldOutPoint:
 
 @dataclass(frozen=True)
 class Training:
-    """One training run. `tokens` were seen, `unique_tokens` were there to be seen; `epochs` is their ratio."""
+    """One training run. `tokens` were seen, `unique_tokens` were there to be seen; `epochs` is their ratio;
+    `key_value_bytes` is the size of the cache per token in 16 bits."""
 
     parameters: int
     tokens: int
@@ -167,6 +169,7 @@ class Training:
     tokens_per_second: float
     curve: tuple[LossPoint, ...]
     held_out_curve: tuple[HeldOutPoint, ...] = ()
+    key_value_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,9 @@ class Arm:
 @dataclass(frozen=True)
 class Comparison:
     """Arm minus base on one measure, with its interval. `margin` (same unit) is the difference too small to matter, as
-    fixed in the recipe before training; `remark` limits what the interval covers ("this pair of runs only")."""
+    fixed in the recipe before training; `remark` limits what the interval covers ("this pair of runs only").
+    `p_value` is corrected for the family; `detectable` is the smallest true difference that the study would find four
+    times in five."""
 
     arm: str
     base: str
@@ -208,12 +213,49 @@ class Comparison:
     margin: float | None
     verdict: Verdict
     remark: str
+    probability_better: float | None = None
+    p_value: float | None = None
+    detectable: float | None = None
+    this_pair_only: bool = False
 
     def __post_init__(self) -> None:
         if not self.low <= self.high:
             raise ValueError(f"an interval from {self.low} to {self.high}")
         if self.margin is not None and self.margin < 0:
             raise ValueError(f"a margin of {self.margin}")
+
+
+@dataclass(frozen=True)
+class ProblemResult:
+    """How one arm (its first seed) did on one problem, with one completion that passed and one that did not."""
+
+    suite: str
+    problem: str
+    arm: str
+    passed: int
+    samples: int
+    passing: str | None
+    failing: str | None
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Training documents that two arms' filters both keep; with `arm` twice, what the one keeps."""
+
+    arm: str
+    other: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ControlCheck:
+    """How a control came out. A study with a failed one has no verdicts."""
+
+    arm: str
+    expected: str
+    outcome: ControlOutcome
+    why: str
 
 
 @dataclass(frozen=True)
@@ -337,7 +379,8 @@ class Command:
 @dataclass(frozen=True)
 class Results:
     """One study. `findings` are sentences, the verdict first; `limitations` say what this run cannot tell;
-    `release_note` is a stamp such as "Not for permissive release: ..."; `created` is ISO 8601 time with its zone."""
+    `release_note` is a stamp such as "Not for permissive release: ..."; `created` is ISO 8601 time with its zone.
+    `means` holds every arm once, its measures averaged over its seeds, where there are several."""
 
     study: str
     created: str
@@ -359,6 +402,10 @@ class Results:
     examples: tuple[Example, ...]
     stages: tuple[Stage, ...]
     commands: tuple[Command, ...]
+    controls: tuple[ControlCheck, ...] = ()
+    problems: tuple[ProblemResult, ...] = ()
+    overlaps: tuple[Overlap, ...] = ()
+    means: tuple[Arm, ...] = ()
 
     def __post_init__(self) -> None:
         if datetime.fromisoformat(self.created).tzinfo is None:

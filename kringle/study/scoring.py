@@ -14,6 +14,7 @@ from kringle.evaluation.score import score
 from kringle.evaluation.suites import Completion, load_suite
 from kringle.progress import Reporter
 from kringle.recipe import EvaluationSettings
+from kringle.study.licences import summary as summary_of
 from kringle.study.plan import Run
 
 
@@ -21,6 +22,8 @@ def score_run(
     run: Run, evaluation: EvaluationSettings, out: Path, workers: int, reporter: Reporter
 ) -> dict[str, dict[str, Any]]:
     """Verdicts on all completions of a run, in `out/verdicts-SUITE.jsonl`; returns a summary by suite."""
+    if summary_of(run.evaluate).get("not_run") is not None:
+        return {}
     jail = probe()
     return {name: _score(name, run, evaluation, out, workers, reporter, jail) for name in evaluation.suites}
 

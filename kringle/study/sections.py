@@ -24,7 +24,7 @@ def _against_base(results: Results, arm: Arm) -> Cell:
         return tables.words("the base")
     by_verdict: dict[str, list[str]] = {}
     for comparison in results.comparisons:
-        if comparison.arm == arm.name:
+        if comparison.arm == arm.name and comparison.base == results.comparisons[0].base:
             by_verdict.setdefault(comparison.verdict, []).append(comparison.measure)
     if not by_verdict:
         return tables.missing()
@@ -67,7 +67,7 @@ def _arms_table(results: Results) -> Table:
     several = len(figures.suites_of(results)) > 1
     passes = [f"{name} pass@{k}" if several else f"pass@{k}" for name, k in _passes(results)]
     rows = []
-    for arm in results.arms:
+    for arm in figures.shown_arms(results):
         numbers = _estimates(arm, results)
         verdict = _against_base(results, arm)
         if arm.not_run is not None:
@@ -79,7 +79,33 @@ def _arms_table(results: Results) -> Table:
         *(estimate_column(title) for title in ("Bits per byte", "Infilling", *passes)),
         Column("Against the base", number=False, wide=True),
     )
-    return Table("arms", "The ablations and what they measured", columns, tuple(rows), central=True)
+    return Table(
+        "arms",
+        f"The ablations and what they measured.{figures.seeds_words(results)}",
+        columns,
+        tuple(rows),
+        central=True,
+    )
+
+
+def _controls_table(results: Results) -> Table:
+    tones = {"passed": "better", "failed": "worse", "not judged": "muted"}
+    rows = tuple(
+        (
+            tables.words(check.arm),
+            tables.words(check.expected),
+            tables.words(check.outcome, chip(check.outcome, tones[check.outcome])),
+            tables.words(check.why),
+        )
+        for check in results.controls
+    )
+    columns = (
+        Column("Control", number=False),
+        Column("Must come out", number=False),
+        Column("Outcome", number=False),
+        Column("What happened", number=False, wide=True),
+    )
+    return Table("controls", "Controls; without them there are no verdicts", columns, rows, central=True)
 
 
 def findings(results: Results) -> Section:
@@ -89,6 +115,7 @@ def findings(results: Results) -> Section:
         "What we found",
         present(
             *(paragraph(sentence, "lede") for sentence in lede),
+            _controls_table(results) if results.controls else None,
             bullets(rest, "findings") if rest else None,
             _arms_table(results),
             reproduce(results, "study"),
@@ -257,13 +284,14 @@ def bits_per_byte(results: Results) -> Section:
     measured = [(arm_label(results, arm), arm.bits_per_byte) for arm in results.arms if arm.bits_per_byte]
     if not measured:
         return Section("bits-per-byte", "Bits per byte", (notice("Bits per byte were not measured."),))
+    shown = [(arm_label(results, arm), arm.bits_per_byte) for arm in figures.shown_arms(results) if arm.bits_per_byte]
     return Section(
         "bits-per-byte",
         "Bits per byte",
         present(
             paragraph(
                 "How many bits each model needs for a byte of code that it has never seen: the steadiest measure for a "
-                f"small model. {_beats_words(measured)}"
+                f"small model. {_beats_words(shown)}"
             ),
             figures.bits_per_byte_dots(results),
             _bits_table(measured),
@@ -273,6 +301,11 @@ def bits_per_byte(results: Results) -> Section:
 
 
 # -- differences -------------------------------------------------------------------------------------------------------
+
+
+def _share(value: float | None) -> Cell:
+    """A probability with three decimals."""
+    return tables.missing() if value is None else Cell("<0.001" if value < 0.001 else f"{value:.3f}", (value,))
 
 
 def _comparison_table(results: Results) -> Table:
@@ -292,6 +325,11 @@ def _comparison_table(results: Results) -> Table:
                 margin,
                 tables.words("higher" if c.higher_is_better else "lower"),
                 tables.words(c.verdict, chip(figures.VERDICT_SIGNS[c.verdict], figures.VERDICT_TONES[c.verdict])),
+                _share(c.probability_better),
+                _share(c.p_value),
+                tables.missing()
+                if c.detectable is None
+                else Cell(figures.write_difference(c, c.detectable).removeprefix("+"), (c.detectable,)),
                 tables.words(c.remark),
             )
         )
@@ -304,6 +342,9 @@ def _comparison_table(results: Results) -> Table:
         Column("Margin"),
         Column("Better is", number=False),
         Column("Verdict", number=False),
+        Column("P(better)"),
+        Column("p, corrected"),
+        Column("Would have been found from"),
         Column("Remark", number=False, lift=True, wide=True),
     )
     return Table("differences", "Arm minus base on each measure", columns, tuple(rows))
@@ -313,13 +354,15 @@ def differences(results: Results) -> Section:
     if not results.comparisons:
         return Section("differences", "Differences", (notice("There is no second arm to compare with the base."),))
     remarks = list(dict.fromkeys(c.remark for c in results.comparisons if c.remark))
+    failed = any(check.outcome == "failed" for check in results.controls)
+    hold = f"The intervals hold for {listing(remarks)}." if remarks else ""
     return Section(
         "differences",
         "Differences",
         present(
             paragraph(
                 "The same items under both models, so what they share cancels out. "
-                + (f"The intervals hold for {listing(remarks)}." if remarks else "")
+                + ("There are no verdicts, because a control failed." if failed else hold)
             ),
             figures.forest(results),
             _comparison_table(results),

@@ -98,6 +98,7 @@ def _figure_rules(theme: Theme) -> str:
         f".figure .dropped{{fill:{theme.grid};stroke:{theme.line}}}",
         f".figure .hollow{{fill:{theme.paper};stroke:{theme.muted}}}",
         f".figure .leader{{stroke:{theme.line}}}",
+        f".figure .unseen{{stroke:{theme.muted}}}",
         f".figure .better{{fill:{theme.better}}}",
         f".figure .worse{{fill:{theme.worse}}}",
         f".figure .paper{{fill:{theme.paper}}}",

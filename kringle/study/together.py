@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from kringle.engine import Engine
 from kringle.errors import UserError
-from kringle.study.arm import train_arm
 from kringle.study.pipeline import make_job, recall
+from kringle.study.running import look_of
+from kringle.study.teaching import train_arm
 from kringle.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def train_together(work: Path, name: str, seed: int | None, strategy: Strategy) 
         if done is None:
             job = make_job(plan, run, "train", torch.get_num_threads())
             if world.first:
-                run.train.run(Engine(1), lambda out, shards: train_arm(job, out, world))
+                run.train.run(Engine(1), lambda out, shards: train_arm(job, out, world, look_of(job)))
             else:
-                train_arm(job, run.train.partial, world)
+                train_arm(job, run.train.partial, world, look_of(job))
             done = world.agree(run.train.manifest() if world.first else None)
         return {"arm": run.name, "processes": world.size, "model": str(run.train.folder / "model"), **done["summary"]}
     finally:
