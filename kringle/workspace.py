@@ -129,6 +129,12 @@ class ShardStore:
         return folders
 
 
+def shard_summary(folder: Path) -> dict[str, Any]:
+    """What the function that made a shard in the store returned."""
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return summary
+
+
 def _run_shard(job: tuple[Callable[[Any, Path], dict[str, Any]], Any, Path]) -> None:
     function, payload, final = job
     partial = final.with_name(f"{final.name}.{os.getpid()}.partial")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from data_support import decisions, documents, folder_corpus, run_collect, write_tree
 
-from kringle.data.collect import read_candidates
+from kringle.data.collect import terms_of
+from kringle.data.gather import gather_candidates
 from kringle.data.sources.git import git
 from kringle.errors import UserError
 
@@ -85,7 +86,7 @@ def test_the_working_tree_does_not_count_and_is_not_touched(repository: Path, tm
 
 
 def test_ids_are_gits_own(repository: Path, tmp_path: Path) -> None:
-    run_collect(folder_corpus(repository, kind="git"), tmp_path / "work")
+    run_collect(folder_corpus(repository, kind="git", leave_out=()), tmp_path / "work")
     for document in documents(tmp_path / "work"):
         if "\\" not in document["path"]:
             assert document["id"] == run("rev-parse", f"HEAD:{document['path']}", at=repository)
@@ -134,8 +135,8 @@ def test_a_missing_blob_is_a_reason_not_a_fault(repository: Path, tmp_path: Path
     blob = run("rev-parse", "HEAD:src/a.py", at=repository)
     found = git(repository, ALL)
     (repository / ".git/objects" / blob[:2] / blob[2:]).unlink()
-    summary = read_candidates(sorted(found.candidates), tmp_path)
-    assert summary == {"documents": 5}
+    task = (sorted(found.candidates), terms_of(folder_corpus(repository, kind="git", leave_out=())))
+    assert gather_candidates(task, tmp_path)["documents"] == 5
     lost = [d for d in decisions(tmp_path) if not d.kept]
     assert [(d.path, d.witness) for d in lost] == [("src/a.py", "unreadable: the blob is missing from the repository")]
     found = git(repository, ALL)

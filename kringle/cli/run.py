@@ -19,9 +19,10 @@ def run(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name or the path of a YAML file.")] = "laptop",
     work: Work = DEFAULT_WORK,
     source: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
-            help="Train on this folder or git repository instead of the recipe's sources; repeatable.", readable=False
+            help="Train on this instead of the recipe's sources: a folder, archive, git repository, table (Parquet, "
+            "JSONL) or URL of tables; or KIND:WHERE, as in recipes. Repeatable.",
         ),
     ] = None,
     from_stage: Annotated[
@@ -37,6 +38,10 @@ def run(
             help="Also train on files under this SPDX licence (stamps the model); repeatable.", metavar="SPDX"
         ),
     ] = None,
+    stars: Annotated[
+        Path | None,
+        typer.Option(help="A table (CSV, JSONL, Parquet) of repositories and their stars.", readable=False),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes at a time; the default is one per core.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -45,6 +50,7 @@ def run(
     \b
     kringle run                                  the code on this machine, ten minutes on two cores
     kringle run --source ~/my-repos              your own code
+    kringle run --source 'hf://datasets/me/code/*.parquet' --stars stars.csv
     kringle run my-study.yaml --work /data/mine  your own recipe
     kringle run --until split                    only the data; stages: collect, clean, split, annotate,
                                                  tokenizer, encode, train, evaluate, score, report
@@ -60,6 +66,7 @@ def run(
         until=until,
         only=_names(only),
         allow_licenses=tuple(allow_license or ()),
+        stars=stars,
         workers=workers,
     )
     emit(as_json, run_study(options, quiet=False))

@@ -299,13 +299,20 @@ def _remember(workspace: Workspace, options: Options, plan: Plan, outside: Mappi
     asked = {
         "recipe": options.recipe,
         "text": plan.recipe.text,
-        "sources": [str(path.expanduser().absolute()) for path in options.sources],
+        "sources": [_absolute(str(source)) for source in options.sources],
+        "stars": str(options.stars.expanduser().absolute()) if options.stars else None,
         "only": options.only,
         "allow_licenses": options.allow_licenses,
         "outside": outside,
         "stages": {stage.name: stage.fingerprint for _, stage in plan.stages()},
     }
     write_atomically(workspace.root / LAST_RUN, json.dumps(asked, indent=1))
+
+
+def _absolute(source: str) -> str:
+    """A source that means the same from any folder: a path is made absolute, a URL and `KIND:WHERE` stay."""
+    path = Path(source).expanduser()
+    return str(path.absolute()) if path.exists() else source
 
 
 def recall(workspace: Workspace) -> tuple[Options, Plan]:
@@ -318,7 +325,8 @@ def recall(workspace: Workspace) -> tuple[Options, Plan]:
     options = Options(
         recipe=asked["recipe"],
         work=workspace.root,
-        sources=tuple(Path(path) for path in asked["sources"]),
+        sources=tuple(asked["sources"]),
+        stars=Path(asked["stars"]) if asked.get("stars") else None,
         only=tuple(asked["only"]) if asked["only"] is not None else None,
         allow_licenses=tuple(asked["allow_licenses"]),
     )
