@@ -123,7 +123,8 @@ def _parse_languages(value: Any, path: str) -> tuple[str, ...]:
 class CorpusSettings:
     """What is collected. `max_bytes` caps the candidates' sizes before reading; `max_file_bytes` is The Stack's.
 
-    `leave_out` names kinds of files that are not their repository's own source, `opt_out` rules (or a file of them) of
+    `leave_out` names kinds of files that are not their repository's own source (minified ones are told too, but long
+    lines are the basic filter's business), `opt_out` rules (or a file of them) of
     what must not be in, `stars` a table of repositories and their stars.
     """
 
@@ -133,7 +134,7 @@ class CorpusSettings:
     allow_licenses: tuple[str, ...] = ()
     max_bytes: int | None = _parsed(lambda v, p: None if v is None else parse_bytes(v, p), None)
     max_file_bytes: int = _parsed(parse_bytes, 1_000_000)
-    leave_out: tuple[str, ...] = _parsed(_parse_leave_out, ORIGINS)
+    leave_out: tuple[str, ...] = _parsed(_parse_leave_out, ORIGINS[:2])
     opt_out: tuple[str, ...] = _parsed(_parse_opt_outs, ())
     stars: Path | None = _parsed(lambda v, p: _parse_folder(v, p), None)  # noqa: RUF009 (a field)
 

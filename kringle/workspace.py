@@ -8,6 +8,7 @@ input only its own shards. Publication is a rename, so a folder that is there is
     stages/NAME-FINGERPRINT/          a published stage: its files and manifest.json
     stages/NAME-FINGERPRINT.partial/  one in the making; a rerun continues in it
     shards/NAME/FINGERPRINT/          outputs of single shards, shared by all runs
+    opt-outs.txt                      what no run in this workspace may use
 """
 
 from __future__ import annotations
@@ -214,6 +215,11 @@ class Stage:
         write_atomically(self.partial / "manifest.json", json.dumps(manifest, indent=1))
         publish_folder(self.partial, self.folder)
         return manifest
+
+
+def opt_outs_file(root: Path) -> Path:
+    """Where a workspace remembers what was opted out in it."""
+    return root / "opt-outs.txt"
 
 
 class Workspace:

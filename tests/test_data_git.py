@@ -86,7 +86,7 @@ def test_the_working_tree_does_not_count_and_is_not_touched(repository: Path, tm
 
 
 def test_ids_are_gits_own(repository: Path, tmp_path: Path) -> None:
-    run_collect(folder_corpus(repository, kind="git", leave_out=()), tmp_path / "work")
+    run_collect(folder_corpus(repository, kind="git"), tmp_path / "work")
     for document in documents(tmp_path / "work"):
         if "\\" not in document["path"]:
             assert document["id"] == run("rev-parse", f"HEAD:{document['path']}", at=repository)
@@ -135,7 +135,7 @@ def test_a_missing_blob_is_a_reason_not_a_fault(repository: Path, tmp_path: Path
     blob = run("rev-parse", "HEAD:src/a.py", at=repository)
     found = git(repository, ALL)
     (repository / ".git/objects" / blob[:2] / blob[2:]).unlink()
-    task = (sorted(found.candidates), terms_of(folder_corpus(repository, kind="git", leave_out=())))
+    task = (sorted(found.candidates), terms_of(folder_corpus(repository, kind="git")))
     assert gather_candidates(task, tmp_path)["documents"] == 5
     lost = [d for d in decisions(tmp_path) if not d.kept]
     assert [(d.path, d.witness) for d in lost] == [("src/a.py", "unreadable: the blob is missing from the repository")]

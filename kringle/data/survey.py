@@ -29,9 +29,11 @@ from kringle.data.licenses import (
 )
 from kringle.data.sources.candidates import Candidate, Found, Skipped, printable
 from kringle.data.sources.containers import Container
+from kringle.data.sources.debian import debian
 from kringle.data.sources.folder import folder
 from kringle.data.sources.git import git
 from kringle.data.sources.installed import installed
+from kringle.data.sources.packages import packages
 from kringle.data.sources.stack import stack
 from kringle.data.table import Decision
 from kringle.errors import UserError
@@ -56,6 +58,9 @@ class Survey:
     funnel: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
     fingerprint: str
+
+
+_BY_TEXT = {"stack": stack, "packages": packages, "debian": debian}
 
 
 def survey(corpus: CorpusSettings) -> Survey:
@@ -108,8 +113,8 @@ def _place(candidate: Candidate) -> str:
 def _find(source: Source, corpus: CorpusSettings) -> Found:
     if source.kind == "installed":
         return installed(corpus.languages)
-    if source.kind == "stack":
-        return stack(source.location)
+    if source.kind in _BY_TEXT:
+        return _BY_TEXT[source.kind](source.text)
     if source.path is None:
         raise UserError("needs a path", where=f"source {source.kind}")
     return (folder if source.kind == "folder" else git)(source.path, corpus.languages)

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
     """Bring a study up to date; returns where its report is and what was done. The CLI's `kringle run`."""
     started = time.monotonic()
     reporter = Reporter(quiet=quiet)
-    recipe = resolve(options)
+    recipe = without_opt_outs(resolve(options), options.work)
     engine = Engine(options.workers)
     survey, suites, outside = _look_around(recipe)
     workspace = Workspace.open(options.work)
@@ -94,6 +94,14 @@ def report_again(work: Path) -> Path:
     plan.report.run(Engine(1), lambda out, shards: write_report(plan, set(), options, out))
     _publish(workspace, plan)
     return workspace.root / "report" / "report.html"
+
+
+def without_opt_outs(recipe: Recipe, work: Path) -> Recipe:
+    """The recipe with what the workspace remembers as opted out (`kringle optout`) added to its own opt-outs."""
+    from kringle.study.optout import remembered_rules
+
+    rules = tuple(dict.fromkeys((*recipe.corpus.opt_out, *remembered_rules(work.expanduser().absolute()))))
+    return replace(recipe, corpus=replace(recipe.corpus, opt_out=rules))
 
 
 # -- stages ------------------------------------------------------------------------------------------------------------
