@@ -102,9 +102,8 @@ def _add(package: Package, found: Found) -> None:
     """Containers of one package; a note where nothing says which licences its files are under."""
     text = read_copyright(package.packaging or package.archives[0][1], package.packaging is not None)
     if text is None or parse_copyright(text) is None:
-        found.notes.append(
-            f"debian/{package.name}: its debian/copyright is not machine-readable, so the licences of its files are unknown"
-        )
+        what = "its debian/copyright is not machine-readable, so the licences of its files are unknown"
+        found.notes.append(f"debian/{package.name}: {what}")
     for component, archive in package.archives:
         found.containers.append(
             Container(
@@ -137,8 +136,9 @@ def _fetch(missing: Sequence[Pinned], cache: Path) -> list[str]:
                 failures.append(f"{package.title} cannot be had from apt's archives ({reason})")
                 continue
             for name, _ in package.files:
-                failure = keep(scratch / name, package, name, cache) if (scratch / name).is_file() else f"{package.title} has no file {name}"  # fmt: skip  # noqa: E501
-                if failure is not None:
+                if not (scratch / name).is_file():
+                    failures.append(f"{package.title} has no file {name}")
+                elif failure := keep(scratch / name, package, name, cache):
                     failures.append(failure)
     return failures
 

@@ -20,6 +20,7 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
+import urllib.response
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +30,7 @@ from kringle.data.sources.candidates import Found, printable
 from kringle.data.sources.containers import Container
 from kringle.errors import UserError
 
+Answer = urllib.response.addinfourl
 SOURCE = "packages"
 _AT_ONCE = 4  # downloads
 _SECONDS = 60.0  # without an answer
@@ -137,7 +139,7 @@ def _pip_default() -> str:
     return _pip("-c", "from pip._internal.models.index import PyPI; print(PyPI.simple_url)").strip()
 
 
-def _open(url: str, accept: str = "*/*") -> urllib.request.addinfourl:
+def _open(url: str, accept: str = "*/*") -> Answer:
     """Open a URL; user and password in it are sent as such."""
     parts = urllib.parse.urlsplit(url)
     headers = {"Accept": accept, "User-Agent": "kringle"}
@@ -148,7 +150,7 @@ def _open(url: str, accept: str = "*/*") -> urllib.request.addinfourl:
         url = parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host).geturl()
     request = urllib.request.Request(url, headers=headers)
     context = ssl.create_default_context(cafile=os.environ.get("PIP_CERT") or None)
-    opened: urllib.request.addinfourl = urllib.request.urlopen(request, timeout=_SECONDS, context=context)
+    opened: Answer = urllib.request.urlopen(request, timeout=_SECONDS, context=context)
     return opened
 
 
