@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -43,3 +44,31 @@ def optout(
     for line in told(result):
         print(line)
     emit(as_json, result)
+
+
+@app.command()
+def card(
+    work: Work = DEFAULT_WORK,
+    diff: Annotated[
+        Path | None,
+        typer.Option(help="Another workspace (or its card): tell what differs, from it to this one.", readable=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the data card of the last run: sources, licences, funnel, duplicates, hashes, cost; Markdown and HTML.
+
+    \b
+    kringle card --work /data/study
+    kringle card --work /data/study --diff /data/last-month
+    """
+    from kringle.study.card import read_card, write_card
+    from kringle.study.card_diff import compare
+
+    page = write_card(work)
+    print(page)
+    lines: list[str] | None = None
+    if diff is not None:
+        lines = compare(read_card(diff), read_card(work))
+        for line in lines or ["the cards say the same"]:
+            print(line)
+    emit(as_json, {"card": str(page), "differences": lines})
