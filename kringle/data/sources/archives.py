@@ -91,7 +91,8 @@ class _Metered(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._inner.read(len(buffer))
+        # One step of the decompressor at a time: asked for more, a stream that is cut short would give nothing at all.
+        data: bytes = self._inner.read1(len(buffer))  # type: ignore[attr-defined]  # all of ours have it
         self._budget.spend(len(data))
         buffer[: len(data)] = data
         return len(data)
