@@ -45,12 +45,22 @@ def _parsed(parse: Callable[[Any, str], Any], default: Any = MISSING) -> Any:
 # -- the recipe --------------------------------------------------------------------------------------------------------
 
 
+SOURCES = ("installed", "folder", "git", "stack", "packages", "debian")
+
+
 @dataclass(frozen=True)
 class Source:
-    """Where documents come from: `installed: {}`, `folder: PATH` or `git: PATH`."""
+    """Where documents come from: `installed: {}`, `folder: PATH`, `git: PATH`, `stack: PATH, PATTERN or URL` (tables),
+    `packages: LIST` and `debian: LIST` (pinned lists: a shipped one's name or a file). `text` is the last three's."""
 
-    kind: Literal["installed", "folder", "git"]
+    kind: Literal["installed", "folder", "git", "stack", "packages", "debian"]
     path: Path | None = None
+    text: str = ""
+
+    @property
+    def location(self) -> str:
+        """What the user wrote after the kind."""
+        return self.text or str(self.path or "")
 
 
 def _parse_sources(value: Any, path: str) -> tuple[Source, ...]:
@@ -60,10 +70,10 @@ def _parse_sources(value: Any, path: str) -> tuple[Source, ...]:
     for number, entry in enumerate(value):
         here = f"{path}[{number}]"
         if not isinstance(entry, dict) or len(entry) != 1:
-            raise UserError(f"expected one of installed, folder, git with its path, got {entry!r}", where=here)
+            raise UserError(f"expected one of {', '.join(SOURCES)} with its path, got {entry!r}", where=here)
         ((kind, detail),) = entry.items()
-        if kind not in ("installed", "folder", "git"):
-            raise _unknown(str(kind), ("installed", "folder", "git"), here, "source")
+        if kind not in SOURCES:
+            raise _unknown(str(kind), SOURCES, here, "source")
         if kind == "installed":
             if detail not in (None, {}):
                 raise UserError(
@@ -71,10 +81,35 @@ def _parse_sources(value: Any, path: str) -> tuple[Source, ...]:
                 )
             sources.append(Source("installed"))
         elif isinstance(detail, str) and detail:
-            sources.append(Source(kind, Path(detail).expanduser()))
+            sources.append(source_of(kind, detail))
         else:
             raise UserError(f"expected a path, got {detail!r}", where=f"{here}.{kind}")
     return tuple(sources)
+
+
+def source_of(kind: Literal["folder", "git", "stack", "packages", "debian"], text: str) -> Source:
+    """A source of this kind from what the user wrote after it."""
+    return Source(kind, Path(text).expanduser()) if kind in ("folder", "git") else Source(kind, text=text)
+
+
+def _parse_opt_outs(value: Any, path: str) -> tuple[str, ...]:
+    """Rules from a list, or from the file that is named."""
+    from kringle.data.optout import parse_rule, read_rules
+
+    if isinstance(value, str):
+        return read_rules(Path(value), path)
+    if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
+        raise UserError(f"expected a file's name or a list such as [owner/repo, id:...], got {value!r}", where=path)
+    return tuple(str(parse_rule(rule, path)) for rule in value)
+
+
+def _parse_leave_out(value: Any, path: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not set(value) <= set(ORIGINS):
+        raise UserError(f"expected a list out of {', '.join(ORIGINS)}, got {value!r}", where=path)
+    return tuple(name for name in ORIGINS if name in value)
+
+
+ORIGINS = ("vendored", "generated", "minified")  # kinds of files that are not their repository's own source
 
 
 def _parse_languages(value: Any, path: str) -> tuple[str, ...]:
@@ -119,7 +154,12 @@ def _parse_trackers(value: Any, path: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class CorpusSettings:
-    """What is collected. `max_bytes` caps the candidates' sizes before reading; `max_file_bytes` is The Stack's."""
+    """What is collected. `max_bytes` caps the candidates' sizes before reading; `max_file_bytes` is The Stack's.
+
+    `leave_out` names kinds of files that are not their repository's own source (minified ones are told too, but long
+    lines are the basic filter's business), `opt_out` rules (or a file of them) of
+    what must not be in, `stars` a table of repositories and their stars.
+    """
 
     sources: tuple[Source, ...] = _parsed(_parse_sources)
     languages: tuple[str, ...] = _parsed(_parse_languages, LANGUAGES)
@@ -127,6 +167,9 @@ class CorpusSettings:
     allow_licenses: tuple[str, ...] = ()
     max_bytes: int | None = _parsed(lambda v, p: None if v is None else parse_bytes(v, p), None)
     max_file_bytes: int = _parsed(parse_bytes, 1_000_000)
+    leave_out: tuple[str, ...] = _parsed(_parse_leave_out, ORIGINS[:2])
+    opt_out: tuple[str, ...] = _parsed(_parse_opt_outs, ())
+    stars: Path | None = _parsed(lambda v, p: _parse_folder(v, p), None)  # noqa: RUF009 (a field)
 
 
 @dataclass(frozen=True)

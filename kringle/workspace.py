@@ -8,6 +8,7 @@ input only its own shards. Publication is a rename, so a folder that is there is
     stages/NAME-FINGERPRINT/          a published stage: its files and manifest.json
     stages/NAME-FINGERPRINT.partial/  one in the making; a rerun continues in it
     shards/NAME/FINGERPRINT/          outputs of single shards, shared by all runs
+    opt-outs.txt                      what no run in this workspace may use
 """
 
 from __future__ import annotations
@@ -160,6 +161,12 @@ class ShardStore:
         return folders
 
 
+def shard_summary(folder: Path) -> dict[str, Any]:
+    """What the function that made a shard in the store returned."""
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return summary
+
+
 def run_shard(job: tuple[Callable[[Any, Path], dict[str, Any]], Any, Path]) -> None:
     """Work on one shard and publish its folder; in a worker, which may be one of several at the same shard where a
     cluster takes a machine for lost. The first one to end publishes; they all made the same."""
@@ -251,6 +258,11 @@ class Stage:
         else:
             _publish_once(partial, self.folder, "manifest.json")
         return manifest
+
+
+def opt_outs_file(root: Path) -> Path:
+    """Where a workspace remembers what was opted out in it."""
+    return root / "opt-outs.txt"
 
 
 class Workspace:

@@ -48,8 +48,9 @@ def write_tree(root: Path, files: Mapping[str, str | bytes]) -> Path:
 
 
 def folder_corpus(*roots: Path, kind: Any = "folder", **settings: Any) -> CorpusSettings:
-    """Settings for these folders; any licence unless said otherwise."""
+    """Settings for these folders; any licence and any origin (vendored, generated ...) unless said otherwise."""
     settings.setdefault("licenses", "any")
+    settings.setdefault("leave_out", ())
     return CorpusSettings(sources=tuple(Source(kind, root) for root in roots), **settings)
 
 

@@ -21,7 +21,8 @@ from data_support import (
 )
 
 from kringle.data import collect as collect_module
-from kringle.data.collect import partition, read_candidates
+from kringle.data.collect import partition, terms_of
+from kringle.data.gather import gather_candidates
 from kringle.data.reading import CHANGED, Reader, Unreadable, blob_id, decode
 from kringle.data.sources.candidates import Candidate
 from kringle.data.survey import survey
@@ -108,6 +109,7 @@ def test_every_candidate_has_a_decision_per_step(tmp_path: Path) -> None:
         "licence": 30,
         "sample": 30,
         "read": len(sampled),
+        "origin": len(sampled),
         "exact-duplicate": len(sampled),
     }
     assert {d["path"] for d in documents(tmp_path)} == sampled
@@ -249,7 +251,8 @@ def test_files_that_vanish_or_change_are_dropped_with_the_reason(tmp_path: Path)
     os.mkfifo(root / "r/piped.py")
     out = tmp_path / "task"
     out.mkdir()
-    assert read_candidates(list(found.selected), out) == {"documents": 1}
+    task = (list(found.selected), terms_of(folder_corpus(root)))
+    assert gather_candidates(task, out)["documents"] == 1
     reasons = {path: witness for path, (_, witness) in dropped(out).items()}
     assert reasons.pop("linked.py", "").startswith("unreadable: ")
     assert reasons == {

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from data_support import decisions, documents, folder_corpus, run_collect, write_tree
 
-from kringle.data.collect import read_candidates
+from kringle.data.collect import terms_of
+from kringle.data.gather import gather_candidates
 from kringle.data.sources.git import git
 from kringle.errors import UserError
 
@@ -134,8 +135,8 @@ def test_a_missing_blob_is_a_reason_not_a_fault(repository: Path, tmp_path: Path
     blob = run("rev-parse", "HEAD:src/a.py", at=repository)
     found = git(repository, ALL)
     (repository / ".git/objects" / blob[:2] / blob[2:]).unlink()
-    summary = read_candidates(sorted(found.candidates), tmp_path)
-    assert summary == {"documents": 5}
+    task = (sorted(found.candidates), terms_of(folder_corpus(repository, kind="git")))
+    assert gather_candidates(task, tmp_path)["documents"] == 5
     lost = [d for d in decisions(tmp_path) if not d.kept]
     assert [(d.path, d.witness) for d in lost] == [("src/a.py", "unreadable: the blob is missing from the repository")]
     found = git(repository, ALL)

@@ -37,7 +37,17 @@ def folders(tmp_path: Path) -> list[Path]:
 
 def test_the_story_of_a_file_by_path(folders: list[Path]) -> None:
     story = why(folders, "lib/wide.py")
-    steps = ["size", "licence", "read", "exact-duplicate", "max-line", "mean-line", "alphanumeric", "contamination"]
+    steps = [
+        "size",
+        "licence",
+        "read",
+        "origin",
+        "exact-duplicate",
+        "max-line",
+        "mean-line",
+        "alphanumeric",
+        "contamination",
+    ]
     assert [d.step for d in story] == steps
     assert {d.path for d in story} == {"wide.py"}
     assert [d.step for d in story if not d.kept] == ["max-line", "mean-line"]

@@ -5,6 +5,18 @@ One module a group of commands; importing it registers them, in the order in whi
 
 from kringle.cli.app import app, main
 
-from kringle.cli import run, forecast, train, megatron, redact, sample, score, bench, doctor  # isort: skip
+from kringle.cli import (  # isort: skip  # the order of `kringle --help`
+    run,
+    data,
+    forecast,
+    train,
+    megatron,
+    redact,
+    sample,
+    score,
+    bench,
+    doctor,
+)
 
-__all__ = ["app", "bench", "doctor", "forecast", "main", "megatron", "redact", "run", "sample", "score", "train"]
+__all__ = ["app", "main"]
+_ = (run, data, forecast, train, megatron, redact, sample, score, bench, doctor)

@@ -19,9 +19,10 @@ def run(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name or the path of a YAML file.")] = "laptop",
     work: Work = DEFAULT_WORK,
     source: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
-            help="Train on this folder or git repository instead of the recipe's sources; repeatable.", readable=False
+            help="Train on this instead of the recipe's sources: a folder, archive, git repository, table (Parquet, "
+            "JSONL) or URL of tables; or KIND:WHERE, as in recipes. Repeatable.",
         ),
     ] = None,
     from_stage: Annotated[
@@ -49,6 +50,10 @@ def run(
             "--controls", help="Add the controls: another seed, a planted harm, a control by size for each filter."
         ),
     ] = False,
+    stars: Annotated[
+        Path | None,
+        typer.Option(help="A table (CSV, JSONL, Parquet) of repositories and their stars.", readable=False),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes at a time; the default is one per core.")] = None,
     part: Annotated[
         str | None,
@@ -62,6 +67,7 @@ def run(
     \b
     kringle run                                  the code on this machine, ten minutes on two cores
     kringle run --source ~/my-repos              your own code
+    kringle run --source 'hf://datasets/me/code/*.parquet' --stars stars.csv
     kringle run my-study.yaml --work /data/mine  your own recipe
     kringle run adapt --init MODEL --source ~/my-repos   teach a model that exists your own code
     kringle run --until split                    only the data; stages: collect, clean, split, annotate,
@@ -80,6 +86,7 @@ def run(
         only=_names(only),
         allow_licenses=tuple(allow_license or ()),
         controls=controls,
+        stars=stars,
         workers=workers,
         part=part,
         engine=engine,

@@ -1,48 +1,43 @@
-"""The collect stage: candidates in, the document table out, one row per distinct content.
+"""The collect stage: candidates and containers in, the document table out, one row per distinct content.
 
 Candidates are read in tasks of a few megabytes whose borders depend on the candidates near them alone, so one changed
-file redoes one task. Each task's documents are in canonical order (repo, path, id), and so is their concatenation:
-exact duplicates are found in one pass over the ids, and the part files stream out a row group at a time. Of several
-copies the one with the smallest (repo, path) is the document; the others stay in its column `copies`.
+file redoes one task; a container is a task of its own. What is in a task comes in canonical order (repo, path) for
+candidates, in the container's own order for containers; exact duplicates are told apart over all of them
+(`kringle.data.merge`).
 """
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from kringle.data.licenses import is_permissive
-from kringle.data.reading import Reader, Unreadable, blob_id, decode
+from kringle.data import funnel
+from kringle.data.gather import Terms, gather_candidates, gather_container, measure_container
+from kringle.data.licenses import is_permissive, license_label
+from kringle.data.merge import Merge
+from kringle.data.optout import OptOuts
 from kringle.data.sources.candidates import Candidate
-from kringle.data.survey import Survey, license_label
-from kringle.data.table import (
-    DECISION,
-    DOCUMENT,
-    Decision,
-    TableWriter,
-    iter_row_groups,
-    read_table,
-    write_documents,
-    write_rows,
-)
+from kringle.data.stars import digest
+from kringle.data.survey import Survey, sample
+from kringle.data.table import DECISION, TableWriter, iter_row_groups, read_table
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
 from kringle.randomness import uniform
 from kringle.recipe import CorpusSettings
-from kringle.workspace import ShardStore, Task, fingerprint
+from kringle.workspace import ShardStore, Task, fingerprint, shard_summary
 
 TASK_BYTES = 4 << 20  # on average: a second of one core, little enough to redo after a kill
 _MOST_TASKS = 4096  # a large corpus gets larger tasks instead of more of them
 _LARGEST = 8  # times the average: a task ends here even where no border is drawn
-TEXT = "UTF-8 text"
-ONE_COPY = "one file per content"
+_FAULTS_TOLD = 20  # broken containers that are named in the notes; all of them are in the decisions
 
 
 def collect(
@@ -53,23 +48,97 @@ def collect(
     Returns counts by source, language and licence, the funnel, and notes for the reader. Raises `UserError` when not
     one selected file is a text.
     """
+    terms = terms_of(corpus)
+    if survey.containers and corpus.max_bytes is not None:
+        survey, terms = _sampled(survey, corpus.max_bytes, terms, shards, engine, progress)
     chunks = partition(survey.selected)
-    tasks = [Task(_name(chunk), fingerprint(chunk), chunk) for chunk in chunks]
-    with progress.task("collect", len(survey.selected), unit="files") as counter:
-        folders = shards.map(engine, read_candidates, tasks, on_done=lambda i: counter.advance(len(chunks[i])))
+    own = terms._replace(bound=1.0).fingerprint_parts()
+    tasks = [Task(_name(chunk), fingerprint(chunk, own), (chunk, terms)) for chunk in chunks]
+    containers = [Task(c.name, fingerprint(c, terms.fingerprint_parts()), (c, terms)) for c in survey.containers]
+    with progress.task("collect", len(survey.selected) + len(containers), unit="files") as counter:
+        folders = _gathered(shards, engine, gather_candidates, tasks, terms, lambda i: counter.advance(len(chunks[i])))
+        folders += _gathered(shards, engine, gather_container, containers, terms, lambda _: counter.advance())
+    tasks += containers
+    summaries = [shard_summary(folder) for folder in folders]
     documents = out / "documents"
     shutil.rmtree(documents, ignore_errors=True)
     documents.mkdir(parents=True)
-    merged = _Merge(folders)
-    if not merged.kept:
-        raise UserError(
-            f"none of {len(survey.selected):,} files is UTF-8 text: {_reasons(merged.unread)}",
-            where="corpus",
-            hint="see the files with kringle why",
-        )
-    merged.write(documents)
-    _write_decisions(out / "decisions.parquet", survey.decisions, folders, merged.decisions)
-    return merged.summary(survey, corpus)
+    merged = Merge(folders)
+    if not merged.table.num_rows:
+        raise UserError(_nothing(survey, summaries), where="corpus", hint="see the files with kringle why")
+    merged.write_parts(tasks, documents, shards, engine, progress)
+    with TableWriter(out / "decisions.parquet", DECISION) as writer:
+        writer.write_rows(survey.decisions)
+        for folder in folders:
+            for group in iter_row_groups(folder / "decisions.parquet"):
+                writer.write_table(group)
+        merged.write_decisions(writer)
+    return _summary(survey, corpus, merged, summaries)
+
+
+def terms_of(corpus: CorpusSettings) -> Terms:
+    """What the recipe asks of every document. Raises `UserError` when the table of stars cannot be read."""
+    return Terms(
+        languages=corpus.languages,
+        max_file_bytes=corpus.max_file_bytes,
+        licenses=corpus.licenses,
+        allow_licenses=corpus.allow_licenses,
+        leave_out=corpus.leave_out,
+        stars=None if corpus.stars is None else str(corpus.stars.absolute()),
+        stars_checksum=None if corpus.stars is None else digest(corpus.stars),
+        bound=1.0,
+        opt_out=corpus.opt_out,
+    )
+
+
+def _gathered(
+    shards: ShardStore,
+    engine: Engine,
+    work: Callable[[Any, Path], dict[str, Any]],
+    tasks: Sequence[Task],
+    terms: Terms,
+    on_done: Callable[[int], None],
+) -> list[Path]:
+    """Shards of all tasks; one in the store that an opt-out has changed, or should have, is made again.
+
+    Opt-outs by id, and those inside containers, are no part of a task's fingerprint: only the few shards that hold what
+    they name depend on them.
+    """
+    folders = shards.map(engine, work, tasks, on_done=on_done)
+    rules = OptOuts(terms.opt_out)
+    stale = [folder for folder in folders if _stale(folder, rules)]
+    if stale:
+        for folder in stale:
+            shutil.rmtree(folder)
+        folders = shards.map(engine, work, tasks)
+    return folders
+
+
+def _stale(folder: Path, rules: OptOuts) -> bool:
+    if not set(shard_summary(folder)["opted_out"]) <= set(rules.rules):
+        return True  # a rule that is no longer there has taken something out
+    if not rules:
+        return False
+    table = read_table(folder / "documents.parquet", ["id", "repo", "path"])
+    return any(rules.document(*row) for row in zip(*(c.to_pylist() for c in table.columns), strict=True))
+
+
+def _sampled(
+    survey: Survey, max_bytes: int, terms: Terms, shards: ShardStore, engine: Engine, progress: Reporter
+) -> tuple[Survey, Terms]:
+    """The survey with its sample drawn from candidates and containers together, and terms with the bound of it."""
+    tasks = [
+        Task(c.name, fingerprint("measure", c, terms.fingerprint_parts(), terms.opt_out), (c, terms))
+        for c in survey.containers
+    ]
+    with progress.task("measure", len(tasks), unit="containers") as counter:
+        folders = shards.map(engine, measure_container, tasks, on_done=lambda _: counter.advance())
+    rows = np.concatenate([np.empty((0, 2)), *(np.load(folder / "draws.npy") for folder in folders)])
+    bound, selected, decisions, step = sample(survey.selected, max_bytes, rows)
+    sampled = replace(
+        survey, selected=tuple(selected), decisions=(*survey.decisions, *decisions), funnel=(*survey.funnel, step)
+    )
+    return sampled, terms._replace(bound=bound)
 
 
 def partition(
@@ -103,174 +172,89 @@ def _name(chunk: Sequence[Candidate]) -> str:
     return f"{chunk[0].repo}/{chunk[0].path} to {chunk[-1].repo}/{chunk[-1].path}"
 
 
-def read_candidates(candidates: list[Candidate], folder: Path) -> dict[str, Any]:
-    """One task, in a worker: read, decode and write `documents.parquet` and `decisions.parquet` into `folder`."""
-    documents: list[dict[str, Any]] = []
-    decisions: list[Decision] = []
-    with Reader() as reader:
-        for c in candidates:
-            try:
-                data = reader.read(c)
-                content = decode(data)
-            except Unreadable as reason:
-                decisions.append(Decision(None, c.repo, c.path, "read", c.size, TEXT, False, str(reason)))
-                continue
-            id = blob_id(data)
-            decisions.append(Decision(id, c.repo, c.path, "read", c.size, TEXT, True))
-            documents.append(
-                {
-                    "id": id,
-                    "content": content,
-                    "path": c.path,
-                    "repo": c.repo,
-                    "language": c.language,
-                    "size": len(data),
-                    "licenses": c.licenses,
-                    "stars": c.stars,
-                    "source": c.source,
-                    "revision": c.revision,
-                    "copies": [],
-                }
-            )
-    documents.sort(key=lambda d: (d["repo"], d["path"], d["id"], d["source"], d["revision"], d["licenses"]))
-    count = write_documents(folder / "documents.parquet", documents)
-    write_rows(folder / "decisions.parquet", DECISION, decisions)
-    return {"documents": count}
+# -- what the reader is told -------------------------------------------------------------------------------------------
 
 
-# -- exact duplicates --------------------------------------------------------------------------------------------------
-
-_PLACE = ["source", "repo", "path", "revision", "licenses"]
-
-
-class _Merge:
-    """The documents of all tasks with exact duplicates told apart; holds their metadata, never their content."""
-
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self.files = [folder / "documents.parquet" for folder in folders]
-        self.kept: dict[str, dict[str, Any]] = {}  # id -> metadata of its survivor, in canonical order
-        self.copies: dict[str, list[dict[str, Any]]] = {}
-        self.decisions: list[Decision] = []
-        self.dropped_bytes = 0
-        self.masks: list[list[bool]] = []
-        columns = ["id", "language", "size", *_PLACE]
-        rows: list[dict[str, Any]] = []
-        for file in self.files:
-            mask = []
-            for row in read_table(file, columns).to_pylist():
-                first = self.kept.setdefault(row["id"], row)
-                mask.append(first is row)
-                if first is not row:
-                    self.copies.setdefault(row["id"], []).append({name: row[name] for name in _PLACE})
-                    self.dropped_bytes += row["size"]
-                rows.append(row)
-            self.masks.append(mask)
-        self._decide(rows)
-        self.unread = Counter[str]()
-        self.unread_bytes = Counter[str]()
-        for folder in folders:
-            table = read_table(folder / "decisions.parquet", ["kept", "witness", "value"])
-            for row in table.filter(pc.invert(table["kept"])).to_pylist():
-                kind = row["witness"].partition(":")[0].partition(" (")[0]
-                self.unread[kind] += 1
-                self.unread_bytes[kind] += int(row["value"])
-
-    def _decide(self, rows: Iterable[dict[str, Any]]) -> None:
-        for row in rows:
-            first = self.kept[row["id"]]
-            kept = first is row
-            copies = len(self.copies.get(row["id"], ()))
-            if kept:
-                witness = f"has {copies:,} more copies" if copies > 1 else "has one more copy" if copies else None
-            else:
-                witness = f"the same as {first['repo']}/{first['path']}"
-            self.decisions.append(
-                Decision(row["id"], row["repo"], row["path"], "exact-duplicate", copies + 1, ONE_COPY, kept, witness)
-            )
-
-    def write(self, out: Path) -> None:
-        """Write the survivors to `out/part-*.parquet`, one part per task that has any."""
-        number = 0
-        for file, mask in zip(self.files, self.masks, strict=True):
-            if not any(mask):
-                continue
-            start = 0
-            with TableWriter(out / f"part-{number:05d}.parquet", DOCUMENT) as writer:
-                for group in iter_row_groups(file):
-                    chosen = group.filter(pa.array(mask[start : start + group.num_rows]))
-                    start += group.num_rows
-                    copies = [self.copies.get(id, []) for id in chosen["id"].to_pylist()]
-                    column = chosen.schema.get_field_index("copies")
-                    field = DOCUMENT.field("copies")
-                    writer.write_table(chosen.set_column(column, field, pa.array(copies, field.type)))
-            number += 1
-
-    def summary(self, survey: Survey, corpus: CorpusSettings) -> dict[str, Any]:
-        """What a reader wants to know of the collected documents, as JSON-able values."""
-        documents = list(self.kept.values())
-        size = sum(d["size"] for d in documents)
-        copies = sum(map(len, self.copies.values()))
-        beyond = [d for d in documents if not is_permissive(d["licenses"])]
-        read = {
-            "name": "read",
-            "files": len(documents) + copies,
-            "bytes": size + self.dropped_bytes,
-            "dropped": [
-                {"reason": kind, "files": n, "bytes": self.unread_bytes[kind]} for kind, n in self.unread.most_common()
-            ],
-        }
-        duplicates = {
-            "name": "exact duplicates",
-            "files": len(documents),
-            "bytes": size,
-            "dropped": [{"reason": "copy of another file", "files": copies, "bytes": self.dropped_bytes}]
-            if copies
-            else [],
-        }
-        languages = _shares(documents, lambda d: str(d["language"]))
-        notes = list(survey.notes)
-        if self.unread:
-            notes.append(f"left out when read: {_reasons(self.unread)}")
-        if beyond:
-            labels = sorted({license_label(d["licenses"]) for d in beyond})
-            notes.append(
-                f"{len(beyond):,} documents are under licences beyond permissive ones ({', '.join(labels[:5])}): "
-                "not for permissive release"
-            )
-        return {
-            "fingerprint": survey.fingerprint,
-            "files": len(documents),
-            "bytes": size,
-            "sources": _shares(documents, lambda d: str(d["source"])),
-            "languages": languages,
-            "licenses": _shares(documents, lambda d: license_label(d["licenses"])),
-            "languages_without_data": [x for x in corpus.languages if x not in {share["name"] for share in languages}],
-            "permissive": not beyond,
-            "funnel": [*survey.funnel, read, duplicates],
-            "notes": notes,
-        }
+def _nothing(survey: Survey, summaries: Sequence[dict[str, Any]]) -> str:
+    total = len(survey.selected) + sum(s["seen"][0] for s in summaries)
+    reasons = Counter[str]()
+    for summary in summaries:
+        for counts in summary["dropped"].values():
+            reasons.update({reason: files for reason, (files, _) in counts.items()})
+    faults = [line for summary in summaries for line in summary["faults"]]
+    if not total and faults:
+        return f"no document could be read: {faults[0]}"
+    languages = Counter[str]()
+    for summary in summaries:
+        languages.update(summary["unasked"])
+        languages.update(summary["other"])
+    if not total:
+        return f"the sources hold no document in the wanted languages; found instead: {_listed(languages)}"
+    what = "UTF-8 text that may be used" if survey.containers else "UTF-8 text"
+    return f"none of {total:,} files is {what}: {_listed(reasons)}"
 
 
-def _reasons(counts: Counter[str]) -> str:
-    return ", ".join(f"{n:,} x {reason}" for reason, n in counts.most_common())
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{n:,} x {reason}" for reason, n in counts.most_common(5)) or "nothing"
 
 
-def _shares(documents: Iterable[dict[str, Any]], key: Callable[[dict[str, Any]], str]) -> list[dict[str, Any]]:
-    """Files and bytes by a key, the largest first."""
-    files, sizes = Counter[str](), Counter[str]()
-    for document in documents:
-        files[key(document)] += 1
-        sizes[key(document)] += document["size"]
+def _summary(
+    survey: Survey, corpus: CorpusSettings, merged: Merge, summaries: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """What a reader wants to know of the collected documents, as JSON-able values."""
+    kept = merged.table.filter(pa.array(merged.kept))
+    sizes = merged.table["size"].to_numpy()
+    lost = sizes[~merged.kept]
+    labels = [license_label(names) for names in kept["licenses"].to_pylist()]
+    size = int(sizes[merged.kept].sum())
+    beyond = [names for names in kept["licenses"].to_pylist() if not is_permissive(names)]
+    steps = funnel.combine(survey.funnel, summaries)
+    duplicates = {"copy of another file": [len(lost), int(lost.sum())]} if len(lost) else {}
+    steps.append(funnel.step("exact duplicates", kept.num_rows, size, duplicates))
+    languages = _shares(kept["language"].to_pylist(), kept["size"].to_pylist())
+    notes = list(survey.notes)
+    unread = Counter[str]()
+    for summary in summaries:
+        unread.update({reason: files for reason, (files, _) in summary["dropped"].get("read", {}).items()})
+    if unread:
+        notes.append(f"left out when read: {', '.join(f'{n:,} x {reason}' for reason, n in unread.most_common())}")
+    faults = [line for summary in summaries for line in summary["faults"]]
+    notes += faults[:_FAULTS_TOLD]
+    if len(faults) > _FAULTS_TOLD:
+        notes.append(
+            f"{len(faults) - _FAULTS_TOLD:,} more files could not be read in full: kringle why NAME tells of each"
+        )
+    if beyond:
+        names = sorted({license_label(names) for names in beyond})
+        notes.append(
+            f"{len(beyond):,} documents are under licences beyond permissive ones ({', '.join(names[:5])}): "
+            "not for permissive release"
+        )
+    known = kept.num_rows - kept["stars"].null_count
+    return {
+        "fingerprint": survey.fingerprint,
+        "files": kept.num_rows,
+        "bytes": size,
+        "sources": _shares(kept["source"].to_pylist(), kept["size"].to_pylist()),
+        "languages": languages,
+        "licenses": _shares(labels, kept["size"].to_pylist()),
+        "languages_without_data": [x for x in corpus.languages if x not in {share["name"] for share in languages}],
+        "repositories": len(kept["repo"].unique()),
+        "stars_known": known,
+        "permissive": not beyond,
+        "funnel": steps,
+        "notes": notes,
+        "faults": faults,
+    }
+
+
+def _shares(names: Sequence[str], sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """Files and bytes by name, the largest first."""
+    files, total = Counter[str](), Counter[str]()
+    for name, size in zip(names, sizes, strict=True):
+        files[name] += 1
+        total[name] += size
     return [
         {"name": name, "files": files[name], "bytes": size}
-        for name, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
+        for name, size in sorted(total.items(), key=lambda item: (-item[1], item[0]))
     ]
-
-
-def _write_decisions(path: Path, first: Sequence[Decision], folders: Sequence[Path], last: Sequence[Decision]) -> None:
-    with TableWriter(path, DECISION) as writer:
-        writer.write_rows(first)
-        for folder in folders:
-            for group in iter_row_groups(folder / "decisions.parquet"):
-                writer.write_table(group)
-        writer.write_rows(last)

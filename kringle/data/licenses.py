@@ -208,6 +208,14 @@ class Allowed:
         return base in PERMISSIVE or base in self.extra
 
 
+NO_LICENSE = "no licence found"
+
+
+def license_label(licenses: Iterable[str]) -> str:
+    """A document's licences in one line: `MIT`, `MIT + BSD-3-Clause` (both apply), or that there is none."""
+    return " + ".join(licenses) or NO_LICENSE
+
+
 _PERMISSIVE = Allowed()
 
 

@@ -10,40 +10,57 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
+import numpy as np
+
+from kringle.data import funnel as funnels
+from kringle.data import optout, origin
+from kringle.data.gather import draw, license_rule
 from kringle.data.languages import TITLES, describe_extensions
-from kringle.data.licenses import Allowed, LicenseSyntaxError, leaves, normalise, parse
+from kringle.data.licenses import (
+    NO_LICENSE,
+    Allowed,
+    LicenseSyntaxError,
+    leaves,
+    license_label,
+    normalise,
+    parse,
+)
 from kringle.data.sources.candidates import Candidate, Found, Skipped, printable
+from kringle.data.sources.containers import Container
+from kringle.data.sources.debian import debian
 from kringle.data.sources.folder import folder
 from kringle.data.sources.git import git
 from kringle.data.sources.installed import installed
+from kringle.data.sources.packages import packages
+from kringle.data.sources.stack import stack
 from kringle.data.table import Decision
 from kringle.errors import UserError
-from kringle.randomness import uniform
 from kringle.recipe import CorpusSettings, Source
 from kringle.workspace import fingerprint
-
-SAMPLE_SEED = 0  # the corpus is the same for every training seed
-NO_LICENSE = "no licence found"
 
 
 @dataclass(frozen=True)
 class Survey:
     """What a corpus' sources hold now.
 
-    `selected` are the candidates to read, in canonical order (repo, path). `decisions` has a row for every candidate
-    and step so far. `funnel` has a step with what is left after it and what it dropped, as JSON-able values.
+    `selected` are the candidates to read, in canonical order (repo, path), and `containers` what will be opened.
+    `decisions` has a row for every candidate and step so far. `funnel` has a step with what is left after it and what
+    it dropped, as JSON-able values.
     """
 
     candidates: tuple[Candidate, ...]
     selected: tuple[Candidate, ...]
+    containers: tuple[Container, ...]
     skipped: tuple[Skipped, ...]
     decisions: tuple[Decision, ...]
     funnel: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
     fingerprint: str
+
+
+_BY_TEXT = {"stack": stack, "packages": packages, "debian": debian}
 
 
 def survey(corpus: CorpusSettings) -> Survey:
@@ -52,11 +69,12 @@ def survey(corpus: CorpusSettings) -> Survey:
     for source in corpus.sources:
         one = _find(source, corpus)
         if source.kind != "installed":
-            _require_candidates(one, corpus, printable(str(source.path)))
+            _require_candidates(one, corpus, printable(source.location))
         found.extend(one)
     _require_candidates(found, corpus, "sources")
     candidates = canonical(found.candidates)
-    selected, decisions, funnel, notes = select(candidates, corpus)
+    containers = sorted(dict.fromkeys(found.containers), key=lambda c: (c.repo, c.prefix, c.place, _part(c)))
+    selected, decisions, funnel, notes = select(candidates, corpus, bool(containers))
     skipped = sorted(found.skipped)
     decisions += [Decision(None, s.repo, s.path, "survey", None, "a file of its own", False, s.reason) for s in skipped]
     rows = [
@@ -65,12 +83,18 @@ def survey(corpus: CorpusSettings) -> Survey:
     return Survey(
         candidates=tuple(candidates),
         selected=tuple(selected),
+        containers=tuple(containers),
         skipped=tuple(skipped),
         decisions=tuple(decisions),
         funnel=tuple(funnel),
         notes=(*found.notes, *_skipped_notes(skipped), *notes),
-        fingerprint=fingerprint(rows, skipped),
+        fingerprint=fingerprint(rows, skipped, containers),
     )
+
+
+def _part(container: Container) -> int:
+    """Where a part of a container begins, as a number to sort by."""
+    return int(container.part.partition("-")[0] or 0)
 
 
 def canonical(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -89,13 +113,15 @@ def _place(candidate: Candidate) -> str:
 def _find(source: Source, corpus: CorpusSettings) -> Found:
     if source.kind == "installed":
         return installed(corpus.languages)
+    if source.kind in _BY_TEXT:
+        return _BY_TEXT[source.kind](source.text)
     if source.path is None:
         raise UserError("needs a path", where=f"source {source.kind}")
     return (folder if source.kind == "folder" else git)(source.path, corpus.languages)
 
 
 def _require_candidates(found: Found, corpus: CorpusSettings, where: str) -> None:
-    if found.candidates:
+    if found.candidates or found.containers:
         return
     instead = [f"{n:,} {TITLES[language]}" for language, n in found.unasked.most_common()]
     instead += [f"{n:,} {extension}" for extension, n in found.other.most_common(5)]
@@ -113,51 +139,82 @@ def _require_candidates(found: Found, corpus: CorpusSettings, where: str) -> Non
 
 
 def select(
-    candidates: Sequence[Candidate], corpus: CorpusSettings
+    candidates: Sequence[Candidate], corpus: CorpusSettings, containers: bool = False
 ) -> tuple[list[Candidate], list[Decision], list[dict[str, Any]], list[str]]:
     """The candidates to read, with the decisions, the funnel and notes for the reader; independent of their order.
 
-    In this order: a file must not be empty nor larger than `max_file_bytes`; its licences must be allowed; and if
-    `max_bytes` is set, files are taken in an order drawn from (repo, path) until the next would exceed it.
+    In this order: nobody must have opted out; a file must not be empty nor larger than `max_file_bytes`; its licences
+    must be allowed; its path must not say that it is vendored, generated or minified; and if `max_bytes` is set, files
+    are taken in an order drawn from (repo, path) until the next would exceed it. Where there are `containers` too, the
+    sample is left to the collect stage, which knows what they hold, and no candidate at all is no mistake.
     """
     decisions: list[Decision] = []
     funnel = [_step("found", candidates, {})]
 
+    rules = optout.OptOuts(corpus.opt_out)
+    willing = list(candidates)
+    if rules:
+        named = [(c, rules.place(c.repo, c.path)) for c in candidates]
+        willing = [c for c, rule in named if rule is None]
+        out = [(c, rule) for c, rule in named if rule is not None]
+        decisions += [Decision(None, c.repo, c.path, optout.STEP, None, optout.THRESHOLD, False, r) for c, r in out]
+        funnel.append(_step(optout.STEP, willing, {"opted out": [c for c, _ in out]}))
+
     limit = f"1 to {corpus.max_file_bytes:,} bytes"
     sized: list[Candidate] = []
     dropped: list[Candidate] = []
-    for c in candidates:
+    for c in willing:
         fits = 0 < c.size <= corpus.max_file_bytes
         (sized if fits else dropped).append(c)
         decisions.append(Decision(None, c.repo, c.path, "size", c.size, limit, fits))
     reasons = {"empty": [c for c in dropped if not c.size], "too large": [c for c in dropped if c.size]}
     funnel.append(_step("size", sized, reasons))
-    if not sized:
+    if not sized and not containers:
         raise UserError(
             f"none of {len(candidates):,} files has {limit}", where="corpus", hint="raise corpus.max_file_bytes"
         )
 
-    licensed, more, notes = _licensed(sized, corpus, funnel)
+    licensed, more, notes = _licensed(sized, corpus, funnel, containers)
     decisions += more
-    selected = licensed
-    if corpus.max_bytes is not None:
-        selected, more = _sample(licensed, corpus.max_bytes)
+    selected, more = _own(licensed, corpus, funnel)
+    decisions += more
+    if corpus.max_bytes is not None and not containers:
+        _, selected, more, step = sample(selected, corpus.max_bytes)
         decisions += more
-        taken = {id(c) for c in selected}
-        funnel.append(_step("sample", selected, {"not drawn": [c for c in licensed if id(c) not in taken]}))
-    notes += _language_notes(candidates, selected, corpus)
+        funnel.append(step)
+    if not containers:
+        notes += _language_notes(candidates, selected, corpus)
     return selected, decisions, funnel, notes
 
 
-def _licensed(
+def _own(
     candidates: Sequence[Candidate], corpus: CorpusSettings, funnel: list[dict[str, Any]]
+) -> tuple[list[Candidate], list[Decision]]:
+    """The candidates whose path does not say that they are vendored, generated or minified."""
+    kept: list[Candidate] = []
+    dropped: dict[str, list[Candidate]] = {}
+    decisions = []
+    for c in candidates:
+        found = origin.of_path(c.path)
+        if found is None or found.kind not in corpus.leave_out:
+            kept.append(c)
+        else:
+            dropped.setdefault(found.kind, []).append(c)
+            decisions.append(Decision(None, c.repo, c.path, origin.STEP, None, origin.THRESHOLD, False, str(found)))
+    if dropped:
+        funnel.append(_step(origin.STEP, kept, dropped))
+    return kept, decisions
+
+
+def _licensed(
+    candidates: Sequence[Candidate], corpus: CorpusSettings, funnel: list[dict[str, Any]], containers: bool
 ) -> tuple[list[Candidate], list[Decision], list[str]]:
     try:
         extra = [normalise(e) for e in corpus.allow_licenses]
         allowed = Allowed(extra)
     except LicenseSyntaxError as error:
         raise UserError(str(error), where="allow-license", hint="write it as SPDX does, such as MPL-2.0") from None
-    rule = "any" if corpus.licenses == "any" else " or ".join(["permissive", *extra])
+    rule = license_rule(corpus.licenses, extra)
     verdicts = {
         licenses: corpus.licenses == "any" or allowed.permits(licenses) for licenses in {c.licenses for c in candidates}
     }
@@ -175,9 +232,9 @@ def _licensed(
     for name in extra:
         if corpus.licenses == "any":
             notes.append(f"allowed licence {name} changes nothing, because the recipe keeps any licence")
-        elif name not in present:
+        elif name not in present and not containers:
             notes.append(f"allowed licence {name} matches no file; licences are written as SPDX writes them")
-    if not kept:
+    if not kept and not containers:
         counts = ", ".join(f"{len(files):,} under {label}" for label, files in _by_size(dropped)[:5])
         raise UserError(
             f"all {len(candidates):,} files are left out by licence: {counts}",
@@ -194,38 +251,38 @@ def _bases(expression: str) -> list[str]:
         return []
 
 
-def license_label(licenses: Sequence[str]) -> str:
-    """A document's licences in one line: `MIT`, `MIT + BSD-3-Clause` (both apply), or that there is none."""
-    return " + ".join(licenses) or NO_LICENSE
+def sample(
+    candidates: Sequence[Candidate], max_bytes: int, others: np.ndarray | None = None
+) -> tuple[float, list[Candidate], list[Decision], dict[str, Any]]:
+    """As many files as fit into `max_bytes`, in an order drawn from (repo, path); at least one.
 
-
-def _sample(candidates: Sequence[Candidate], max_bytes: int) -> tuple[list[Candidate], list[Decision]]:
-    """As many candidates as fit, in an order drawn from (repo, path); at least one."""
-    draws = [uniform(SAMPLE_SEED, "corpus-sample", c.repo, c.path) for c in candidates]
-    order = sorted(range(len(candidates)), key=lambda i: (draws[i], i))  # candidates are in canonical order already
-    totals = list(accumulate(candidates[i].size for i in order))
-    count = max(1, sum(total <= max_bytes for total in totals))
-    taken = set(order[:count])
-    bound = draws[order[count]] if count < len(order) else 1.0
+    `others` (N, 2) are draws and sizes of files in containers that are sampled together with the candidates. Returns
+    the draw before which a file is taken, the candidates taken, a decision for each, and the funnel's step.
+    """
+    draws = np.array([draw(c.repo, c.path) for c in candidates])
+    sizes = np.array([c.size for c in candidates], dtype=np.float64)
+    if others is not None:
+        draws, sizes = np.concatenate([draws, others[:, 0]]), np.concatenate([sizes, others[:, 1]])
+    order = np.argsort(draws, kind="stable")  # candidates are in canonical order already
+    count = max(1, int(np.searchsorted(np.cumsum(sizes[order]), max_bytes, side="right")))
+    bound = float(draws[order[count]]) if count < len(order) else 1.0
     rule = f"drawn before {bound:.6f} ({max_bytes:,} bytes)"
-    decisions = [Decision(None, c.repo, c.path, "sample", draws[i], rule, i in taken) for i, c in enumerate(candidates)]
-    return [c for i, c in enumerate(candidates) if i in taken], decisions
+    own = draws[: len(candidates)].tolist()
+    taken = [c for c, value in zip(candidates, own, strict=True) if value < bound]
+    left = [c for c, value in zip(candidates, own, strict=True) if value >= bound]
+    decisions = [
+        Decision(None, c.repo, c.path, "sample", value, rule, value < bound)
+        for c, value in zip(candidates, own, strict=True)
+    ]
+    return bound, taken, decisions, _step("sample", taken, {"not drawn": left})
 
 
 # -- what the reader is told -------------------------------------------------------------------------------------------
 
 
 def _step(name: str, kept: Sequence[Candidate], dropped: dict[str, list[Candidate]]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "files": len(kept),
-        "bytes": sum(c.size for c in kept),
-        "dropped": [
-            {"reason": reason, "files": len(files), "bytes": sum(c.size for c in files)}
-            for reason, files in _by_size(dropped)
-            if files
-        ],
-    }
+    counts = {reason: (len(files), sum(c.size for c in files)) for reason, files in dropped.items()}
+    return funnels.step(name, len(kept), sum(c.size for c in kept), counts)
 
 
 def _by_size(groups: dict[str, list[Candidate]]) -> list[tuple[str, list[Candidate]]]:

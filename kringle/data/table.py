@@ -25,13 +25,16 @@ COPY = pa.struct(
         pa.field("path", pa.string()),
         pa.field("revision", pa.string()),
         pa.field("licenses", pa.list_(pa.string())),
+        pa.field("language", pa.string()),
+        pa.field("stars", pa.int64()),
     ]
 )
 
 DOCUMENT = pa.schema(
     [
         pa.field("id", pa.string()),  # git blob SHA-1 of the original bytes, hex: The Stack's `hexsha`
-        pa.field("content", pa.string()),  # the exact bytes, which are valid UTF-8
+        pa.field("content_id", pa.string()),  # the same of `content` as it is here: another one once it is redacted
+        pa.field("content", pa.string()),  # as collected, the exact bytes, which are valid UTF-8
         pa.field("path", pa.string()),  # inside the repository, in the printable form of `printable`
         pa.field("repo", pa.string()),
         pa.field("language", pa.string()),
@@ -99,7 +102,7 @@ class TableWriter:
     """Writes rows of one schema to one Parquet file; use as a context manager. Fails without leaving a whole file."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        text = [f.name for f in schema if pa.types.is_string(f.type) and f.name not in ("id", "content")]
+        text = [f.name for f in schema if pa.types.is_string(f.type) and f.name not in ("id", "content_id", "content")]
         self._schema = schema
         self._writer = pq.ParquetWriter(
             path,
@@ -133,6 +136,10 @@ class TableWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write the footer, without which the file is none."""
         self._writer.close()
 
 
@@ -142,28 +149,46 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Sequence[Any]]) -> 
         return writer.write_rows(rows)
 
 
+class DocumentWriter:
+    """Writes documents as they come to one shard, in row groups of about `ROW_GROUP_BYTES` of content."""
+
+    def __init__(self, path: Path) -> None:
+        self._table = TableWriter(path, DOCUMENT)
+        self._group: list[dict[str, Any]] = []
+        self._bytes = 0
+
+    def add(self, document: dict[str, Any]) -> None:
+        """Append a document; its keys are the schema's columns, of which `content_id` may be left to be the id."""
+        self._group.append({"content_id": document["id"], **document})
+        self._bytes += document["size"]
+        if self._bytes >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is pending and the footer."""
+        try:
+            self._flush()
+        finally:
+            self._table.close()
+
+    def _flush(self) -> None:
+        if self._group:
+            columns = [pa.array([d[field.name] for d in self._group], field.type) for field in DOCUMENT]
+            self._table.write_table(pa.Table.from_arrays(columns, schema=DOCUMENT))
+            self._group, self._bytes = [], 0
+
+
 def write_documents(path: Path, documents: Iterable[dict[str, Any]]) -> int:
-    """Write documents to one shard, in row groups of about `ROW_GROUP_BYTES` of content; returns how many."""
+    """Write documents to one shard; returns how many."""
+    writer = DocumentWriter(path)
     total = 0
-    with TableWriter(path, DOCUMENT) as writer:
-        for group in _groups(documents):
-            columns = [pa.array([d[field.name] for d in group], field.type) for field in DOCUMENT]
-            writer.write_table(pa.Table.from_arrays(columns, schema=DOCUMENT))
-            total += len(group)
+    try:
+        for document in documents:
+            writer.add(document)
+            total += 1
+    finally:
+        writer.close()
     return total
-
-
-def _groups(documents: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    group: list[dict[str, Any]] = []
-    size = 0
-    for document in documents:
-        group.append(document)
-        size += document["size"]
-        if size >= ROW_GROUP_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
 
 
 def document_shards(folder: Path) -> list[Path]:
@@ -189,6 +214,7 @@ def iter_row_groups(path: Path, columns: Sequence[str] | None = None) -> Iterato
     try:
         if missing := set(columns or ()) - set(file.schema_arrow.names):  # pyarrow itself would leave them out silently
             raise CorruptTable(str(path), f"lacks the column {min(missing)}")
+        _check_copies(path, file.schema_arrow)
         for number in range(file.num_row_groups):
             yield file.read_row_group(number, columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
@@ -212,6 +238,13 @@ def _open(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise CorruptTable(str(path), _reason(error)) from error
+
+
+def _check_copies(path: Path, schema: pa.Schema) -> None:
+    """No checksum covers a footer, and pyarrow would read a struct with a misspelt field without a word."""
+    index = schema.get_field_index("copies")
+    if index >= 0 and schema.field(index).type != DOCUMENT.field("copies").type:
+        raise CorruptTable(str(path), "has a column of copies that is damaged, or another version's")
 
 
 def _reason(error: BaseException) -> str:

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,7 @@ def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
     """Bring a study up to date; returns where its report is and what was done. The CLI's `kringle run`."""
     started = time.monotonic()
     reporter = Reporter(quiet=quiet)
-    recipe = resolve(options)
+    recipe = without_opt_outs(resolve(options), options.work)
     part = _part(options)
     engine = _engine(options, part)
     survey, suites, outside = _look_around(recipe)
@@ -154,6 +154,14 @@ def _last_results(work: Path) -> Results:
     except OSError as error:
         hint = "bring a study there to its end with kringle run"
         raise UserError(f"no report to compare ({error.strerror})", where=str(path), hint=hint) from None
+
+
+def without_opt_outs(recipe: Recipe, work: Path) -> Recipe:
+    """The recipe with what the workspace remembers as opted out (`kringle optout`) added to its own opt-outs."""
+    from kringle.study.optout import remembered_rules
+
+    rules = tuple(dict.fromkeys((*recipe.corpus.opt_out, *remembered_rules(work.expanduser().absolute()))))
+    return replace(recipe, corpus=replace(recipe.corpus, opt_out=rules))
 
 
 # -- stages ------------------------------------------------------------------------------------------------------------
@@ -345,7 +353,8 @@ def _remember(workspace: Workspace, options: Options, plan: Plan, outside: Mappi
     asked = {
         "recipe": options.recipe,
         "text": plan.recipe.text,
-        "sources": [str(path.expanduser().absolute()) for path in options.sources],
+        "sources": [_absolute(str(source)) for source in options.sources],
+        "stars": str(options.stars.expanduser().absolute()) if options.stars else None,
         "only": options.only,
         "allow_licenses": options.allow_licenses,
         "init": str(options.init.expanduser().absolute()) if options.init else None,
@@ -354,6 +363,12 @@ def _remember(workspace: Workspace, options: Options, plan: Plan, outside: Mappi
         "stages": {stage.name: stage.fingerprint for _, stage in plan.stages()},
     }
     write_atomically(workspace.root / LAST_RUN, json.dumps(asked, indent=1))
+
+
+def _absolute(source: str) -> str:
+    """A source that means the same from any folder: a path is made absolute, a URL and `KIND:WHERE` stay."""
+    path = Path(source).expanduser()
+    return str(path.absolute()) if path.exists() else source
 
 
 def recall(workspace: Workspace) -> tuple[Options, Plan]:
@@ -366,7 +381,8 @@ def recall(workspace: Workspace) -> tuple[Options, Plan]:
     options = Options(
         recipe=asked["recipe"],
         work=workspace.root,
-        sources=tuple(Path(path) for path in asked["sources"]),
+        sources=tuple(asked["sources"]),
+        stars=Path(asked["stars"]) if asked.get("stars") else None,
         only=tuple(asked["only"]) if asked["only"] is not None else None,
         allow_licenses=tuple(asked["allow_licenses"]),
         init=Path(asked["init"]) if asked.get("init") else None,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kringle.errors import UserError
-from kringle.recipe import Arm, ControlSettings, Recipe, Source, load_recipe, parse_recipe, plain
+from kringle.recipe import Arm, ControlSettings, Recipe, Source, load_recipe, parse_recipe, plain, source_of
 from kringle.study import seeds
 from kringle.study.controls import control_arms
 from kringle.study.start import model_settings, tokenizer_settings, with_start
@@ -42,12 +42,13 @@ class Options:
 
     recipe: str = "laptop"
     work: Path = Path("kringle-work")
-    sources: tuple[Path, ...] = ()
+    sources: tuple[str | Path, ...] = ()
     from_stage: str | None = None
     until: str | None = None
     only: tuple[str, ...] | None = None
     allow_licenses: tuple[str, ...] = ()
     controls: bool = False
+    stars: Path | None = None
     workers: int | None = None
     part: str | None = None
     engine: str = "local"
@@ -58,6 +59,7 @@ class Options:
         parts = ["kringle", "run", *([self.recipe] if self.recipe != "laptop" else [])]
         parts += ["--work", str(self.work)] if self.work != Path("kringle-work") else []
         parts += [part for path in self.sources for part in ("--source", str(path))]
+        parts += ["--stars", str(self.stars)] if self.stars else []
         parts += ["--only", ",".join(self.only)] if self.only else []
         parts += ["--init", str(self.init)] if self.init else []
         parts += [part for name in self.allow_licenses for part in ("--allow-license", name)]
@@ -68,13 +70,17 @@ class Options:
 def resolve(options: Options, text: str | None = None) -> Recipe:
     """The recipe with the command line's options laid over it; `text` stands in for the recipe's file.
 
-    `--source` names the user's own code, so it lifts the licence filter: what may be trained on is theirs to say.
+    `--source` names the user's own code where it is a folder, an archive or a repository, so it lifts the licence
+    filter then: what may be trained on is theirs to say. Tables and packages are other people's.
     """
     recipe = parse_recipe(text, where=f"recipe {options.recipe}") if text is not None else load_recipe(options.recipe)
     corpus = recipe.corpus
     if options.sources:
-        sources = tuple(_own_source(path.expanduser()) for path in options.sources)
-        corpus = replace(corpus, sources=sources, licenses="any")
+        sources = tuple(_own_source(str(source)) for source in options.sources)
+        own = all(source.kind in ("folder", "git") for source in sources)
+        corpus = replace(corpus, sources=sources, licenses="any" if own else corpus.licenses)
+    if options.stars is not None:
+        corpus = replace(corpus, stars=options.stars.expanduser())
     if options.allow_licenses:
         corpus = replace(corpus, allow_licenses=(*corpus.allow_licenses, *options.allow_licenses))
     arms = recipe.arms
@@ -99,12 +105,27 @@ def resolve(options: Options, text: str | None = None) -> Recipe:
     return recipe
 
 
-def _own_source(path: Path) -> Source:
-    """A bare repository is read through git; any other folder, with or without repositories in it, as files."""
+def _own_source(text: str) -> Source:
+    """What `--source` names: `KIND:WHERE`, or a path or URL whose kind shows.
+
+    A URL, a table and a folder of nothing but tables are a `stack`; a bare repository is read through git; any other
+    folder, with or without repositories in it, as files, and so is an archive.
+    """
+    from kringle.data.sources.stack import is_table, is_url
+
+    kind, colon, rest = text.partition(":")
+    if colon and rest and kind in ("folder", "git", "stack", "packages", "debian") and not is_url(text):
+        return source_of(kind, rest)  # type: ignore[arg-type]  # checked in the line before
+    if is_url(text) or is_table(text):
+        return source_of("stack", text)
+    path = Path(text).expanduser()
     try:
         bare = (path / "HEAD").is_file() and (path / "objects").is_dir()
+        names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")] if path.is_dir() else []
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=str(path), hint="check its permissions") from None
+    if names and all(is_table(name) for name in names):
+        return source_of("stack", str(path))
     return Source("git" if bare else "folder", path)
 
 

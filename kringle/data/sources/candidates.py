@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
 from kringle.data.languages import SHEBANG_BYTES, language_of_name, language_of_shebang
+from kringle.data.sources.containers import Container
 from kringle.data.sources.walk import SPECIAL, open_regular
 
 
@@ -48,10 +49,11 @@ class Skipped(NamedTuple):
 
 @dataclass
 class Found:
-    """All that one source found. `other` counts files by extension that are in no supported language, `unasked` those
-    in a supported one that was not asked for."""
+    """All that one source found. `containers` hold further documents, known when they are read. `other` counts files by
+    extension that are in no supported language, `unasked` those in a supported one that was not asked for."""
 
     candidates: list[Candidate] = field(default_factory=list)
+    containers: list[Container] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     other: Counter[str] = field(default_factory=Counter)
@@ -60,6 +62,7 @@ class Found:
     def extend(self, more: Found) -> None:
         """Add what another source found."""
         self.candidates += more.candidates
+        self.containers += more.containers
         self.skipped += more.skipped
         self.notes += more.notes
         self.other += more.other
@@ -116,6 +119,27 @@ class Lister:
         elif language not in self.languages:
             self.found.unasked[language] += 1
         return language in self.languages
+
+    def add_archive(self, entry: os.DirEntry[str], repo: str, path: str, licenses: tuple[str, ...]) -> None:
+        """Consider a directory entry that is named like an archive; its members will be at `path`/member."""
+        if entry.is_symlink():
+            self.skip(repo, path, SYMLINK)
+            return
+        try:
+            status = entry.stat(follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode):
+                self.skip(repo, path, SPECIAL)
+            elif not os.access(entry.path, os.R_OK, effective_ids=_EFFECTIVE):
+                self.skip(repo, path, UNREADABLE)
+            else:
+                self.found.containers.append(
+                    Container(
+                        self.source, "archive", entry.path, "", status.st_size, str(status.st_mtime_ns),
+                        printable(repo), printable(path), "", licenses,
+                    )
+                )  # fmt: skip
+        except OSError as error:
+            self.unreadable(repo, path, error)
 
     def add(self, entry: os.DirEntry[str], repo: str, path: str, licenses: tuple[str, ...], revision: str) -> None:
         """Consider one directory entry that is not a directory; `repo` and `path` as the file system spells them."""

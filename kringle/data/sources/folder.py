@@ -3,7 +3,8 @@
 A sub-directory with `.git` is a repository of its own. Elsewhere a top-level sub-directory is one, and files that lie
 loose at the top belong to one named like the folder. The licence of a file is what the nearest directory above it
 declares, up to the folder itself but never across the border of a git repository. The working tree is read as it is:
-git is not asked (source `git` does), so ignored files count.
+git is not asked (source `git` does), so ignored files count. Archives are opened: what they hold lies at the archive's
+path, as if it were a folder, under the licences that they declare themselves, else under those of their place.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kringle.data.license_texts import MAX_TEXT_BYTES
+from kringle.data.sources.archives import ENDINGS, is_archive, is_named
 from kringle.data.sources.candidates import Found, Lister, printable
+from kringle.data.sources.containers import Container
 from kringle.data.sources.declared import declared_licenses, declares
 from kringle.data.sources.walk import children, read_text, walk
 from kringle.errors import UserError
@@ -35,6 +38,19 @@ _BUILDS = frozenset(
 )
 
 
+def _archive(path: Path) -> Found:
+    """One archive given as the source: a repository named like it."""
+    status = path.stat()
+    name = next(path.name[: -len(end)] for end in sorted(ENDINGS, key=len, reverse=True) if is_named(path.name, end))
+    found = Found()
+    found.containers.append(
+        Container(
+            "folder", "archive", str(path), "", status.st_size, str(status.st_mtime_ns), printable(name or path.name)
+        )
+    )
+    return found
+
+
 class _Place(NamedTuple):
     """What a directory passes on: its repository, where that begins, whether git keeps it, and the licences."""
 
@@ -50,6 +66,8 @@ def folder(path: Path, languages: Collection[str]) -> Found:
         if not path.expanduser().exists():
             raise UserError("no such folder", where=printable(str(path)), hint="check the path given as source")
         path = path.expanduser().resolve()
+        if path.is_file() and is_archive(path.name):
+            return _archive(path)
         if not path.is_dir():
             raise UserError(
                 "is a file, not a folder", where=printable(str(path)), hint="give the folder that it lies in"
@@ -84,7 +102,11 @@ def folder(path: Path, languages: Collection[str]) -> Found:
         for entry in folders:
             places[_join(relative, entry.name)] = place
         for entry in files:
-            lister.add(entry, place.repo, _inside(place, _join(relative, entry.name)), place.licenses, "")
+            inside = _inside(place, _join(relative, entry.name))
+            if is_archive(entry.name):
+                lister.add_archive(entry, place.repo, inside, place.licenses)
+            else:
+                lister.add(entry, place.repo, inside, place.licenses, "")
     return lister.found
 
 

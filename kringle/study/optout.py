@@ -1,0 +1,204 @@
+"""Opting out after the fact: what a workspace holds of it, what is rewritten, and which models have seen it.
+
+The rules are remembered in the workspace (`opt-outs.txt`) before anything is rewritten, so a kill in the middle is
+mended by the same command, and every later run, `--from collect` too, leaves the same documents out. Token stores,
+tokenizers and models are listed, not changed: the next run makes new ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kringle.data.optout import OptOuts, parse_rule, read_rules
+from kringle.data.table import iter_row_groups, read_table
+from kringle.data.withdraw import Copies, Spot, Withdrawal, apply, document_files, find, held_back
+from kringle.errors import UserError
+from kringle.study.pipeline import recall
+from kringle.workspace import Workspace, opt_outs_file, write_atomically
+
+_SHOWN = 20  # lines of a list on the screen; --json has all
+
+
+def opt_out(work: Path, keys: Sequence[str], copies: Copies) -> dict[str, Any]:
+    """Take what `keys` name out of a workspace, and list what holds it; without keys, tell what is opted out so far.
+
+    A key is a rule of `kringle.data.optout`. Raises `UserError`.
+    """
+    workspace = Workspace.open(work, create=False)
+    workspace.lock()
+    asked = [str(parse_rule(key)) for key in keys]
+    remembered = list(remembered_rules(workspace.root))
+    found = find(workspace.root, OptOuts(asked), copies) if asked else Withdrawal()
+    if copies == "remove":  # the copies have places that no rule names, so the id is what keeps them out
+        asked += [f"id:{id}" for id in sorted({spot.id for spot in found.removed})]
+    rules = list(dict.fromkeys([*remembered, *asked]))
+    if asked:
+        _remember(workspace.root, rules)
+        apply(workspace.root, found)
+    everything = Withdrawal(removed=found.removed | _removed_before(workspace.root))
+    ids = found.gone if asked else _no_longer_there(workspace.root, everything)
+    return {
+        "asked": asked,
+        "rules": rules,
+        "removed": [_spot(spot, rule=rule) for spot, rule in sorted(found.removed.items())],
+        "copies": [_spot(spot, now=what) for spot, what in sorted(found.elsewhere.items())],
+        "rewritten": found.rewritten,
+        "deleted_shards": found.deleted,
+        **_listings(workspace.root, ids),
+        "held_back": held_back(_decision_folders(workspace), sorted(everything.removed)),
+    }
+
+
+def remembered_rules(root: Path) -> tuple[str, ...]:
+    """The opt-outs that a workspace remembers; none where there is no workspace yet."""
+    path = opt_outs_file(root)
+    return read_rules(path, "opt-outs of the workspace") if path.exists() else ()
+
+
+def _remember(root: Path, rules: Sequence[str]) -> None:
+    head = "# Left out of every run in this workspace; one rule a line, written by kringle optout.\n"
+    write_atomically(opt_outs_file(root), head + "".join(f"{rule}\n" for rule in rules))
+
+
+def _removed_before(root: Path) -> dict[Spot, str]:
+    """What earlier calls have removed, by the decisions that they left."""
+    found = {}
+    for path in sorted((root / "stages").glob("collect-*/decisions.parquet")):
+        table = read_table(path, ["id", "repo", "path", "step", "witness"])
+        for row in table.to_pylist():
+            if row["step"] == "opt-out" and row["id"]:
+                found[Spot(row["id"], row["repo"], row["path"])] = row["witness"] or ""
+    return found
+
+
+def _no_longer_there(root: Path, removed: Withdrawal) -> set[str]:
+    """Ids of removed documents of which no other place is left in any stage's documents."""
+    ids = {spot.id for spot in removed.removed}
+    for path in document_files(root) if ids else ():
+        if path.relative_to(root).parts[0] == "stages":
+            ids -= {id for group in iter_row_groups(path, ["id"]) for id in group["id"].to_pylist()}
+    return ids
+
+
+def _spot(spot: Spot, **more: str) -> dict[str, str]:
+    return {"id": spot.id, "repo": spot.repo, "path": spot.path, **more}
+
+
+def _decision_folders(workspace: Workspace) -> list[Path]:
+    try:
+        _, plan = recall(workspace)
+    except UserError:
+        return []  # no run was made yet: there are no decisions to look through
+    stages = (plan.collect, plan.clean, plan.split)
+    return [stage.folder for stage in stages if (stage.folder / "decisions.parquet").exists()]
+
+
+# -- what holds it -----------------------------------------------------------------------------------------------------
+
+
+def _listings(root: Path, ids: set[str]) -> dict[str, Any]:
+    """Token stores, tokenizers, models, checkpoints and records that were made with the documents `ids`."""
+    manifests = dict(_manifests(root))
+    stores: dict[str, int] = {}
+    for path in sorted(root.glob("s*/*/**/ids.bin")):
+        with path.open(encoding="utf-8") as lines:
+            count = sum(line.rstrip("\n") in ids for line in lines)
+        if count:
+            stores[str(path.parent.relative_to(root))] = count
+    splits = {name: _trained_on(root / "stages" / name, ids) for name in manifests if name.startswith("split-")}
+    tokenizers, models, checkpoints = [], [], []
+    for name, manifest in sorted(manifests.items()):
+        upstream = _upstream(manifest, manifests)
+        seen = any(splits[s] for s in upstream if s in splits)
+        if name.startswith("tokenizer-") and seen:
+            tokenizers.append(f"stages/{name}")
+        if name.startswith("train@") and seen:
+            models.append(f"stages/{name}")
+    if stores:
+        partials = sorted((root / "stages").glob("train@*.partial/checkpoints"))
+        checkpoints += [str(partial.relative_to(root)) for partial in partials]
+    return {
+        "token_stores": [{"store": store, "documents": count} for store, count in stores.items()],
+        "tokenizers": tokenizers,
+        "models": models,
+        "checkpoints": checkpoints,
+        "records": _records(root, ids),
+    }
+
+
+def _manifests(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in sorted((root / "stages").glob("*/manifest.json")):
+        yield path.parent.name, json.loads(path.read_text(encoding="utf-8"))
+
+
+def _upstream(manifest: dict[str, Any], manifests: dict[str, dict[str, Any]]) -> set[str]:
+    """Names of all published stages that a stage was made from, directly or through others."""
+    by_fingerprint = {m["fingerprint"]: name for name, m in manifests.items()}
+    found: set[str] = set()
+    pending = list(manifest["inputs"].values())
+    while pending:
+        name = by_fingerprint.get(pending.pop())
+        if name is not None and name not in found:
+            found.add(name)
+            pending += manifests[name]["inputs"].values()
+    return found
+
+
+def _trained_on(split: Path, ids: set[str]) -> bool:
+    path = split / "split.parquet"
+    if not ids or not path.exists():
+        return False
+    table = read_table(path, ["id", "split"])
+    rows = zip(table["id"].to_pylist(), table["split"].to_pylist(), strict=True)
+    return any(id in ids and part == "train" for id, part in rows)
+
+
+def _records(root: Path, ids: set[str]) -> list[str]:
+    """Evaluation files that name one of the documents, and so may quote it."""
+    if not ids:
+        return []
+    found = []
+    for path in sorted((root / "stages").glob("evaluate@*/**/*.json*")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if path.name != "manifest.json" and any(id in text for id in ids):
+            found.append(str(path.relative_to(root)))
+    return found
+
+
+def told(result: dict[str, Any]) -> list[str]:
+    """The outcome as lines for a reader."""
+    lines = [f"opted out: {', '.join(result['rules']) or 'nothing'}"]
+    for key, title in (
+        ("removed", "removed"),
+        ("copies", "the same bytes elsewhere"),
+        ("rewritten", "rewritten; every other file is as it was"),
+        ("deleted_shards", "deleted from the store, to be made again without it"),
+        ("token_stores", "token stores that hold it (the next run makes new ones)"),
+        ("tokenizers", "tokenizers trained with it"),
+        ("models", "models trained with it (an arm's own filter may have left it out)"),
+        ("checkpoints", "checkpoints of unfinished trainings"),
+        ("records", "evaluation records that may quote it"),
+        ("held_back", "dropped because of what is now removed; they stay out until the next clean"),
+    ):
+        entries = [_line(entry) for entry in result[key]]
+        if entries:
+            lines.append(f"{title}: {len(entries):,}")
+            lines += [f"  {entry}" for entry in entries[:_SHOWN]]
+            if len(entries) > _SHOWN:
+                lines.append(f"  and {len(entries) - _SHOWN:,} more; --json has all")
+    if result["asked"] and not result["removed"]:
+        lines.append("nothing in this workspace is named by what was asked now; later runs will leave it out")
+    return lines
+
+
+def _line(entry: str | dict[str, Any]) -> str:
+    if isinstance(entry, str):
+        return entry
+    if "store" in entry:
+        return f"{entry['store']} ({entry['documents']:,} documents)"
+    place = f"{entry['repo']}/{entry['path']}  {entry['id'][:12]}"
+    more = entry.get("rule") or entry.get("now") or f"{entry['step']}: {entry['witness']}"
+    return f"{place}  {more}"

@@ -1,0 +1,203 @@
+"""Opting out, before and after the fact: what must go goes, what need not stays byte for byte, and it stays so."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from data_support import decisions, documents, folder_corpus, run_collect, snapshot, write_tree
+from run_fixtures import kringle
+
+from kringle.data.optout import OptOuts, parse_rule, read_rules
+from kringle.data.table import iter_documents
+from kringle.errors import UserError
+from kringle.recipe import parse_recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("owner/repo", "repo:owner/repo"),
+        ("owner/", "owner:owner"),
+        ("A" * 40, "id:" + "a" * 40),
+        ("*/secret.py", "path:*/secret.py"),
+        ("path:src/a.py", "path:src/a.py"),
+        ("id:" + "0" * 40, "id:" + "0" * 40),
+        (" repo:x ", "repo:x"),
+    ],
+)
+def test_rules_as_people_write_them(text: str, rule: str) -> None:
+    assert str(parse_rule(text)) == rule
+
+
+@pytest.mark.parametrize("text", ["", "repo:", "id:123", "owner:/", "path: "])
+def test_rules_that_say_nothing_are_refused(text: str) -> None:
+    with pytest.raises(UserError):
+        parse_rule(text)
+
+
+@pytest.mark.parametrize(
+    ("rule", "repo", "path", "named"),
+    [
+        ("repo:Owner/Repo", "owner/repo", "a.py", True),
+        ("repo:owner/repo", "owner/repo2", "a.py", False),
+        ("owner:owner", "owner/repo", "a.py", True),
+        ("owner:owner", "Owner", "a.py", True),
+        ("owner:own", "owner/repo", "a.py", False),
+        ("path:src", "r", "src/a.py", True),
+        ("path:src", "r", "src2/a.py", False),
+        ("path:r/src/a.py", "r", "src/a.py", True),
+        ("path:*.min.js", "r", "deep/er/x.min.js", True),
+        ("path:a?.py", "r", "ab.py", True),
+        ("path:A.py", "r", "a.py", False),
+    ],
+)
+def test_what_a_rule_names(rule: str, repo: str, path: str, named: bool) -> None:
+    assert OptOuts([rule]).place(repo, path) == (rule if named else None)
+
+
+def test_a_file_of_rules(tmp_path: Path) -> None:
+    (tmp_path / "rules.txt").write_text("\ufeff# by mail\nowner/repo   # ticket 7\n\npath:a#b.py\n")
+    assert read_rules(tmp_path / "rules.txt", "corpus.opt_out") == ("repo:owner/repo", "path:a#b.py")
+    (tmp_path / "bad.txt").write_text("ok\nid:12\n")
+    with pytest.raises(UserError, match=r"bad\.txt, line 2: not a document's id"):
+        read_rules(tmp_path / "bad.txt", "corpus.opt_out")
+
+
+def module(seed: int) -> str:
+    rng = random.Random(seed)
+    return "".join(f"value_{rng.randrange(10**9)} = call_{rng.randrange(10**6)}({i})\n" for i in range(100))
+
+
+def corpus(root: Path) -> Path:
+    files = {f"own{r % 3}-repo{r}/m{f}.py": module(100 * r + f) for r in range(12) for f in range(8)}
+    files["copies/first.py"] = files["own0-repo0/m0.py"]
+    files["zcopies/second.py"] = files["own0-repo0/m0.py"]
+    return write_tree(root, files)
+
+
+def test_before_the_fact_by_every_kind_of_rule(tmp_path: Path) -> None:
+    root = corpus(tmp_path / "in")
+    run_collect(folder_corpus(root), tmp_path / "plain")
+    ids = {f"{d['repo']}/{d['path']}": d["id"] for d in documents(tmp_path / "plain")}
+    rules = ("repo:own1-repo1", "path:m7.py", f"id:{ids['own2-repo2/m3.py']}")
+    summary = run_collect(folder_corpus(root, opt_out=rules), tmp_path / "less")
+    left = {f"{d['repo']}/{d['path']}" for d in documents(tmp_path / "less")}
+    gone = {n for n in ids if n.startswith("own1-repo1/") or n.endswith("/m7.py")} | {"own2-repo2/m3.py"}
+    assert left == ids.keys() - gone
+    told = {d.path: d.witness for d in decisions(tmp_path / "less/out") if d.step == "opt-out"}
+    assert told["m3.py"] in rules
+    (step,) = [s for s in summary["funnel"] if s["name"] == "opt-out"]
+    assert step["dropped"][0]["files"] == len(gone)
+
+
+def test_an_id_costs_its_own_shard_alone_and_can_be_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from data_support import InProcess
+
+    from kringle.data import collect as collect_module
+
+    monkeypatch.setattr(collect_module, "TASK_BYTES", 20_000)
+    root = corpus(tmp_path / "in")
+    run_collect(folder_corpus(root), tmp_path)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out/documents").iterdir()}
+    id = next(d["id"] for d in documents(tmp_path) if d["path"] == "m3.py")
+    engine = InProcess()
+    run_collect(folder_corpus(root, opt_out=(f"id:{id}",)), tmp_path, engine)
+    after = {p.name: p.read_bytes() for p in (tmp_path / "out/documents").iterdir()}
+    assert len(engine.ran) == 1
+    assert sum(before[name] != after.get(name) for name in before) == 1
+    assert id not in {d["id"] for d in documents(tmp_path)}
+    run_collect(folder_corpus(root), tmp_path)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out/documents").iterdir()} == before
+
+
+RECIPE = """
+name: opt
+corpus: {{sources: [{{folder: {root}}}], licenses: any, opt_out: {rules}}}
+tokenizer: {{vocab_size: 260}}
+model: {{layers: 1, width: 32, heads: 2, context: 128}}
+training: {{tokens: 2k, batch_tokens: 256}}
+ablations: {{base: {{}}}}
+evaluation: {{suites: [], held_out: 10%}}
+"""
+
+
+def write_recipe(place: Path, root: Path, rules: str = "[]") -> Path:
+    place.write_text(RECIPE.format(root=root, rules=rules))
+    return place
+
+
+def stage(work: Path, name: str) -> Path:
+    return max(work.glob(f"stages/{name}-*"), key=lambda path: path.stat().st_mtime_ns)
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose corpus is collected, cleaned, split and encoded."""
+    place = tmp_path_factory.mktemp("opt")
+    recipe = write_recipe(place / "r.yaml", corpus(place / "in"))
+    kringle("run", recipe, "--until", "encode", "--work", place / "work").succeeded()
+    return place
+
+
+def test_after_the_fact_only_the_files_that_hold_it_change(encoded: Path) -> None:
+    work = encoded / "work"
+    before = snapshot(work)
+    done = kringle("optout", "own0-repo0", "--work", work, "--json").succeeded()
+    result = done.result
+    after = snapshot(work)
+    changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
+    manifest = {name for name in changed if name.endswith("manifest.json")}
+    assert changed - manifest == set(result["rewritten"])
+    assert before.keys() - after.keys() == {
+        name for name in before if any(name.startswith(f"{folder}/") for folder in result["deleted_shards"])
+    }
+    assert after.keys() - before.keys() == {"opt-outs.txt"}
+    assert {(x["repo"], x["path"]) for x in result["removed"]} == {("own0-repo0", f"m{n}.py") for n in range(8)}
+    assert {(x["repo"], x["now"]) for x in result["copies"]} == {("copies", "kept"), ("zcopies", "kept")}
+    (store,) = [s for s in result["token_stores"] if s["store"].startswith("stages/")]
+    assert store["documents"] == 7  # the eighth document's bytes are still wanted elsewhere
+    ids = {x["id"] for x in result["removed"]}
+    split = pq.read_table(stage(work, "split") / "split.parquet").to_pylist()
+    trained = any(row["id"] in ids and row["split"] == "train" for row in split)
+    assert bool(result["tokenizers"]) == trained
+    found = {f"{d['repo']}/{d['path']}": d for d in iter_documents(stage(work, "collect") / "documents")}
+    assert not any(name.startswith("own0-repo0/") for name in found)
+    assert [c["repo"] for c in found["copies/first.py"]["copies"]] == ["zcopies"]
+    story = kringle("why", "own0-repo0/m5.py", "--work", work).succeeded().out
+    assert "dropped opt-out" in story
+    assert "repo:own0-repo0" in story
+    # The same again finds nothing more to do.
+    again = kringle("optout", "own0-repo0", "--work", work, "--json").succeeded().result
+    assert (again["removed"], again["rewritten"]) == ([], [])
+    # A later run, from the sources, leaves it out as well, and is told that it does.
+    kringle("run", encoded / "r.yaml", "--from", "collect", "--until", "split", "--work", work).succeeded()
+    later = {f"{d['repo']}/{d['path']}" for d in iter_documents(stage(work, "collect") / "documents")}
+    assert later == found.keys()
+    listed = kringle("optout", "--work", work, "--json").succeeded().result
+    assert listed["rules"] == ["repo:own0-repo0"]
+
+
+def test_copies_go_too_where_that_is_asked_for(encoded: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml", encoded / "in")
+    work = tmp_path / "work"
+    kringle("run", recipe, "--until", "clean", "--work", work).succeeded()
+    result = (
+        kringle("optout", "path:own0-repo0/m0.py", "--copies", "remove", "--work", work, "--json").succeeded().result
+    )
+    assert {x["repo"] for x in result["copies"]} == {"copies", "zcopies"} or result["copies"][0]["now"] == "removed"
+    kringle("run", recipe, "--from", "collect", "--until", "clean", "--work", work).succeeded()
+    texts = [d["content"] for d in iter_documents(stage(work, "collect") / "documents")]
+    assert (encoded / "in/own0-repo0/m0.py").read_text() not in texts
+    for path in (work / "shards").rglob("documents.parquet"):
+        assert (encoded / "in/own0-repo0/m0.py").read_text() not in pq.read_table(path)["content"].to_pylist()
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    assert "is not a workspace" in kringle("optout", "x", "--work", tmp_path / "none").refused()
+    assert "expected keep or remove" in kringle("optout", "x", "--copies", "burn").refused()
+    with pytest.raises(UserError, match=r"corpus\.opt_out: .*cannot be read"):
+        parse_recipe(RECIPE.format(root=tmp_path, rules=json.dumps(str(tmp_path / "missing"))))
