@@ -15,7 +15,7 @@ from kringle.data.contamination import SHORTEST, BenchmarkString, Finder, inner_
 from kringle.data.table import read_table
 from kringle.engine import Engine
 from kringle.errors import UserError
-from kringle.recipe import CleanSettings
+from kringle.recipe import CleanSettings, NearDedupSettings
 from kringle.workspace import ShardStore
 
 BENCHMARKS = Path(__file__).resolve().parent.parent.parent / "shared" / "benchmarks"
@@ -237,3 +237,45 @@ def test_all_of_humaneval_is_searched_for_but_the_three_trivial_solutions(tmp_pa
             row = json.loads(line)
             assert finder.find(row["prompt"] + row["canonical_solution"]) is not None
     assert finder.find("def f(x):\n    return x + y\n") is None
+
+
+# -- near-duplicates ---------------------------------------------------------------------------------------------------
+
+_LONG = "\n".join(f"def f{i}(argument):\n    return argument + {i}\n" for i in range(40))
+
+
+def _near(tmp_path: Path, files: dict[str, str], fidelity: Any) -> dict[str, Any]:
+    settings = CleanSettings(decontaminate=(), near_dedup=NearDedupSettings(1, 0.85), max_line=200)
+    root = write_tree(tmp_path / "in", {f"r/{name}": text for name, text in files.items()})
+    run_collect(folder_corpus(root), tmp_path)
+    (tmp_path / "clean").mkdir()
+    store = ShardStore(tmp_path / "shards", "test")
+    return clean(settings, tmp_path / "out/documents", tmp_path / "clean", store, InProcess(), QUIET, {}, fidelity)
+
+
+def test_a_near_duplicate_gives_way_and_tells_to_whom(tmp_path: Path) -> None:
+    files = {"tests/copy.py": _LONG + "# copy\n", "real.py": _LONG, "other.py": "print('hello')\n"}
+    told = _near(tmp_path, files, "corrected")
+    assert survivors(tmp_path) == ["other.py", "real.py"]
+    (row,) = [d for d in decisions(tmp_path / "clean") if d.step == "near-duplicate" and not d.kept]
+    assert row.path == "tests/copy.py"
+    assert row.value is not None
+    assert 0.85 <= row.value < 1
+    assert row.threshold == "similarity < 0.85"
+    assert row.witness is not None
+    assert row.witness.startswith("r/real.py (")
+    assert row.witness.endswith("of its words")
+    assert told["funnel"][-1]["name"] == "near-duplicate"
+    assert told["funnel"][-1]["dropped"] == [
+        {"reason": "a near-duplicate of another file", "files": 1, "bytes": len(_LONG) + 7}
+    ]
+    assert json.loads((tmp_path / "clean/near-duplicates.json").read_text())["dropped"] == 1
+
+
+def test_only_the_original_lets_a_file_give_way_to_one_that_goes_itself(tmp_path: Path) -> None:
+    """The better copy has a line that is too long. SantaCoder looked for near-duplicates first, and lost both."""
+    files = {"a.py": f"{_LONG}x = [{'1, ' * 100}]\n", "tests/b.py": _LONG}
+    _near(tmp_path / "corrected", files, "corrected")
+    assert survivors(tmp_path / "corrected") == ["tests/b.py"]
+    with pytest.raises(UserError, match="no document of 2 passes"):
+        _near(tmp_path / "faithful", files, "faithful")

@@ -5,6 +5,6 @@ One module a group of commands; importing it registers them, in the order in whi
 
 from kringle.cli.app import app, main
 
-from kringle.cli import run, redact, bench, doctor  # isort: skip
+from kringle.cli import run, dedup, redact, bench, doctor  # isort: skip
 
-__all__ = ["app", "bench", "doctor", "main", "redact", "run"]
+__all__ = ["app", "bench", "dedup", "doctor", "main", "redact", "run"]

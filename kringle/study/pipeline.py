@@ -21,7 +21,7 @@ from kringle.progress import Reporter
 from kringle.recipe import Recipe, parse_recipe
 from kringle.study.arm import ArmJob, run_arm
 from kringle.study.licences import release_note
-from kringle.study.plan import SPLIT_SEED, STAGES, Options, Plan, Run, make_plan, resolve
+from kringle.study.plan import SPLIT_SEED, STAGES, Options, Plan, Run, make_plan, near_dedup_settings, resolve
 from kringle.workspace import ShardStore, Stage, Workspace, fingerprint, write_atomically
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
     started = time.monotonic()
     reporter = Reporter(quiet=quiet)
     recipe = resolve(options)
+    if recipe.fidelity == "faithful" and STAGES.index(options.until or "report") > STAGES.index("encode"):
+        what = "faithful covers the data; tokenizer and training follow `corrected` in this version"
+        raise UserError(what, where="fidelity", hint="add --until encode, or write fidelity: corrected")
     engine = Engine(options.workers)
     survey, suites, outside = _look_around(recipe)
     workspace = Workspace.open(options.work)
@@ -189,7 +192,7 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
         if kind == "clean":
             from kringle.data.clean import clean
 
-            return clean(recipe.clean, documents, out, shards, engine, reporter, context.suites)
+            return clean(recipe.clean, documents, out, shards, engine, reporter, context.suites, recipe.fidelity)
         if kind == "split":
             from kringle.data.heldout import split
 
@@ -197,9 +200,13 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
             survivors = plan.clean.folder / "survivors.parquet"
             return split(share, SPLIT_SEED, documents, survivors, out, shards, engine, reporter)
         if kind == "annotate":
-            from kringle.data.comments import annotate
+            from kringle.data.signals import annotate
+            from kringle.study.arm import split_of
 
-            return annotate(documents, plan.clean.folder / "survivors.parquet", out, shards, engine, reporter)
+            training = {id for id, part in split_of(plan.split.folder).items() if part == "train"}
+            survivors = plan.clean.folder / "survivors.parquet"
+            asked = near_dedup_settings(recipe)
+            return annotate(documents, survivors, training, asked, recipe.fidelity, out, shards, engine, reporter)
         if kind == "tokenizer":
             return _train_tokenizer(context, out)
         if kind == "encode":

@@ -6,14 +6,17 @@ time, and one row of ranks a document: what decides which of several near-duplic
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import zstandard
 from numpy.typing import NDArray
 
 from kringle.data.licenses import is_permissive
@@ -80,21 +83,46 @@ def batches(shard: Shard, columns: Sequence[str]) -> Iterator[pa.Table]:
         return
     rows: list[dict[str, Any]] = []
     size = 0
-    with shard.path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                rows.append({name: row.get(name) for name in columns})
-            except (ValueError, AttributeError):
-                raise UserError("is not a JSON object", where=f"{shard.path}, line {number}") from None
-            size += len(line)
-            if size > BATCH_BYTES:
-                yield _table(rows, columns, shard.path)
-                rows, size = [], 0
+    for row in lines(shard.path):
+        chosen = {name: row.get(name) for name in columns}
+        rows.append(chosen)
+        size += sum(len(value) for value in chosen.values() if isinstance(value, str))
+        if size > BATCH_BYTES:
+            yield _table(rows, columns, shard.path)
+            rows, size = [], 0
     if rows:
         yield _table(rows, columns, shard.path)
+
+
+def lines(path: Path, raw: bool = False) -> Iterator[Any]:
+    """The objects of a JSON Lines file (plain, gzip or Zstandard), or with `raw` its lines as they are; empty lines are
+    left out. Raises `UserError` naming the line that is no object."""
+    number = 0
+    try:
+        with _opened(path) as file:
+            for line in file:
+                number += 1
+                if not line.strip():
+                    continue
+                if raw:
+                    yield line
+                    continue
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("no object")
+                yield row
+    except (ValueError, RecursionError):
+        raise UserError("is not a JSON object", where=f"{path}, line {number}") from None
+    except (OSError, EOFError, zstandard.ZstdError) as error:
+        raise UserError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=str(path)) from None
+
+
+def _opened(path: Path) -> IO[bytes]:
+    if path.name.endswith(".gz"):
+        return gzip.open(path, "rb")  # type: ignore[return-value]  # a GzipFile reads like any other
+    if path.name.endswith(".zst"):
+        return io.BufferedReader(zstandard.open(path, "rb"), 1 << 20)
+    return path.open("rb")
 
 
 def _table(rows: list[dict[str, Any]], columns: Sequence[str], path: Path) -> pa.Table:
@@ -153,12 +181,13 @@ def ranks(table: pa.Table, columns: Columns, content: Texts) -> NDArray[np.uint6
         path = str(paths[i] or "")
         out[1, i] = int(not SECONDARY.isdisjoint(part.lower() for part in PurePosixPath(path).parts))
         out[2, i] = largest - (int(stars[i]) + 1 if stars[i] is not None else 0)
-        out[5, i] = _hash64(f"{repos[i] or ''}\0{path}".encode("utf-8", "surrogatepass"))
+        out[5, i] = hash64(f"{repos[i] or ''}\0{path}".encode("utf-8", "surrogatepass"))
     out[3] = np.uint64(largest) - np.diff(offsets).astype(np.uint64)
     for i in range(rows):
-        out[4, i] = _hash64(data[offsets[i] : offsets[i + 1]].tobytes())
+        out[4, i] = hash64(data[offsets[i] : offsets[i + 1]].tobytes())
     return out
 
 
-def _hash64(data: bytes) -> int:
+def hash64(data: bytes) -> int:
+    """64 bits of BLAKE2b."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
