@@ -27,6 +27,7 @@ def run_clean(
     settings: CleanSettings | None = None,
     benchmarks: dict[str, Path] | None = None,
     engine: Engine | None = None,
+    fidelity: Any = "corrected",
 ) -> dict[str, Any]:
     settings = settings or CleanSettings(decontaminate=())
     root = write_tree(tmp_path / "in", {f"r/{name}": text for name, text in files.items()})
@@ -34,7 +35,9 @@ def run_clean(
     out = tmp_path / "clean"
     out.mkdir(exist_ok=True)
     shards = ShardStore(tmp_path / "clean-shards", "test")
-    return clean(settings, tmp_path / "out/documents", out, shards, engine or InProcess(), QUIET, benchmarks or {})
+    return clean(
+        settings, tmp_path / "out/documents", out, shards, engine or InProcess(), QUIET, benchmarks or {}, fidelity
+    )
 
 
 def survivors(tmp_path: Path) -> list[str]:
@@ -137,7 +140,8 @@ PROBLEM = {
 }
 
 
-def test_a_copy_of_docstring_or_solution_drops_the_document_with_the_witness(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fidelity", ["faithful", "corrected"])
+def test_a_copy_of_docstring_or_solution_drops_the_document_with_the_witness(tmp_path: Path, fidelity: Any) -> None:
     mine = suite(tmp_path / "mine.jsonl", [PROBLEM])
     files = {
         "docstring.py": 'z = """return TWICE the value of x,\n    rounded."""\n',
@@ -146,7 +150,17 @@ def test_a_copy_of_docstring_or_solution_drops_the_document_with_the_witness(tmp
         "reindented.py": "y = round(2 * x)\nreturn y + 0\n",
         "clean.py": "y = round(3 * x)\n",
     }
-    summary = run_clean(tmp_path, files, CleanSettings(decontaminate=("mine",)), {"mine": mine})
+    settings = CleanSettings(decontaminate=("mine",))
+    summary = run_clean(tmp_path, files, settings, {"mine": mine}, fidelity=fidelity)
+    if fidelity == "corrected":
+        assert survivors(tmp_path) == ["clean.py", "inside_words.py"]
+        witnesses = {d.path: d.witness for d in decisions(tmp_path / "clean") if not d.kept}
+        assert witnesses == {
+            "docstring.py": "mine/0 docstring: return TWICE the value of x, rounded.",
+            "solution.py": "mine/0 solution: y = round(2 * x) return y + 0",
+            "reindented.py": "mine/0 solution: y = round(2 * x) return y + 0",
+        }
+        return
     assert survivors(tmp_path) == ["clean.py", "reindented.py"]
     witnesses = {d.path: d.witness for d in decisions(tmp_path / "clean") if not d.kept}
     assert witnesses == {
@@ -193,7 +207,7 @@ def test_mistakes_in_benchmarks(tmp_path: Path) -> None:
     (tmp_path / "zipped.jsonl.gz").write_bytes(b"hello")
     for name, message in (
         ("unknown", "unknown benchmark 'unknown'; known: bad"),
-        ("bad", "bad.jsonl, line 1: expected a JSON object"),
+        ("bad", "bad.jsonl, line 1: expected prompt"),
         ("text", "text.jsonl, line 1: expected a JSON object"),
         ("zipped", "cannot be read"),
         ("absent", "cannot be read"),

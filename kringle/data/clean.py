@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kringle.data.contamination import BenchmarkString, Finder, load_strings
+from kringle.data.contamination_tokens import TokenFinder
 from kringle.data.near_duplicates.method import Fidelity, Method
 from kringle.data.near_duplicates.stage import STEP, Found, near_duplicates_of
 from kringle.data.table import (
@@ -78,13 +79,13 @@ def clean(
     `benchmarks` maps the names in `settings.decontaminate` to their files. Returns counts, the funnel and notes. Raises
     `UserError` for an unknown benchmark, and when no document survives.
     """
-    strings = load_strings(settings.decontaminate, benchmarks)
+    strings = load_strings(settings.decontaminate, benchmarks, fidelity)
     parts = document_shards(documents)
     tasks = [
         Task(
             part.name,
-            fingerprint(shard_fingerprint(part), plain(replace(settings, near_dedup=None)), strings.used),
-            (part, settings, strings.used),
+            fingerprint(shard_fingerprint(part), plain(replace(settings, near_dedup=None)), strings.used, fidelity),
+            (part, settings, strings.used, fidelity),
         )
         for part in parts
     ]
@@ -127,10 +128,12 @@ def _near_duplicates(
     return near_duplicates_of(documents, ids, method, shards, engine, progress)
 
 
-def clean_shard(payload: tuple[Path, CleanSettings, Sequence[BenchmarkString]], folder: Path) -> dict[str, Any]:
+def clean_shard(
+    payload: tuple[Path, CleanSettings, Sequence[BenchmarkString], Fidelity], folder: Path
+) -> dict[str, Any]:
     """One shard, in a worker: judge its documents and write both tables into `folder`."""
-    part, settings, strings = payload
-    finder = Finder(strings)
+    part, settings, strings, fidelity = payload
+    finder = Finder(strings) if fidelity == "faithful" else TokenFinder(strings)
     decisions: list[Decision] = []
     survivors = []
     for group in iter_row_groups(part, [*SURVIVOR.names, "content"]):
@@ -144,7 +147,7 @@ def clean_shard(payload: tuple[Path, CleanSettings, Sequence[BenchmarkString]], 
     return {"survivors": len(survivors)}
 
 
-def judge(document: Mapping[str, Any], settings: CleanSettings, finder: Finder) -> Iterator[Decision]:
+def judge(document: Mapping[str, Any], settings: CleanSettings, finder: Finder | TokenFinder) -> Iterator[Decision]:
     """One decision per step of `STEPS` on one document."""
     values = text_statistics(document["content"])
     place = (document["id"], document["repo"], document["path"])

@@ -104,17 +104,20 @@ def report_again(work: Path) -> Path:
 
 def _look_around(recipe: Recipe) -> tuple[Survey, dict[str, Path], dict[str, Any]]:
     """What the plan depends on outside the workspace: sources, suites and the jail's level, with their fingerprints."""
+    from kringle.data.contamination import benchmark_file, load_strings
     from kringle.data.survey import survey
     from kringle.evaluation.jail.levels import probe
     from kringle.evaluation.suites import load_suite, problems_file
 
-    names = sorted({*recipe.clean.decontaminate, *recipe.evaluation.suites})
+    files = {name: path for name in recipe.clean.decontaminate if (path := benchmark_file(name)) is not None}
+    names = sorted({*recipe.clean.decontaminate, *recipe.evaluation.suites} - files.keys())
     folder = recipe.evaluation.benchmarks
     suites = {name: load_suite(name, folder) for name in names}
     found = survey(recipe.corpus)
     hashes = {name: _suite_fingerprint(suite) for name, suite in suites.items()}
+    hashes |= {name: fingerprint(load_strings([name], files, "faithful").used) for name in files}
     outside = {"sources": found.fingerprint, "suites": hashes, "jail": str(probe().level.name)}
-    return found, {name: problems_file(name, folder) for name in suites}, outside
+    return found, {name: problems_file(name, folder) for name in suites} | files, outside
 
 
 def _suite_fingerprint(suite: Suite) -> str:
