@@ -173,6 +173,15 @@ class CorpusSettings:
 
 
 @dataclass(frozen=True)
+class NearDedupSettings:
+    """Near-duplicates by n-grams of words: {ngram: 1, threshold: 0.85} is SantaCoder's base step, {ngram: 5, threshold:
+    0.7} its stronger one (paper, section 5.3). `threshold` is a Jaccard similarity."""
+
+    ngram: int = _parsed(parse_count)
+    threshold: float = _parsed(parse_above_zero)
+
+
+@dataclass(frozen=True)
 class CleanSettings:
     """The basic filter from Codex with SantaCoder's thresholds (bigcode-dataset preprocessing/filtering.py), strict
     comparisons: a file is dropped when max_line or mean_line is exceeded (characters) or alphanumeric is undercut."""
@@ -180,6 +189,7 @@ class CleanSettings:
     max_line: int = _parsed(parse_count, 1000)
     mean_line: float = _parsed(parse_positive, 100.0)
     alphanumeric: float = _parsed(parse_fraction, 0.25)
+    near_dedup: NearDedupSettings | None = None
     decontaminate: tuple[str, ...] = ("starter",)
 
 
@@ -197,10 +207,47 @@ class CommentsFilter:
 
 
 @dataclass(frozen=True)
+class StarsFilter:
+    """Keep documents of repositories with enough stars: `at_least` 5 is what the paper says, `above` 5 what
+    SantaCoder's code did, `quantile` 0.7 keeps the 30% with the most. Unknown counts as none, as in the original."""
+
+    at_least: int | None = _parsed(lambda v, p: None if v is None else parse_count(v, p), None)
+    above: int | None = _parsed(lambda v, p: None if v is None else int(parse_not_negative(v, p)), None)
+    quantile: float | None = _parsed(lambda v, p: None if v is None else parse_below_one(v, p), None)
+
+    def __post_init__(self) -> None:
+        if sum(x is not None for x in (self.at_least, self.above, self.quantile)) != 1:
+            hint = "write stars: {at_least: 5}"
+            raise UserError("expected one of at_least, above, quantile", where="filter.stars", hint=hint)
+
+
+@dataclass(frozen=True)
+class FertilityFilter:
+    """Keep documents with enough characters per token. `percentile` 5 drops the lowest 5% of each language; or a
+    threshold a language (SantaCoder's, for its own tokenizer: python 2.5, java 2.9, javascript 2.6)."""
+
+    percentile: float | None = _parsed(lambda v, p: None if v is None else parse_positive(v, p), None)
+    python: float | None = _parsed(lambda v, p: None if v is None else parse_positive(v, p), None)
+    java: float | None = _parsed(lambda v, p: None if v is None else parse_positive(v, p), None)
+    javascript: float | None = _parsed(lambda v, p: None if v is None else parse_positive(v, p), None)
+
+    def __post_init__(self) -> None:
+        thresholds = [x for x in (self.python, self.java, self.javascript) if x is not None]
+        if (self.percentile is None) == (not thresholds):
+            hint = "write fertility: {percentile: 5} or fertility: {python: 2.5}"
+            raise UserError("expected a percentile or thresholds by language", where="filter.fertility", hint=hint)
+        if self.percentile is not None and self.percentile >= 100:
+            raise UserError(f"must be below 100, got {self.percentile:g}", where="filter.fertility.percentile")
+
+
+@dataclass(frozen=True)
 class FilterSettings:
     """Which documents an arm sees; None leaves a signal unused."""
 
+    stars: StarsFilter | None = None
     comments: CommentsFilter | None = None
+    near_dedup: NearDedupSettings | None = None
+    fertility: FertilityFilter | None = None
 
 
 @dataclass(frozen=True)
@@ -368,7 +415,7 @@ class Recipe:
     adds the control arms (`kringle.study.controls`)."""
 
     name: str
-    fidelity: Literal["corrected"]
+    fidelity: Literal["faithful", "corrected"]
     corpus: CorpusSettings
     clean: CleanSettings
     tokenizer: TokenizerSettings
@@ -562,12 +609,7 @@ def parse_recipe(text: str, where: str = "recipe") -> Recipe:
             raise UserError(f"the key '{key}' is missing", where=where)
     if not isinstance(raw["name"], str) or not _NAME.fullmatch(raw["name"]):
         raise UserError(f"expected letters, digits, '.', '_' and '-', got {raw['name']!r}", where="name")
-    if raw.get("fidelity", "corrected") != "corrected":
-        raise UserError(
-            f"only 'corrected' is available in this version, got {raw['fidelity']!r}",
-            where="fidelity",
-            hint="leave the key out or write corrected",
-        )
+    fidelity = _convert(Literal["faithful", "corrected"], raw.get("fidelity", "corrected"), "fidelity")
     ablations = raw["ablations"]
     if not isinstance(ablations, dict) or not ablations:
         raise UserError("expected at least one ablation, the base, such as {fim: {}}", where="ablations")
@@ -593,7 +635,7 @@ def parse_recipe(text: str, where: str = "recipe") -> Recipe:
             raise UserError(what, where=f"ablations.{arm.name}.training.seeds", hint="a pair needs the same seed")
     return Recipe(
         name=raw["name"],
-        fidelity="corrected",
+        fidelity=fidelity,
         arms=arms,
         text=text,
         controls=_parse_controls(raw.get("controls", False), "controls"),

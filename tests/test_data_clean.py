@@ -15,7 +15,7 @@ from kringle.data.contamination import SHORTEST, BenchmarkString, Finder, inner_
 from kringle.data.table import read_table
 from kringle.engine import Engine
 from kringle.errors import UserError
-from kringle.recipe import CleanSettings
+from kringle.recipe import CleanSettings, NearDedupSettings
 from kringle.workspace import ShardStore
 
 BENCHMARKS = Path(__file__).resolve().parent.parent.parent / "shared" / "benchmarks"
@@ -27,6 +27,7 @@ def run_clean(
     settings: CleanSettings | None = None,
     benchmarks: dict[str, Path] | None = None,
     engine: Engine | None = None,
+    fidelity: Any = "corrected",
 ) -> dict[str, Any]:
     settings = settings or CleanSettings(decontaminate=())
     root = write_tree(tmp_path / "in", {f"r/{name}": text for name, text in files.items()})
@@ -34,7 +35,9 @@ def run_clean(
     out = tmp_path / "clean"
     out.mkdir(exist_ok=True)
     shards = ShardStore(tmp_path / "clean-shards", "test")
-    return clean(settings, tmp_path / "out/documents", out, shards, engine or InProcess(), QUIET, benchmarks or {})
+    return clean(
+        settings, tmp_path / "out/documents", out, shards, engine or InProcess(), QUIET, benchmarks or {}, fidelity
+    )
 
 
 def survivors(tmp_path: Path) -> list[str]:
@@ -137,7 +140,8 @@ PROBLEM = {
 }
 
 
-def test_a_copy_of_docstring_or_solution_drops_the_document_with_the_witness(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fidelity", ["faithful", "corrected"])
+def test_a_copy_of_docstring_or_solution_drops_the_document_with_the_witness(tmp_path: Path, fidelity: Any) -> None:
     mine = suite(tmp_path / "mine.jsonl", [PROBLEM])
     files = {
         "docstring.py": 'z = """return TWICE the value of x,\n    rounded."""\n',
@@ -146,7 +150,17 @@ def test_a_copy_of_docstring_or_solution_drops_the_document_with_the_witness(tmp
         "reindented.py": "y = round(2 * x)\nreturn y + 0\n",
         "clean.py": "y = round(3 * x)\n",
     }
-    summary = run_clean(tmp_path, files, CleanSettings(decontaminate=("mine",)), {"mine": mine})
+    settings = CleanSettings(decontaminate=("mine",))
+    summary = run_clean(tmp_path, files, settings, {"mine": mine}, fidelity=fidelity)
+    if fidelity == "corrected":
+        assert survivors(tmp_path) == ["clean.py", "inside_words.py"]
+        witnesses = {d.path: d.witness for d in decisions(tmp_path / "clean") if not d.kept}
+        assert witnesses == {
+            "docstring.py": "mine/0 docstring: return TWICE the value of x, rounded.",
+            "solution.py": "mine/0 solution: y = round(2 * x) return y + 0",
+            "reindented.py": "mine/0 solution: y = round(2 * x) return y + 0",
+        }
+        return
     assert survivors(tmp_path) == ["clean.py", "reindented.py"]
     witnesses = {d.path: d.witness for d in decisions(tmp_path / "clean") if not d.kept}
     assert witnesses == {
@@ -193,7 +207,7 @@ def test_mistakes_in_benchmarks(tmp_path: Path) -> None:
     (tmp_path / "zipped.jsonl.gz").write_bytes(b"hello")
     for name, message in (
         ("unknown", "unknown benchmark 'unknown'; known: bad"),
-        ("bad", "bad.jsonl, line 1: expected a JSON object"),
+        ("bad", "bad.jsonl, line 1: expected prompt"),
         ("text", "text.jsonl, line 1: expected a JSON object"),
         ("zipped", "cannot be read"),
         ("absent", "cannot be read"),
@@ -237,3 +251,45 @@ def test_all_of_humaneval_is_searched_for_but_the_three_trivial_solutions(tmp_pa
             row = json.loads(line)
             assert finder.find(row["prompt"] + row["canonical_solution"]) is not None
     assert finder.find("def f(x):\n    return x + y\n") is None
+
+
+# -- near-duplicates ---------------------------------------------------------------------------------------------------
+
+_LONG = "\n".join(f"def f{i}(argument):\n    return argument + {i}\n" for i in range(40))
+
+
+def _near(tmp_path: Path, files: dict[str, str], fidelity: Any) -> dict[str, Any]:
+    settings = CleanSettings(decontaminate=(), near_dedup=NearDedupSettings(1, 0.85), max_line=200)
+    root = write_tree(tmp_path / "in", {f"r/{name}": text for name, text in files.items()})
+    run_collect(folder_corpus(root), tmp_path)
+    (tmp_path / "clean").mkdir()
+    store = ShardStore(tmp_path / "shards", "test")
+    return clean(settings, tmp_path / "out/documents", tmp_path / "clean", store, InProcess(), QUIET, {}, fidelity)
+
+
+def test_a_near_duplicate_gives_way_and_tells_to_whom(tmp_path: Path) -> None:
+    files = {"tests/copy.py": _LONG + "# copy\n", "real.py": _LONG, "other.py": "print('hello')\n"}
+    told = _near(tmp_path, files, "corrected")
+    assert survivors(tmp_path) == ["other.py", "real.py"]
+    (row,) = [d for d in decisions(tmp_path / "clean") if d.step == "near-duplicate" and not d.kept]
+    assert row.path == "tests/copy.py"
+    assert row.value is not None
+    assert 0.85 <= row.value < 1
+    assert row.threshold == "similarity < 0.85"
+    assert row.witness is not None
+    assert row.witness.startswith("r/real.py (")
+    assert row.witness.endswith("of its words")
+    assert told["funnel"][-1]["name"] == "near-duplicate"
+    assert told["funnel"][-1]["dropped"] == [
+        {"reason": "a near-duplicate of another file", "files": 1, "bytes": len(_LONG) + 7}
+    ]
+    assert json.loads((tmp_path / "clean/near-duplicates.json").read_text())["dropped"] == 1
+
+
+def test_only_the_original_lets_a_file_give_way_to_one_that_goes_itself(tmp_path: Path) -> None:
+    """The better copy has a line that is too long. SantaCoder looked for near-duplicates first, and lost both."""
+    files = {"a.py": f"{_LONG}x = [{'1, ' * 100}]\n", "tests/b.py": _LONG}
+    _near(tmp_path / "corrected", files, "corrected")
+    assert survivors(tmp_path / "corrected") == ["tests/b.py"]
+    with pytest.raises(UserError, match="no document of 2 passes"):
+        _near(tmp_path / "faithful", files, "faithful")

@@ -9,17 +9,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from data_support import QUIET, InProcess, documents, folder_corpus, run_collect, write_tree
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kringle.data.comments import annotate, comment_ratio, lexes_by_pattern, passes, python_text, tokenized_comments
-from kringle.data.table import SURVIVOR, read_table, write_rows
-from kringle.engine import Engine
-from kringle.recipe import CommentsFilter, FilterSettings
-from kringle.workspace import ShardStore
+from kringle.data.comments import comment_ratio, lexes_by_pattern, python_text, tokenized_comments
 
 
 def oracle(source: str) -> str:
@@ -188,41 +182,6 @@ def test_comments_of_java_and_javascript(language: str, source: str, characters:
 
 def test_an_empty_text_has_ratio_zero() -> None:
     assert comment_ratio("", "python") == comment_ratio("", "java") == 0.0
-
-
-# -- the view and the stage --------------------------------------------------------------------------------------------
-
-
-def test_both_bounds_are_strict() -> None:
-    ratios = np.array([0.0, 0.01, 0.010001, 0.5, 0.799999, 0.8, 1.0])
-    bounds = FilterSettings(comments=CommentsFilter(above=0.01, below=0.8))
-    assert passes(bounds, ratios).tolist() == [False, False, True, True, True, False, False]
-    assert passes(FilterSettings(), ratios).all()
-
-
-def test_the_stage_annotates_survivors_only_and_in_parallel(tmp_path: Path) -> None:
-    root = write_tree(
-        tmp_path / "in", {f"r/f{i}.py": f"# {'c' * i}\nx = {i}\n" for i in range(20)} | {"r/A.java": "// a\n"}
-    )
-    run_collect(folder_corpus(root), tmp_path)
-    rows = documents(tmp_path)
-    write_survivors(tmp_path / "survivors.parquet", [d["id"] for d in rows if d["path"] != "f3.py"])
-    for name, engine in (("one", InProcess()), ("two", Engine(2))):
-        out = tmp_path / name
-        out.mkdir()
-        summary = annotate(
-            tmp_path / "out/documents", tmp_path / "survivors.parquet", out, ShardStore(out / "s", "x"), engine, QUIET
-        )
-        assert summary["files"] == 20
-    signals = read_table(tmp_path / "two/signals.parquet").to_pylist()
-    assert signals == read_table(tmp_path / "one/signals.parquet").to_pylist()
-    expected = [(d["id"], comment_ratio(d["content"], d["language"])) for d in rows if d["path"] != "f3.py"]
-    assert [(s["id"], s["comment_ratio"]) for s in signals] == expected
-    assert {round(r, 2) for _, r in expected} != {0.0}
-
-
-def write_survivors(path: Path, ids: list[str]) -> None:
-    write_rows(path, SURVIVOR, [(id, "r", "p", "python", 1) for id in ids])
 
 
 def test_tokenizer_faults_silence_all_comments() -> None:

@@ -11,6 +11,7 @@ from kringle.cli import (  # isort: skip  # the order of `kringle --help`
     forecast,
     train,
     megatron,
+    dedup,
     redact,
     sample,
     score,
@@ -19,4 +20,4 @@ from kringle.cli import (  # isort: skip  # the order of `kringle --help`
 )
 
 __all__ = ["app", "main"]
-_ = (run, data, forecast, train, megatron, redact, sample, score, bench, doctor)
+_ = (run, data, forecast, train, megatron, dedup, redact, sample, score, bench, doctor)

@@ -3,18 +3,26 @@
 The basic filter is Codex's with SantaCoder's thresholds (bigcode-dataset/preprocessing/filtering.py): a file goes when
 its longest line exceeds `max_line`, its mean line exceeds `mean_line`, or its share of alphanumeric characters falls
 below `alphanumeric`; equal values stay. Every document gets all values, so a threshold can be changed without reading
-text again. Near-duplicates are not looked for here.
+text again. Near-duplicates are looked for among what remains (in `faithful`, before everything else).
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from kringle.data.contamination import BenchmarkString, Finder, load_strings
+from kringle.data.contamination_tokens import TokenFinder
+from kringle.data.near_duplicates.method import Fidelity, Method
+from kringle.data.near_duplicates.stage import STEP, Found, near_duplicates_of
 from kringle.data.table import (
     DECISION,
     SURVIVOR,
@@ -29,8 +37,8 @@ from kringle.data.table import (
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
-from kringle.recipe import CleanSettings
-from kringle.workspace import ShardStore, Task, fingerprint
+from kringle.recipe import CleanSettings, plain
+from kringle.workspace import ShardStore, Task, fingerprint, write_atomically
 
 STEPS = ("max-line", "mean-line", "alphanumeric", "contamination")
 _NOT_ALPHANUMERIC_ASCII = bytes(c for c in range(128) if not chr(c).isalnum())
@@ -64,36 +72,68 @@ def clean(
     engine: Engine,
     progress: Reporter,
     benchmarks: Mapping[str, Path],
+    fidelity: Fidelity = "corrected",
 ) -> dict[str, Any]:
     """Judge every document of the folder `documents`; writes `decisions.parquet` and `survivors.parquet` into `out`.
 
     `benchmarks` maps the names in `settings.decontaminate` to their files. Returns counts, the funnel and notes. Raises
     `UserError` for an unknown benchmark, and when no document survives.
     """
-    strings = load_strings(settings.decontaminate, benchmarks)
+    strings = load_strings(settings.decontaminate, benchmarks, fidelity)
     parts = document_shards(documents)
     tasks = [
         Task(
             part.name,
-            fingerprint(shard_fingerprint(part), settings.__dict__, strings.used),
-            (part, settings, strings.used),
+            fingerprint(shard_fingerprint(part), plain(replace(settings, near_dedup=None)), strings.used, fidelity),
+            (part, settings, strings.used, fidelity),
         )
         for part in parts
     ]
     with progress.task("clean", len(parts), unit="shards") as counter:
         folders = shards.map(engine, clean_shard, tasks, on_done=lambda _: counter.advance())
-    for name, schema in (("decisions.parquet", DECISION), ("survivors.parquet", SURVIVOR)):
-        with TableWriter(out / name, schema) as writer:
-            for folder in folders:
-                for group in iter_row_groups(folder / name):
-                    writer.write_table(group)
-    return _summary(settings, documents, out, len(strings.used), strings.unused)
+    found = _near_duplicates(settings, documents, folders, shards, engine, progress, fidelity)
+    gone = pa.array(sorted(found.dropped()) if found is not None else [], pa.string())
+    with TableWriter(out / "decisions.parquet", DECISION) as writer:
+        for folder in folders:
+            for group in iter_row_groups(folder / "decisions.parquet"):
+                writer.write_table(group)
+        if found is not None:
+            writer.write_rows(found.decisions())
+            write_atomically(out / "near-duplicates.json", json.dumps(found.figures))
+    with TableWriter(out / "survivors.parquet", SURVIVOR) as writer:
+        for folder in folders:
+            for group in iter_row_groups(folder / "survivors.parquet"):
+                writer.write_table(group.filter(pc.invert(pc.is_in(group["id"], value_set=gone))))
+    return _summary(settings, documents, out, len(strings.used), strings.unused, fidelity)
 
 
-def clean_shard(payload: tuple[Path, CleanSettings, Sequence[BenchmarkString]], folder: Path) -> dict[str, Any]:
+def _near_duplicates(
+    settings: CleanSettings,
+    documents: Path,
+    folders: Sequence[Path],
+    shards: ShardStore,
+    engine: Engine,
+    progress: Reporter,
+    fidelity: Fidelity,
+) -> Found | None:
+    """`corrected` looks among the documents that pass everything else, so that none gives way to one that goes for
+    another reason; the original looked before everything else (paper, section 4.3)."""
+    if settings.near_dedup is None:
+        return None
+    method = Method.of(settings.near_dedup.ngram, settings.near_dedup.threshold, fidelity)
+    if fidelity == "faithful":
+        ids = {id for part in document_shards(documents) for id in read_table(part, ["id"])["id"].to_pylist()}
+    else:
+        ids = {id for f in folders for id in read_table(f / "survivors.parquet", ["id"])["id"].to_pylist()}
+    return near_duplicates_of(documents, ids, method, shards, engine, progress)
+
+
+def clean_shard(
+    payload: tuple[Path, CleanSettings, Sequence[BenchmarkString], Fidelity], folder: Path
+) -> dict[str, Any]:
     """One shard, in a worker: judge its documents and write both tables into `folder`."""
-    part, settings, strings = payload
-    finder = Finder(strings)
+    part, settings, strings, fidelity = payload
+    finder = Finder(strings) if fidelity == "faithful" else TokenFinder(strings)
     decisions: list[Decision] = []
     survivors = []
     for group in iter_row_groups(part, [*SURVIVOR.names, "content"]):
@@ -107,7 +147,7 @@ def clean_shard(payload: tuple[Path, CleanSettings, Sequence[BenchmarkString]], 
     return {"survivors": len(survivors)}
 
 
-def judge(document: Mapping[str, Any], settings: CleanSettings, finder: Finder) -> Iterator[Decision]:
+def judge(document: Mapping[str, Any], settings: CleanSettings, finder: Finder | TokenFinder) -> Iterator[Decision]:
     """One decision per step of `STEPS` on one document."""
     values = text_statistics(document["content"])
     place = (document["id"], document["repo"], document["path"])
@@ -123,27 +163,39 @@ def judge(document: Mapping[str, Any], settings: CleanSettings, finder: Finder) 
 
 
 def _summary(
-    settings: CleanSettings, documents: Path, out: Path, used: int, unused: Sequence[BenchmarkString]
+    settings: CleanSettings,
+    documents: Path,
+    out: Path,
+    used: int,
+    unused: Sequence[BenchmarkString],
+    fidelity: Fidelity,
 ) -> dict[str, Any]:
     sizes: dict[str, int] = {}
     for part in document_shards(documents):
         table = read_table(part, ["id", "size"])
         sizes.update(zip(table["id"].to_pylist(), table["size"].to_pylist(), strict=True))
+    steps: tuple[str, ...] = STEPS
+    if settings.near_dedup is not None:
+        steps = (STEP, *STEPS) if fidelity == "faithful" else (*STEPS, STEP)
     failed: dict[str, str] = {}  # id -> the first step that dropped it
     witnesses: Counter[str] = Counter()
     decisions = read_table(out / "decisions.parquet", ["id", "step", "kept", "witness"])
     for row in decisions.filter([not kept for kept in decisions["kept"].to_pylist()]).to_pylist():
-        if failed.setdefault(row["id"], row["step"]) == row["step"] == "contamination":
+        before = failed.get(row["id"])
+        if before is None or steps.index(row["step"]) < steps.index(before):
+            failed[row["id"]] = row["step"]
+        if failed[row["id"]] == row["step"] == "contamination":
             witnesses[row["witness"].partition(":")[0]] += 1
     reasons = {
         "max-line": f"a line of more than {settings.max_line:,} characters",
         "mean-line": f"lines of more than {settings.mean_line:g} characters on average",
         "alphanumeric": f"less than {settings.alphanumeric:.0%} letters and digits",
         "contamination": "holds the text of a benchmark",
+        STEP: "a near-duplicate of another file",
     }
     funnel = []
     left = dict(sizes)
-    for step in STEPS:
+    for step in steps:
         dropped = [id for id in failed if failed[id] == step]
         lost = sum(left.pop(id) for id in dropped)
         entry = {"reason": reasons[step], "files": len(dropped), "bytes": lost}

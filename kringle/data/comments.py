@@ -1,4 +1,4 @@
-"""The comment-to-code ratio, SantaCoder's signal, and the annotate stage that computes it for every document.
+"""The comment-to-code ratio, SantaCoder's signal, exactly as the original computed it.
 
 ratio = characters of natural text / characters of the file (bigcode-dataset/preprocessing/utils/text_extraction.py).
 Python: docstrings of the module, classes and functions (not async ones), cleaned as `inspect.cleandoc` does, and
@@ -11,31 +11,16 @@ from __future__ import annotations
 
 import ast
 import functools
-import gc
 import io
 import re
 import sys
 import tokenize
 import warnings
 from collections import deque
-from collections.abc import Collection
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_by_name
 from pygments.token import Comment
-
-from kringle.data.table import TableWriter, document_shards, iter_row_groups, read_table, shard_fingerprint, write_rows
-from kringle.engine import Engine
-from kringle.progress import Reporter
-from kringle.recipe import FilterSettings
-from kringle.workspace import ShardStore, Task, fingerprint
-
-SIGNAL = pa.schema([pa.field("id", pa.string()), pa.field("comment_ratio", pa.float64())])
 
 
 def comment_ratio(content: str, language: str) -> float:
@@ -45,13 +30,6 @@ def comment_ratio(content: str, language: str) -> float:
     if language == "python":
         return len(python_text(content)) / len(content)
     return _pygments_length(content, language) / len(content)
-
-
-def passes(settings: FilterSettings, ratios: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which documents an arm sees, by their comment-to-code ratios (N,); both comparisons strict, as SantaCoder's."""
-    if settings.comments is None:
-        return np.ones(len(ratios), dtype=np.bool_)
-    return (ratios > settings.comments.above) & (ratios < settings.comments.below)
 
 
 # -- Python ------------------------------------------------------------------------------------------------------------
@@ -155,54 +133,3 @@ def _lexer(language: str) -> Lexer:
 def _pygments_length(content: str, language: str) -> int:
     tokens = _lexer(language).get_tokens(content)
     return sum(len(text) for kind, text in tokens if kind is Comment.Single or kind is Comment.Multiline)
-
-
-# -- the stage ---------------------------------------------------------------------------------------------------------
-
-
-def annotate(
-    documents: Path, survivors: Path, out: Path, shards: ShardStore, engine: Engine, progress: Reporter
-) -> dict[str, Any]:
-    """Compute the signals of the documents named in `survivors` (a Parquet file with a column `id`).
-
-    Writes `out/signals.parquet` (id, comment_ratio) in the documents' order; returns counts and quantiles.
-    """
-    wanted = set(read_table(survivors, ["id"])["id"].to_pylist())
-    tasks: list[Task] = []
-    for part in document_shards(documents):
-        ids = wanted.intersection(read_table(part, ["id"])["id"].to_pylist())
-        if ids:
-            tasks.append(Task(part.name, fingerprint(shard_fingerprint(part), sorted(ids)), (part, ids)))
-    with progress.task("annotate", len(tasks), unit="shards") as counter:
-        folders = shards.map(engine, annotate_shard, tasks, on_done=lambda _: counter.advance())
-    with TableWriter(out / "signals.parquet", SIGNAL) as writer:
-        for folder in folders:
-            for group in iter_row_groups(folder / "signals.parquet"):
-                writer.write_table(group)
-    ratios = read_table(out / "signals.parquet", ["comment_ratio"])["comment_ratio"].to_numpy()
-    summary: dict[str, Any] = {"files": len(ratios), "notes": []}
-    if len(ratios):
-        summary["comment_ratio"] = {
-            "mean": round(float(ratios.mean()), 4),
-            "median": round(float(np.median(ratios)), 4),
-            "at_most_0.01": round(float((ratios <= 0.01).mean()), 4),
-            "at_least_0.80": round(float((ratios >= 0.80).mean()), 4),
-        }
-    return summary
-
-
-def annotate_shard(payload: tuple[Path, Collection[str]], folder: Path) -> dict[str, Any]:
-    """One shard, in a worker: the signals of its wanted documents, into `folder/signals.parquet`."""
-    part, ids = payload
-    rows = []
-    collects = gc.isenabled()
-    gc.disable()  # syntax trees hold no cycles, and looking for some takes a third of the time
-    try:
-        for group in iter_row_groups(part, ["id", "language", "content"]):
-            for id, language, content in zip(*(column.to_pylist() for column in group.columns), strict=True):
-                if id in ids:
-                    rows.append((id, comment_ratio(content, language)))
-    finally:
-        if collects:
-            gc.enable()
-    return {"files": write_rows(folder / "signals.parquet", SIGNAL, rows)}

@@ -12,30 +12,17 @@ boilerplate costs nothing. Work is linear in the bytes probed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from kringle.data.compiled import compiled
+
 GRAM = 5  # tokens, as in SantaCoder's near-duplicate filter (recipe of the paper, section 5.3)
 HALF = 0.5  # a text is a near-copy when at least this share of its grams is contained
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def _compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Compile with numba, and keep the machine code between processes wherever this installation can write it."""
-    compiled: Any
-    try:
-        compiled = numba.njit(cache=True)(function)
-    except RuntimeError:  # numba found no writable place: neither beside this file nor in the user's cache folder
-        compiled = numba.njit(function)
-    return cast("Callable[_P, _R]", compiled)
-
 
 _WORD = np.zeros(256, dtype=np.bool_)
 _WORD[[c for c in range(128) if chr(c).isalnum() or chr(c) == "_"]] = True
@@ -50,14 +37,14 @@ _S27, _S30, _S31, _S33 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(
 _SHORT = np.uint64(0x5851F42D4C957F2D)  # starts the hash of a whole short sequence, so that it is no 5-gram's
 
 
-@_compiled
+@compiled
 def _mix(x: np.uint64) -> np.uint64:
     x = (x ^ (x >> _S30)) * _MIX1
     x = (x ^ (x >> _S27)) * _MIX2
     return x ^ (x >> _S31)
 
 
-@_compiled
+@compiled
 def _grams(data: NDArray[np.uint8], word: NDArray[np.bool_]) -> NDArray[np.uint64]:
     """Sorted distinct gram hashes of UTF-8 bytes (n,)."""
     tokens = np.empty(len(data) // 2 + 1, dtype=np.uint64)
@@ -163,7 +150,7 @@ def _slots(keys: NDArray[np.uint64]) -> NDArray[np.int32]:
     return slots
 
 
-@_compiled
+@compiled
 def _fill(keys: NDArray[np.uint64], slots: NDArray[np.int32]) -> None:
     mask = np.uint64(len(slots) - 1)
     for number in range(len(keys)):
@@ -191,7 +178,7 @@ class Best:
         _probe(number, grams, *self._index, self._counts, self.found, self.probe)
 
 
-@_compiled
+@compiled
 def _probe(
     number: int,
     grams: NDArray[np.uint64],
@@ -249,7 +236,7 @@ class Seen:
         _mark(grams, self._grams, self._slots, self.seen)
 
 
-@_compiled
+@compiled
 def _mark(
     probe: NDArray[np.uint64], keys: NDArray[np.uint64], slots: NDArray[np.int32], seen: NDArray[np.bool_]
 ) -> None:

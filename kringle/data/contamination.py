@@ -1,9 +1,10 @@
 """Decontamination: a document that holds a benchmark's text is dropped whole, with the text as witness.
 
-As in SantaCoder (bigcode-dataset/decontamination): a document is contaminated when any benchmark string is a substring
-of it, both lower-cased. Strings are the docstring of each prompt (the last one, when a prompt has two) and the
-canonical solution, both stripped; from prompt sets without solutions (MultiPL-E) the stripped prompt. Re-indented,
-paraphrased and translated copies pass, which is a known weakness of the method.
+Strings are the docstring of each HumanEval prompt (the last one, when a prompt has two) and the canonical solution;
+the prompt of sets without solutions (MultiPL-E); text and code of MBPP; the question of APPS; the whole program of an
+infilling task. All stripped. `faithful` searches as SantaCoder did (bigcode-dataset/decontamination, `Finder`): a
+document is contaminated when any string is a substring of it, both lower-cased, so re-indented copies pass. `corrected`
+compares tokens (`kringle.data.contamination_tokens`) and leaves out strings too short to be evidence.
 
 The search finds exactly what `text in document` finds for each text in turn, but looks only for those texts whose inner
 words all occur in the document.
@@ -16,8 +17,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from kringle.data.table import CorruptTable, read_table
 from kringle.errors import UserError
 
 # Solutions that SantaCoder keeps in its corpus because they are trivial (bigcode-dataset/decontamination).
@@ -28,7 +30,7 @@ SHORTEST = 18
 
 
 class BenchmarkString(NamedTuple):
-    """A text whose presence contaminates a document; `kind` is "docstring", "solution" or "prompt"."""
+    """A text whose presence contaminates a document; `kind` is what part of its task it is."""
 
     suite: str
     task: str
@@ -46,47 +48,85 @@ class BenchmarkStrings(NamedTuple):
     unused: tuple[BenchmarkString, ...]
 
 
-def load_strings(names: Sequence[str], benchmarks: Mapping[str, Path]) -> BenchmarkStrings:
-    """The strings of the benchmarks `names`, read from JSON Lines (`.jsonl`, `.jsonl.gz`) in HumanEval's format or
-    MultiPL-E's. Raises `UserError` for an unknown name and a file that is neither."""
+def benchmark_file(entry: str) -> Path | None:
+    """The file that an entry of `decontaminate` names by its path; None where it is the name of a suite."""
+    path = Path(entry).expanduser()
+    return path if path.name.endswith((".jsonl", ".jsonl.gz", ".parquet")) else None
+
+
+def load_strings(names: Sequence[str], benchmarks: Mapping[str, Path], fidelity: str = "corrected") -> BenchmarkStrings:
+    """The strings of the benchmarks `names`, read from JSON Lines (`.jsonl`, `.jsonl.gz`) or Parquet. A name may be the
+    path of such a file. Raises `UserError` for an unknown name and a file of another kind."""
     used: dict[str, BenchmarkString] = {}
     unused: dict[str, BenchmarkString] = {}
     for name in names:
-        if name not in benchmarks:
+        path = benchmarks.get(name) or benchmark_file(name)
+        if path is None:
             raise UserError(
                 f"unknown benchmark '{name}'", where="clean.decontaminate", hint=f"known: {', '.join(benchmarks)}"
             )
-        for string in _read(name, benchmarks[name]):
-            kept = len(string.text) >= SHORTEST and string.text not in WHITELIST
+        for string in _read(path.stem if name not in benchmarks else name, path):
+            shortest = 1 if fidelity == "faithful" else SHORTEST
+            kept = len(string.text) >= shortest and string.text not in WHITELIST
             (used if kept else unused).setdefault(string.text.lower(), string)
     return BenchmarkStrings(tuple(used.values()), tuple(unused.values()))
 
 
 def _read(suite: str, path: Path) -> Iterable[BenchmarkString]:
+    for where, row in _rows(suite, path):
+        try:
+            yield from _strings(suite, row)
+        except (KeyError, TypeError, AttributeError):
+            raise UserError(
+                "expected prompt (HumanEval, MultiPL-E; with suffix, an infilling task), text and code (MBPP), or "
+                "question (APPS)",
+                where=where,
+            ) from None
+
+
+def _strings(suite: str, row: Mapping[str, Any]) -> Iterable[BenchmarkString]:
+    names = [row[key] for key in ("task_id", "name", "problem_id", "id") if row.get(key) is not None]
+    task = str(names[0]) if names else "unnamed"
+    solution = row.get("canonical_solution")
+    if "prompt" not in row and "question" in row:
+        yield BenchmarkString(suite, task, "question", row["question"].strip())
+    elif "prompt" not in row and "code" in row:
+        yield BenchmarkString(suite, task, "text", row["text"].strip())
+        yield BenchmarkString(suite, task, "code", row["code"].strip())
+    elif row.get("suffix") is not None and solution is not None:
+        yield BenchmarkString(suite, task, "program", (row["prompt"] + solution + row["suffix"]).strip())
+    elif solution is None:
+        yield BenchmarkString(suite, task, "prompt", row["prompt"].strip())
+    else:
+        if docstring := last_docstring(row["prompt"]):
+            yield BenchmarkString(suite, task, "docstring", docstring)
+        yield BenchmarkString(suite, task, "solution", solution.strip())
+
+
+def _rows(suite: str, path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """(place, row) of a benchmark's file."""
+    if path.suffix == ".parquet":
+        try:
+            for number, row in enumerate(read_table(path).to_pylist()):
+                yield f"{path}, row {number}", row
+        except CorruptTable as error:
+            hint = f"benchmark '{suite}' needs it"
+            raise UserError(f"cannot be read: {error.reason}", where=str(path), hint=hint) from None
+        return
     try:
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read: {error}", where=str(path), hint=f"benchmark '{suite}' needs it") from None
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            prompt = row["prompt"]
-            task = str(row.get("task_id") or row["name"])
-            solution = row.get("canonical_solution")
-            if solution is None:
-                yield BenchmarkString(suite, task, "prompt", prompt.strip())
-                continue
-            if docstring := last_docstring(prompt):
-                yield BenchmarkString(suite, task, "docstring", docstring)
-            yield BenchmarkString(suite, task, "solution", solution.strip())
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(
-                "expected a JSON object with task_id (or name), prompt and, in HumanEval's format, canonical_solution",
-                where=f"{path}, line {number}",
-            ) from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                raise UserError("expected a JSON object", where=f"{path}, line {number}")
+            yield f"{path}, line {number}", row
 
 
 def last_docstring(prompt: str) -> str:

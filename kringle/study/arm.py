@@ -22,6 +22,7 @@ from kringle.study.controls import training_seed
 from kringle.workspace import Stage
 
 if TYPE_CHECKING:
+    from kringle.data.signals import Signals
     from kringle.tokens.store import TokenStore
     from kringle.tokens.tokenizer import Tokenizer
     from kringle.training.batches import Batches
@@ -70,24 +71,26 @@ def split_of(split: Path) -> dict[str, str]:
     return dict(zip(table["id"].to_pylist(), table["split"].to_pylist(), strict=True))
 
 
-def view(
-    store: TokenStore, split: Mapping[str, str], signals: Mapping[str, float], chosen: FilterSettings
-) -> np.ndarray:
-    """Numbers in the store of the training documents that pass the filter; `signals`: comment-to-code ratio by id."""
-    from kringle.data.comments import passes
+def view(store: TokenStore, split: Mapping[str, str], signals: Signals | None, chosen: FilterSettings) -> np.ndarray:
+    """Numbers in the store of the training documents that pass the filter; `signals` may be None where there is none.
+
+    Raises `NotApplicable` where this corpus lacks what the filter looks at.
+    """
+    from kringle.data.signals import passes
 
     training = np.array([i for i, name in enumerate(store.ids) if split.get(name) == "train"], dtype=np.int64)
     if chosen == FilterSettings():
         return training
-    ratios = np.array([signals[store.ids[i]] for i in training])
-    return training[passes(chosen, ratios)]
+    assert signals is not None
+    counts = np.diff(store.offsets)[training]
+    rows = signals.rows([store.ids[i] for i in training])
+    return training[passes(chosen, rows, [store.languages[i] for i in training], counts)]
 
 
-def _signals(annotate: Path) -> dict[str, float]:
-    from kringle.data.table import read_table
+def _signals(annotate: Path) -> Signals:
+    from kringle.data.signals import Signals
 
-    table = read_table(annotate / "signals.parquet")
-    return dict(zip(table["id"].to_pylist(), table["comment_ratio"].to_pylist(), strict=True))
+    return Signals(annotate)
 
 
 def _headers(job: ArmJob) -> dict[str, str]:
@@ -124,10 +127,10 @@ def batches_of(job: ArmJob, scratch: Path) -> tuple[TokenStore, TokenStore, Batc
     from kringle.tokens.tokenizer import Tokenizer
 
     store = TokenStore.open(job.encode / "store")
-    signals = _signals(job.annotate) if job.arm.filter != FilterSettings() else {}
+    signals = _signals(job.annotate) if job.arm.filter != FilterSettings() else None
     split = split_of(job.split)
     documents = view(store, split, signals, job.arm.filter)
-    pool = view(store, split, {}, FilterSettings())
+    pool = view(store, split, None, FilterSettings())
     if job.arm.control is not None and job.arm.control.kind == "size":
         documents = altered.matched_size(store, pool, documents)
     if not len(documents):

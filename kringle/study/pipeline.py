@@ -21,7 +21,17 @@ from kringle.progress import Reporter
 from kringle.recipe import Recipe, parse_recipe
 from kringle.study.arm import ArmJob
 from kringle.study.licences import release_note
-from kringle.study.plan import DATA_STAGES, SPLIT_SEED, STAGES, Options, Plan, Run, make_plan, resolve
+from kringle.study.plan import (
+    DATA_STAGES,
+    SPLIT_SEED,
+    STAGES,
+    Options,
+    Plan,
+    Run,
+    make_plan,
+    near_dedup_settings,
+    resolve,
+)
 from kringle.study.running import run_arm
 from kringle.workspace import ShardStore, Stage, Workspace, fingerprint, write_atomically
 
@@ -169,17 +179,20 @@ def without_opt_outs(recipe: Recipe, work: Path) -> Recipe:
 
 def _look_around(recipe: Recipe) -> tuple[Survey, dict[str, Path], dict[str, Any]]:
     """What the plan depends on outside the workspace: sources, suites and the jail's level, with their fingerprints."""
+    from kringle.data.contamination import benchmark_file, load_strings
     from kringle.data.survey import survey
     from kringle.evaluation.jail.levels import probe
     from kringle.evaluation.suites import load_suite, problems_file
 
-    names = sorted({*recipe.clean.decontaminate, *recipe.evaluation.suites})
+    files = {name: path for name in recipe.clean.decontaminate if (path := benchmark_file(name)) is not None}
+    names = sorted({*recipe.clean.decontaminate, *recipe.evaluation.suites} - files.keys())
     folder = recipe.evaluation.benchmarks
     suites = {name: load_suite(name, folder) for name in names}
     found = survey(recipe.corpus)
     hashes = {name: _suite_fingerprint(suite) for name, suite in suites.items()}
+    hashes |= {name: fingerprint(load_strings([name], files, "faithful").used) for name in files}
     outside = {"sources": found.fingerprint, "suites": hashes, "jail": str(probe().level.name)}
-    return found, {name: problems_file(name, folder) for name in suites}, outside
+    return found, {name: problems_file(name, folder) for name in suites} | files, outside
 
 
 def _suite_fingerprint(suite: Suite) -> str:
@@ -257,7 +270,7 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
         if kind == "clean":
             from kringle.data.clean import clean
 
-            return clean(recipe.clean, documents, out, shards, engine, reporter, context.suites)
+            return clean(recipe.clean, documents, out, shards, engine, reporter, context.suites, recipe.fidelity)
         if kind == "split":
             from kringle.data.heldout import split
 
@@ -265,9 +278,13 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
             survivors = plan.clean.folder / "survivors.parquet"
             return split(share, SPLIT_SEED, documents, survivors, out, shards, engine, reporter)
         if kind == "annotate":
-            from kringle.data.comments import annotate
+            from kringle.data.signals import annotate
+            from kringle.study.arm import split_of
 
-            return annotate(documents, plan.clean.folder / "survivors.parquet", out, shards, engine, reporter)
+            training = {id for id, part in split_of(plan.split.folder).items() if part == "train"}
+            survivors = plan.clean.folder / "survivors.parquet"
+            asked = near_dedup_settings(recipe)
+            return annotate(documents, survivors, training, asked, recipe.fidelity, out, shards, engine, reporter)
         if kind == "tokenizer":
             from kringle.study.arm import split_of
             from kringle.tokens.vocabulary import take_tokenizer, train_on_documents

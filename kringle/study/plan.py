@@ -13,7 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kringle.errors import UserError
-from kringle.recipe import Arm, ControlSettings, Recipe, Source, load_recipe, parse_recipe, plain, source_of
+from kringle.recipe import (
+    Arm,
+    ControlSettings,
+    NearDedupSettings,
+    Recipe,
+    Source,
+    load_recipe,
+    parse_recipe,
+    plain,
+    source_of,
+)
 from kringle.study import seeds
 from kringle.study.controls import control_arms
 from kringle.study.start import model_settings, tokenizer_settings, with_start
@@ -197,16 +207,24 @@ class Plan:
         return [(kind, stage) for kind, stage in self.stages() if STAGES.index(kind) <= stop]
 
 
+def near_dedup_settings(recipe: Recipe) -> list[NearDedupSettings]:
+    """The near-duplicate filters of all arms, each once."""
+    asked = [arm.filter.near_dedup for arm in recipe.arms]
+    return list(dict.fromkeys(settings for settings in asked if settings is not None))
+
+
 def make_plan(recipe: Recipe, workspace: Workspace, *, sources: str, suites: Mapping[str, str], jail: str) -> Plan:
     """`sources` fingerprints what the corpus' sources hold now, `suites` each suite by name, `jail` its level here."""
     stage = workspace.stage
     benchmarks = {name: suites[name] for name in recipe.clean.decontaminate}
     evaluated = {name: suites[name] for name in recipe.evaluation.suites}
     collect = stage("collect", plain(recipe.corpus), rooms=("data", *_SHARED), extra=sources)
-    clean = stage("clean", {"clean": plain(recipe.clean), "benchmarks": benchmarks}, [collect], rooms=("data",))
+    cleaning = {"clean": plain(recipe.clean), "fidelity": recipe.fidelity, "benchmarks": benchmarks}
+    clean = stage("clean", cleaning, [collect], rooms=("data",))
     held_out = {"held_out": recipe.evaluation.held_out, "seed": SPLIT_SEED}
     split = stage("split", held_out, [collect, clean], rooms=("data", *_SHARED))
-    annotate = stage("annotate", {}, [collect, clean], rooms=("data",))
+    filters = {"near_dedup": [plain(n) for n in near_dedup_settings(recipe)], "fidelity": recipe.fidelity}
+    annotate = stage("annotate", filters, [collect, clean, split], rooms=("data",))
     tokenizer = stage("tokenizer", tokenizer_settings(recipe), [collect, split], rooms=("tokens", *_SHARED))
     encode = stage("encode", {}, [collect, split, tokenizer], rooms=("tokens",))
     runs = []

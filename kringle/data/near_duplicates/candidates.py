@@ -1,0 +1,74 @@
+"""Which documents may be near-duplicates: those that share a band key, directly or through others.
+
+Keys lie on disk, one file a shard, all keys of a band together. One band at a time is read and sorted, and of that only
+as many keys as memory allows (a partition by the key's own bits), so memory does not grow with the number of bands,
+and with the number of documents only by the four to eight bytes of the union-find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kringle.data.compiled import compiled
+
+ROWS_IN_MEMORY = 1 << 24  # keys sorted at once: about 400 MB with everything that sorting needs
+
+
+@compiled
+def _find(parent: NDArray[np.int64], x: int) -> int:
+    while parent[x] != x:
+        parent[x] = parent[parent[x]]
+        x = parent[x]
+    return x
+
+
+@compiled
+def _join(keys: NDArray[np.uint64], numbers: NDArray[np.int64], parent: NDArray[np.int64]) -> None:
+    """Unite neighbours with equal keys; the root of a tree is its smallest number."""
+    for i in range(1, len(keys)):
+        if keys[i] == keys[i - 1]:
+            a, b = _find(parent, numbers[i]), _find(parent, numbers[i - 1])
+            if a != b:
+                parent[max(a, b)] = min(a, b)
+
+
+@compiled
+def _flatten(parent: NDArray[np.int64]) -> None:
+    for x in range(len(parent)):
+        parent[x] = parent[parent[x]]  # roots are smaller than what hangs on them, so this one is done already
+
+
+def components(
+    files: Sequence[Path], starts: NDArray[np.int64], eligible: NDArray[np.bool_], group: NDArray[np.uint64] | None
+) -> NDArray[np.int64]:
+    """The smallest number of each document's component (N,), over all bands of the key files (bands, rows).
+
+    `starts` (files + 1,) numbers the documents; those not `eligible` (N,) stay alone. Documents of different `group`
+    (N,) never meet.
+    """
+    parent = np.arange(starts[-1], dtype=np.int64)
+    opened = [np.load(file, mmap_mode="r") for file in files]
+    bands = opened[0].shape[0] if opened else 0
+    partitions = max(1, -(-int(eligible.sum()) // ROWS_IN_MEMORY))
+    for band in range(bands):
+        for partition in range(partitions):
+            keys, numbers = [], []
+            for shard, matrix in enumerate(opened):
+                first = int(starts[shard])
+                row = np.asarray(matrix[band])
+                chosen = eligible[first : first + len(row)]
+                if group is not None:
+                    row = row ^ group[first : first + len(row)]
+                if partitions > 1:
+                    chosen = chosen & ((row >> np.uint64(32)) % np.uint64(partitions) == partition)
+                keys.append(row[chosen])
+                numbers.append(np.flatnonzero(chosen) + first)
+            band_keys, band_numbers = np.concatenate(keys), np.concatenate(numbers)
+            order = np.argsort(band_keys, kind="stable")
+            _join(band_keys[order], band_numbers[order], parent)
+    _flatten(parent)
+    return parent

@@ -1,0 +1,205 @@
+"""The annotate stage: what the four data filters look at, one row a document, so that a filter is a view and reads no
+text: comment-to-code ratio, characters, stars, and a table of near-duplicates for each setting that an arm asks for.
+
+The fourth signal, characters per token, comes from the token store's counts when an arm is viewed. SantaCoder's filters
+(paper, section 5; bigcode-dataset/preprocessing) with their comparisons: comments strict on both sides, stars at
+least or above, characters per token at least.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from kringle.data.comments import comment_ratio
+from kringle.data.near_duplicates.method import Fidelity, Method
+from kringle.data.near_duplicates.stage import CLUSTER, near_duplicates_of
+from kringle.data.table import TableWriter, document_shards, iter_row_groups, read_table, shard_fingerprint, write_rows
+from kringle.engine import Engine
+from kringle.progress import Reporter
+from kringle.recipe import FilterSettings, NearDedupSettings
+from kringle.workspace import ShardStore, Task, fingerprint, write_atomically
+
+SIGNAL = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        pa.field("comment_ratio", pa.float64()),
+        pa.field("characters", pa.int64()),
+        pa.field("stars", pa.int64()),  # null when unknown
+    ]
+)
+
+
+class NotApplicable(Exception):
+    """This corpus lacks what a filter looks at, and why."""
+
+
+# -- the view ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The signals of some documents, in their order; `stars` is NaN where unknown."""
+
+    folder: Path
+    ids: Sequence[str]
+    comment_ratio: NDArray[np.float64]
+    characters: NDArray[np.int64]
+    stars: NDArray[np.float64]
+
+    def near_duplicates(self, settings: NearDedupSettings) -> NDArray[np.bool_]:
+        """Which documents stay under a setting. Raises `NotApplicable` where it was not computed."""
+        path = self.folder / near_file(settings)
+        if not path.exists():
+            raise NotApplicable(f"near-duplicates at ngram {settings.ngram}, {settings.threshold:g} were not computed")
+        table = read_table(path, ["id", "kept"])
+        kept = dict(zip(table["id"].to_pylist(), table["kept"].to_pylist(), strict=True))
+        return np.array([kept[id] for id in self.ids], dtype=np.bool_)
+
+
+class Signals:
+    """What the annotate stage wrote into its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        table = read_table(folder / "signals.parquet")
+        self._place = {id: i for i, id in enumerate(table["id"].to_pylist())}
+        self._ratios = table["comment_ratio"].to_numpy()
+        self._characters = table["characters"].to_numpy()
+        self._stars = table["stars"].cast(pa.float64()).to_numpy()  # null becomes NaN
+
+    def rows(self, ids: Sequence[str]) -> Rows:
+        """Those of some documents."""
+        at = np.array([self._place[id] for id in ids], dtype=np.int64)
+        return Rows(self.folder, ids, self._ratios[at], self._characters[at], self._stars[at])
+
+
+def near_file(settings: NearDedupSettings) -> str:
+    """Name of the table of near-duplicates under a setting."""
+    return f"near-duplicates-n{settings.ngram}-t{settings.threshold:g}.parquet"
+
+
+def passes(
+    settings: FilterSettings, rows: Rows, languages: Sequence[str], tokens: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Which documents (N,) an arm sees, by their signals, languages and token counts. All filters must let it pass.
+
+    Raises `NotApplicable` where this corpus lacks what a filter looks at.
+    """
+    kept = np.ones(len(rows.ids), dtype=np.bool_)
+    if settings.stars is not None:
+        known = ~np.isnan(rows.stars)
+        if not known.any():
+            raise NotApplicable("no document of this corpus has a star count; give them with --stars FILE")
+        stars = np.where(known, rows.stars, 0)  # as the original
+        if settings.stars.at_least is not None:
+            kept &= stars >= settings.stars.at_least
+        elif settings.stars.above is not None:
+            kept &= stars > settings.stars.above
+        else:
+            kept &= known & (stars >= np.quantile(rows.stars[known], settings.stars.quantile or 0.0))
+    if settings.comments is not None:
+        kept &= (rows.comment_ratio > settings.comments.above) & (rows.comment_ratio < settings.comments.below)
+    if settings.near_dedup is not None:
+        kept &= rows.near_duplicates(settings.near_dedup)
+    if settings.fertility is not None:
+        ratio = rows.characters / np.maximum(tokens, 1)
+        spoken = np.array(languages, dtype=object)
+        for language in sorted(set(languages)):
+            own = spoken == language
+            if settings.fertility.percentile is not None:
+                least = float(np.percentile(ratio[own], settings.fertility.percentile))
+            else:
+                least = getattr(settings.fertility, language, None) or 0.0
+            kept[own] &= ratio[own] >= least
+    return kept
+
+
+def why_not(settings: FilterSettings, rows: Rows) -> str | None:
+    """Why this corpus does not allow a filter, in words for the report; None where it does."""
+    try:
+        passes(settings, rows, ["python"] * len(rows.ids), np.ones(len(rows.ids), dtype=np.int64))
+    except NotApplicable as reason:
+        return str(reason)
+    return None
+
+
+# -- the stage ---------------------------------------------------------------------------------------------------------
+
+
+def annotate(
+    documents: Path,
+    survivors: Path,
+    training: Collection[str],
+    near_dedup: Sequence[NearDedupSettings],
+    fidelity: Fidelity,
+    out: Path,
+    shards: ShardStore,
+    engine: Engine,
+    progress: Reporter,
+) -> dict[str, Any]:
+    """Compute the signals of the documents named in `survivors` (a Parquet file with a column `id`).
+
+    Writes `out/signals.parquet` in the documents' order and, for each setting of `near_dedup`, a table of the
+    `training` documents (a held-out file must not take a training file's place) and the data of its charts (`.json`).
+    Returns counts and quantiles.
+    """
+    wanted = set(read_table(survivors, ["id"])["id"].to_pylist())
+    tasks: list[Task] = []
+    for part in document_shards(documents):
+        ids = wanted.intersection(read_table(part, ["id"])["id"].to_pylist())
+        if ids:
+            tasks.append(Task(part.name, fingerprint(shard_fingerprint(part), sorted(ids)), (part, ids)))
+    with progress.task("annotate", len(tasks), unit="shards") as counter:
+        folders = shards.map(engine, annotate_shard, tasks, on_done=lambda _: counter.advance())
+    with TableWriter(out / "signals.parquet", SIGNAL) as writer:
+        for folder in folders:
+            for group in iter_row_groups(folder / "signals.parquet"):
+                writer.write_table(group)
+    table = read_table(out / "signals.parquet", ["comment_ratio", "stars"])
+    ratios = table["comment_ratio"].to_numpy()
+    notes = []
+    unknown = table["stars"].null_count
+    if unknown:
+        notes.append(f"stars are unknown for {unknown:,} of {len(ratios):,} documents")
+    summary: dict[str, Any] = {"files": len(ratios), "stars_unknown": unknown, "notes": notes}
+    if len(ratios):
+        summary["comment_ratio"] = {
+            "mean": round(float(ratios.mean()), 4),
+            "median": round(float(np.median(ratios)), 4),
+            "at_most_0.01": round(float((ratios <= 0.01).mean()), 4),
+            "at_least_0.80": round(float((ratios >= 0.80).mean()), 4),
+        }
+    summary["near_duplicates"] = []
+    for settings in near_dedup:
+        method = Method.of(settings.ngram, settings.threshold, fidelity)
+        found = near_duplicates_of(documents, wanted & set(training), method, shards, engine, progress)
+        write_rows(out / near_file(settings), CLUSTER, found.clusters())
+        write_atomically((out / near_file(settings)).with_suffix(".json"), json.dumps(found.figures))
+        summary["near_duplicates"].append({k: v for k, v in found.figures.items() if not isinstance(v, list)})
+    return summary
+
+
+def annotate_shard(payload: tuple[Path, Collection[str]], folder: Path) -> dict[str, Any]:
+    """One shard, in a worker: the signals of its wanted documents, into `folder/signals.parquet`."""
+    part, ids = payload
+    rows = []
+    collects = gc.isenabled()
+    gc.disable()  # syntax trees hold no cycles, and looking for some takes a third of the time
+    try:
+        for group in iter_row_groups(part, ["id", "language", "content", "stars"]):
+            for id, language, content, stars in zip(*(column.to_pylist() for column in group.columns), strict=True):
+                if id in ids:
+                    rows.append((id, comment_ratio(content, language), len(content), stars))
+    finally:
+        if collects:
+            gc.enable()
+    return {"files": write_rows(folder / "signals.parquet", SIGNAL, rows)}
