@@ -132,7 +132,7 @@ class _Imports(ast.NodeVisitor):
 
 
 def _files(modules: frozenset[str]) -> Iterator[Path]:
-    """The modules' files, and the data files that lie beside them."""
+    """The modules' files, and the data files that lie beside them or in folders beside them."""
     folders = set()
     for module in modules:
         path = _path(module)
@@ -140,7 +140,16 @@ def _files(modules: frozenset[str]) -> Iterator[Path]:
         yield path
         folders.add(path.parent)
     for folder in folders - {ROOT}:
-        yield from (file for file in folder.iterdir() if file.is_file() and file.suffix not in (".py", ".pyc"))
+        yield from _data(folder)
+
+
+def _data(folder: Path) -> Iterator[Path]:
+    for place in folder.iterdir():
+        if place.is_dir():
+            if place.name != "__pycache__" and not (place / "__init__.py").exists():
+                yield from _data(place)
+        elif place.suffix not in (".py", ".pyc"):
+            yield place
 
 
 @functools.cache

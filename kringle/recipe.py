@@ -555,7 +555,8 @@ def _arm(name: str, difference: Any, raw: Mapping[str, Any]) -> Arm:
     for key in difference:
         if key not in ("model", "training", "filter"):
             raise _unknown(str(key), ("model", "training", "filter"), path, "key")
-    merged = _merge({k: raw.get(k) or {} for k in ("model", "training")}, difference)
+    base = {"model": raw.get("model") or {}, "training": {"fidelity": raw.get("fidelity", "corrected")}}
+    merged = _merge(_merge(base, {"training": raw.get("training") or {}}), difference)
     prefix = {key: f"{path}.{key}" if key in difference else key for key in ("model", "training", "filter")}
     model = build(ModelSettings, merged["model"], prefix["model"])
     training = build(TrainingSettings, merged["training"], prefix["training"])

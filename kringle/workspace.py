@@ -1,8 +1,9 @@
 """The workspace: what has been done, under which fingerprint, so that a rerun does only what is missing.
 
-A stage is published under the fingerprint of its settings, its inputs' fingerprints and the source code of the rooms
-that it runs. Inside a stage, shards have fingerprints of their own: a SIGKILL costs the shards in flight, a changed
-input only its own shards. Publication is a rename, so a folder that is there is whole. Layout:
+A stage is published under the fingerprint of its settings, its inputs' fingerprints, the source code that it runs and
+the versions of the libraries that it imports. Inside a stage, shards have fingerprints of their own: a SIGKILL costs
+the shards in flight, a changed input only its own shards. Publication is a rename, so a folder that is there is whole.
+Layout:
 
     workspace.json                    format and version
     stages/NAME-FINGERPRINT/          a published stage: its files and manifest.json
@@ -14,7 +15,6 @@ input only its own shards. Publication is a rename, so a folder that is there is
 from __future__ import annotations
 
 import fcntl
-import functools
 import hashlib
 import json
 import os
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import kringle
+from kringle.code_version import code_fingerprint, library_versions
 from kringle.engine import Engine, Part, PartDone, Stopwatch
 from kringle.errors import UserError
 
@@ -37,19 +38,6 @@ def fingerprint(*parts: Any) -> str:
     """SHA-256 (hex, 32 digits) of JSON-able parts; keys are sorted, so the order of a mapping does not matter."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-@functools.cache
-def code_fingerprint(rooms: tuple[str, ...]) -> str:
-    """Fingerprint of the Python source of modules or packages inside `kringle` (`"data"`, `"model/transformer.py"`)."""
-    root = Path(kringle.__file__).parent
-    digest = hashlib.sha256()
-    for room in sorted(rooms):
-        place = root / room
-        files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
-        for file in files:
-            digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:32]
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -193,6 +181,7 @@ class Stage:
     settings: Mapping[str, Any]
     inputs: Mapping[str, str]
     code: str
+    entries: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -246,6 +235,7 @@ class Stage:
             "settings": self.settings,
             "inputs": self.inputs,
             "code": self.code,
+            "versions": library_versions(self.entries),
             "kringle": kringle.__version__,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "cost": watch.read(),
@@ -339,12 +329,14 @@ class Workspace:
         name: str,
         settings: Mapping[str, Any],
         inputs: Iterable[Stage] = (),
-        rooms: Sequence[str] = (),
+        entries: Sequence[str] = (),
         extra: str = "",
     ) -> Stage:
-        """The stage `name` under these settings, inputs and rooms of code; `extra` fingerprints any further input."""
+        """The stage `name` under these settings and inputs; `entries` are the modules that it runs
+        (`kringle.code_version`), `extra` fingerprints any further input."""
         upstream = {stage.name: stage.fingerprint for stage in inputs}
         if extra:
             upstream["source"] = extra
-        code = code_fingerprint(tuple(rooms))
-        return Stage(name, fingerprint(name, settings, upstream, code), self.root, settings, upstream, code)
+        code = code_fingerprint(entries)
+        identity = fingerprint(name, settings, upstream, code)
+        return Stage(name, identity, self.root, settings, upstream, code, tuple(entries))

@@ -42,7 +42,7 @@ def fail_at_three(number: int, folder: Path) -> dict[str, Any]:
 
 
 def stage_of(root: Path) -> Stage:
-    return Workspace.open(root).stage("squares", {}, rooms=("randomness.py",))
+    return Workspace.open(root).stage("squares", {}, entries=["randomness"])
 
 
 def run_stage(root: Path, engine: Engine) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from kringle.engine import Engine
 from kringle.errors import ShardError, UserError
-from kringle.workspace import ShardStore, Stage, Task, Workspace, code_fingerprint, fingerprint
+from kringle.workspace import ShardStore, Stage, Task, Workspace, fingerprint
 
 
 def write_payload(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -53,8 +53,7 @@ def test_inputs_and_code_are_part_of_the_fingerprint(tmp_path: Path) -> None:
     a, b = workspace.stage("a", {"x": 1}), workspace.stage("a", {"x": 2})
     assert workspace.stage("c", {}, [a]).fingerprint != workspace.stage("c", {}, [b]).fingerprint
     assert workspace.stage("c", {}, extra="1").fingerprint != workspace.stage("c", {}, extra="2").fingerprint
-    assert workspace.stage("c", {}, rooms=["data"]).fingerprint != workspace.stage("c", {}).fingerprint
-    assert code_fingerprint(("errors.py",)) != code_fingerprint(("engine.py",))
+    assert workspace.stage("c", {}, entries=["data.clean"]).fingerprint != workspace.stage("c", {}).fingerprint
 
 
 def test_a_cut_file_makes_the_stage_run_again(tmp_path: Path) -> None:

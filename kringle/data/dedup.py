@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from kringle.code_version import code_fingerprint
 from kringle.data.near_duplicates.find import Outcome, figures, find
 from kringle.data.near_duplicates.inputs import KNOWN, Columns, Shard, batches, lines, texts
 from kringle.data.near_duplicates.method import Fidelity, Method
@@ -24,7 +25,7 @@ from kringle.data.table import TableWriter
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
-from kringle.workspace import ShardStore, code_fingerprint, fingerprint, publish_folder
+from kringle.workspace import ShardStore, fingerprint, publish_folder
 
 PARQUET = (".parquet",)
 LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst")
@@ -82,7 +83,7 @@ def dedup(
         (partial / "data").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}", where=str(out)) from None
-    store = ShardStore(partial / "shards", code_fingerprint(("data",)))
+    store = ShardStore(partial / "shards", code_fingerprint(["data.dedup"]))
     outcome = find(shards, method, store, engine, progress)
     starts = np.concatenate([[0], np.cumsum([shard.rows for shard in shards])])
     if starts[-1] != len(outcome.kept):

@@ -123,13 +123,17 @@ def at_equal_epochs(
 def batches_of(job: ArmJob, scratch: Path) -> tuple[TokenStore, TokenStore, Batches | WindowBatches, TrainingSettings]:
     """The study's store; the one that this arm is trained from, which may be a changed copy of it in the folder
     `scratch`; the arm's batches; how it is trained. Raises `NotRun` where the corpus does not allow the arm."""
+    from kringle.data.signals import NotApplicable
     from kringle.tokens.store import TokenStore
     from kringle.tokens.tokenizer import Tokenizer
 
     store = TokenStore.open(job.encode / "store")
     signals = _signals(job.annotate) if job.arm.filter != FilterSettings() else None
     split = split_of(job.split)
-    documents = view(store, split, signals, job.arm.filter)
+    try:
+        documents = view(store, split, signals, job.arm.filter)
+    except NotApplicable as reason:
+        raise NotRun(str(reason)) from None
     pool = view(store, split, None, FilterSettings())
     if job.arm.control is not None and job.arm.control.kind == "size":
         documents = altered.matched_size(store, pool, documents)

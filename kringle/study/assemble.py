@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from kringle import __version__
-from kringle.machine import machine, versions
+from kringle.machine import machine
 from kringle.recipe import Arm as RecipeArm
 from kringle.recipe import FilterSettings, Recipe
 from kringle.study import report, seeds
@@ -111,7 +111,7 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
         findings=findings(arms, comparisons, controls),
         limitations=limitations(arms, comparisons, _cut_prompts(plan)),
         machine=machine(),
-        versions=versions(),
+        versions=_versions(plan),
         recipe=RecipeText(recipe.name, fingerprint(recipe.text), recipe.text),
         corpus=_corpus(collected, plan),
         funnel=(*_funnel_steps(plan), _training_pool(plan)),
@@ -127,6 +127,15 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
         stages=tuple(_stage(kind, stage, computed, options) for kind, stage in plan.stages() if kind != "report"),
         commands=_commands(options),
     )
+
+
+def _versions(plan: Plan) -> dict[str, str]:
+    """What every stage ran with, an earlier run's stages included; where stages differ, all versions."""
+    found: dict[str, set[str]] = {}
+    for _, stage in plan.stages():
+        for name, version in (stage.manifest() or {}).get("versions", {}).items():
+            found.setdefault(name, set()).add(version)
+    return {name: ", ".join(sorted(versions)) for name, versions in sorted(found.items())}
 
 
 # -- arms --------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The plan of a study: every stage with its fingerprint, worked out before anything is run.
 
-A stage's fingerprint covers its settings, the stages that it reads and the code of its rooms, so the plan alone tells
+A stage's fingerprint covers its settings, the stages that it reads and the code that it runs, so the plan alone tells
 what is up to date: a second run of the same study compares names and starts nothing. Arms differ only in the stages
 that depend on their difference.
 """
@@ -43,7 +43,8 @@ STAGES = (
 )
 DATA_STAGES = STAGES[: STAGES.index("train")]  # what the machines of a job array can share
 SPLIT_SEED = 0  # which repositories are held out; the same for every arm and every training seed
-_SHARED = ("randomness.py",)
+# The programs inside the jail are run by their paths and imported by nobody.
+SCORING = ("study.scoring", "evaluation.jail")
 
 
 @dataclass(frozen=True)
@@ -218,15 +219,16 @@ def make_plan(recipe: Recipe, workspace: Workspace, *, sources: str, suites: Map
     stage = workspace.stage
     benchmarks = {name: suites[name] for name in recipe.clean.decontaminate}
     evaluated = {name: suites[name] for name in recipe.evaluation.suites}
-    collect = stage("collect", plain(recipe.corpus), rooms=("data", *_SHARED), extra=sources)
+    collect = stage("collect", plain(recipe.corpus), [], ["data.collect"], sources)
     cleaning = {"clean": plain(recipe.clean), "fidelity": recipe.fidelity, "benchmarks": benchmarks}
-    clean = stage("clean", cleaning, [collect], rooms=("data",))
+    clean = stage("clean", cleaning, [collect], ["data.clean"])
     held_out = {"held_out": recipe.evaluation.held_out, "seed": SPLIT_SEED}
-    split = stage("split", held_out, [collect, clean], rooms=("data", *_SHARED))
+    split = stage("split", held_out, [collect, clean], ["data.heldout"])
     filters = {"near_dedup": [plain(n) for n in near_dedup_settings(recipe)], "fidelity": recipe.fidelity}
-    annotate = stage("annotate", filters, [collect, clean, split], rooms=("data",))
-    tokenizer = stage("tokenizer", tokenizer_settings(recipe), [collect, split], rooms=("tokens", *_SHARED))
-    encode = stage("encode", {}, [collect, split, tokenizer], rooms=("tokens",))
+    annotate = stage("annotate", filters, [collect, clean, split], ["data.signals"])
+    tokenizer = stage("tokenizer", tokenizer_settings(recipe), [collect, split], ["tokens.vocabulary"])
+    encode = stage("encode", {}, [collect, split, tokenizer], ["tokens.encode"])
+    evaluation = plain(recipe.evaluation)
     runs = []
     for arm in recipe.arms:
         for seed in arm.training.seeds:
@@ -242,16 +244,14 @@ def make_plan(recipe: Recipe, workspace: Workspace, *, sources: str, suites: Map
             headed = [collect] if arm.training.metadata else []
             filtered = [annotate] if arm.filter != type(arm.filter)() else []
             name = f"{arm.name}-s{seed}"
-            rooms = ["training", "model", "tokens", *_SHARED]
-            train = stage(f"train@{name}", settings, [encode, *filtered, *headed], rooms=rooms)
-            rooms += ["evaluation", "generation"]
-            evaluation = {key: value for key, value in plain(recipe.evaluation).items() if key != "margins"}
-            evaluate = stage(f"evaluate@{name}", {**evaluation, "suites": evaluated}, [train, encode, split], rooms)
-            score = stage(f"score@{name}", {"suites": evaluated, "jail": jail}, [evaluate], rooms=("evaluation",))
+            train = stage(f"train@{name}", settings, [encode, *filtered, *headed], ["study.teaching"])
+            asked = {"suites": evaluated} | {k: v for k, v in evaluation.items() if k not in ("margins", "suites")}
+            evaluate = stage(f"evaluate@{name}", asked, [train, encode, split], ["study.measuring"])
+            score = stage(f"score@{name}", {"suites": evaluated, "jail": jail}, [evaluate], SCORING)
             runs.append(Run(arm, seed, train, evaluate, score))
     margins = plain(recipe.evaluation.margins)
     told = {"margins": margins, "recipe": recipe.text, "arms": [run.name for run in runs]}
     if recipe.seed_variance is not None:
         told["seed_variance"] = fingerprint(seeds.read_text(recipe.seed_variance))
-    report = stage("report", told, [run.score for run in runs], rooms=("study", "evaluation/passk.py"))
+    report = stage("report", told, [run.score for run in runs], ["study.assemble"])
     return Plan(recipe, collect, clean, split, annotate, tokenizer, encode, tuple(runs), report)
