@@ -16,14 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kringle.bench.pii_labels import load
 from kringle.errors import UserError
 from kringle.pii import findings, redact
 from kringle.pii.corrected import candidates
 from kringle.pii.formats import FORMATS, Format
 from kringle.pii.stand_ins import carries_mark
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-from fuzz_pii import FRAGMENTS, check, load, mutate
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks" / "evidence"))
+from pii_fuzz import FRAGMENTS, check, mutate
 
 KEY = b"corpus"
 OPEN = load("open")

@@ -1,7 +1,7 @@
 """Long fuzzing of `kringle redact`: mutated files, no crash, no byte changed outside the findings, redaction
 idempotent.
 
-    python benchmarks/fuzz_pii.py --inputs 1000000
+    python benchmarks/evidence/pii_fuzz.py [--inputs 1000000] [--seconds 500 --state FILE]
 
 The seeds are the open half of the labelled benchmark and a text of fragments that the detectors care about. Each input
 is a window of a seed, of 100 to 2,000 bytes, after 0 to 20 mutations (bytes changed, inserted, deleted; pieces copied,
@@ -20,14 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "pii"))
-from load import load
-
+from kringle.bench.pii_labels import load
+from kringle.machine import machine, versions
 from kringle.pii.candidates import Finding
 from kringle.pii.corrected import find
 from kringle.pii.redaction import redact
 from kringle.randomness import stream
 
+RESULT = Path(__file__).resolve().parents[1] / "results" / "pii_fuzz.json"
 KEY = b"fuzz"
 FRAGMENTS = tuple(
     text.encode()
@@ -146,21 +146,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=1_000_000, help="how many (default: a million)")
     parser.add_argument("--first", type=int, default=0, help="number of the first input, to repeat a violation")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after this long")
+    parser.add_argument("--state", type=Path, help="where to keep the place; a later call goes on from there")
     arguments = parser.parse_args()
     seeds = [file.content.encode() for file in load("open")] + [b"".join(FRAGMENTS)]
-    findings, started = 0, time.monotonic()
-    for number in range(arguments.first, arguments.first + arguments.inputs):
+    state = {"next": arguments.first, "findings": 0, "seconds": 0.0}
+    if arguments.state and arguments.state.exists():
+        state = json.loads(arguments.state.read_text())
+    started = time.monotonic()
+    for number in range(int(state["next"]), arguments.first + arguments.inputs):
+        if time.monotonic() - started > arguments.seconds:
+            break
         data = mutate(seeds, number)
         try:
-            findings += check(data)
+            state["findings"] += check(data)
             if number % 50 == 0:
                 assert find(data) == find(data, engine="re"), "the engines disagree"
         except Exception:
             print(f"violation at input {number}; repeat with --first {number} --inputs 1", file=sys.stderr)
             raise
-    print(
-        json.dumps({"inputs": arguments.inputs, "findings": findings, "seconds": round(time.monotonic() - started, 1)})
-    )
+        state["next"] = number + 1
+    state["seconds"] = round(state["seconds"] + time.monotonic() - started, 1)
+    if arguments.state:
+        arguments.state.write_text(json.dumps(state))
+    record = {
+        "evidence": "pii_fuzz",
+        "inputs": state["next"] - arguments.first,
+        "violations": 0,
+        "findings": state["findings"],
+        "seconds": state["seconds"],
+        "machine": machine().__dict__,
+        "versions": versions(),
+    }
+    if arguments.inputs >= 1000:  # not when one input is repeated
+        RESULT.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record))
 
 
 if __name__ == "__main__":
