@@ -7,6 +7,7 @@ things are installed.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import zipfile
@@ -37,8 +38,13 @@ class Source(NamedTuple):
     def read(self) -> bytes:
         if not self.member:
             return self.path.read_bytes()
-        with zipfile.ZipFile(self.path) as archive:
-            return archive.read(self.member)
+        return _archive(self.path).read(self.member)
+
+
+@functools.cache
+def _archive(path: Path) -> zipfile.ZipFile:
+    """Opening one reads its table of contents: once is enough."""
+    return zipfile.ZipFile(path)
 
 
 def sources(roots: Collection[Path], languages: Collection[str], leave_out: Collection[Path] = ()) -> list[Source]:

@@ -20,7 +20,7 @@ _WORDS = re.compile(
 )
 # Values that stand for another value: ${TOKEN}, {token}, %(token)s, %s, $TOKEN, {{ token }}, <%= token %>, #{token}
 _TEMPLATE = re.compile(
-    rb"\$\{|\{\{|#\{|%\(|<%|%[sdv](?![A-Za-z0-9])|^\$[A-Za-z_]|^\{[^{}]*\}$|^%[A-Za-z_]+%$|^<[^<>]*>$|^@[A-Za-z]"
+    rb"\$\{|\{\{|#\{|%\(|<%|%[sdv](?![A-Za-z0-9])|^\$[A-Za-z_]\w*(?:$|[-./:{$])|^\{[^{}]*\}$|^%[A-Za-z_]+%$|^<[^<>]*>$|^@[A-Za-z]"
 )
 
 UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
@@ -106,6 +106,12 @@ _DOCUMENTED = (
     b"C2y6yDjf5/R+ob0N8A7Cgv30VRDJIWEHLM+4QDU5DE2nQ9nDuVTqobD4b8mGGyPMbIZnqyMsEcaGQy67XIw/Jw==",  # Cosmos DB's
     b"QWxhZGRpbjpvcGVuIHNlc2FtZQ==",  # RFC 7617: Aladdin:open sesame
     b"QWxhZGRpbjpPcGVuU2VzYW1l",
+    # OAuth's examples: RFC 5849 (1.0), RFC 6749 (2.0) and RFC 6750; RFC 7519's token of Joe
+    *(b"kkk9d7dh3k39sjv7", b"ad180jjd733klru7", b"h480djs93hd8", b"9djdj82h48djs9d2", b"dh893hdasih9"),
+    *(b"hh5s93j4hdidpola", b"hdhd0244k9j7ao03", b"nnch734d00sl2jdk", b"pfkkdhi9sl3r4s00", b"j49sk3j29djd"),
+    *(b"SplxlOBeZQQYbYS6WxSbIA", b"2YotnFZFEjr1zCsicMWpAA", b"tGzv3JOkF0XG5Qx2TlKWIA", b"7Fjfp0ZBr1KtDRbnfVdmIw"),
+    *(b"czZCaGRSa3F0MzpnWDFmQmF0M2JW", b"gX1fBat3bV", b"mF_9.B5f-4.1JqM"),
+    b"eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAs",
     b"2b7e151628aed2a6abf7158809cf4f3c",  # AES keys of NIST SP 800-38A, appendix F
     b"8e73b0f7da0e6452c810f32b809079e562f8ead2522c6b7b",
     b"603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4",
