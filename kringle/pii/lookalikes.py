@@ -119,6 +119,7 @@ _DOCUMENTED = (
     b"77076d0a7318a57d3c16c17251b26645df4c2f92ebc0992ac177fba51db92c2a",  # X25519, RFC 7748
 )
 
+_DOCUMENTED_LOWERED = tuple(example.lower() for example in _DOCUMENTED)
 
 _PUBLIC_KEY = re.compile(  # SubjectPublicKeyInfo of EC, RSA and Ed25519 keys, X.509 certificates, OpenSSH public keys
     rb"M(?:FkwEwYHKoZIzj0CAQ|FYwEAYHKoZIzj0CAQ|IGfMA0GCSqGSIb3DQEBAQUAA4GN|II[BC]IjANBgkqhkiG9w0BAQEFAAOCA|CowBQYDK2V|"
@@ -171,4 +172,5 @@ def is_public_identifier(value: bytes) -> bool:
 
 def is_documented(value: bytes) -> bool:
     """A published example."""
-    return any(example in value or example in value.lower() for example in _DOCUMENTED)
+    lowered = value.lower()
+    return any(example in lowered for example in _DOCUMENTED_LOWERED)

@@ -41,9 +41,9 @@ def _is_harmless(data: bytes, found: Candidate, row: Format) -> bool:
     token = data[found.start : found.end]
     secrets = [data[start:end] for ((start, end),) in found.groups]
     return (
-        carries_mark(data, found)
+        (row.check is not None and not row.check(token))
+        or carries_mark(data, found)
         or is_documented(token)
         or any(made_up(secret[:JUDGED]) for secret in secrets if len(secret) >= LEAST_JUDGED)
-        or (row.check is not None and not row.check(token))
         or (row.confidence <= LIKELY and randomness(b"".join(secrets)) <= LEAST_RANDOMNESS)
     )
