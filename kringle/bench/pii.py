@@ -3,8 +3,8 @@
 Quality is measured on both halves of the labelled benchmark (`benchmarks/pii` of a checkout): rules were written with
 the open half in sight, the sealed half is the honest number. Speed is processor time of one core on source code of this
 machine: Python's standard library, and where there are some, Java's (`lib/src.zip` of a JDK) and installed JavaScript
-packages. Slow peers get a part of the sample. Lines of 5 and 10 MB that are made to be slow show whether time grows
-with the bytes alone.
+packages. Slow peers get a part of the sample. Lines of 0.5 and 1 MB that are made to be slow show whether time
+grows with the bytes alone.
 
 Peers: `faithful` (ours: emails and addresses; keys where detect-secrets can be imported), `detect-secrets` (its default
 plugins and filters, keys alone) and `bigcode` (the folder `pii` of bigcode-dataset at 5cb43e9, December 2022).
@@ -30,7 +30,7 @@ from kringle.pii.redaction import redact
 HALVES: tuple[Half, ...] = ("open", "sealed")
 SAMPLE_BYTES = 24_000_000
 SLOW_SAMPLE_BYTES = 400_000
-LINE_BYTES = 10_000_000
+LINE_BYTES = 1_000_000  # `benchmarks/evidence/pii_lines.py` takes ten times as much
 KEY = b"bench"
 
 
@@ -155,6 +155,14 @@ ADVERSARIES: dict[str, bytes] = {
     "open quotes": b"'",
     "quoted keys": b'key="4b5d42f920c6b61022e1dbe747f61313ef19",',
     "base 64": b"QUJD",
+    "logins in calls": b"login(a,",
+    "connections": b'.connect("a","b","',
+    "pairs": b"value=aaaaaaaa",
+    "options": b"--password a",
+    "queries": b"?key=aaaaaaaaaaaaaaaaaaaa",
+    "lines of settings": b"A_KEY=aaaaaaaa",
+    "hexadecimal in quotes": b"'0123456789abcdef0123456789abcdef'api key ",
+    "headers that run on": b" eyJhbGciOiJIUzI1NiJ9.aaaa.aaaaaaaaaaaaaaaa.aaaa",
 }
 
 
