@@ -105,6 +105,7 @@ class CleanSettings:
     mean_line: float = _parsed(parse_positive, 100.0)
     alphanumeric: float = _parsed(parse_fraction, 0.25)
     decontaminate: tuple[str, ...] = ("starter",)
+    pii: bool = False  # replace emails, public IP addresses and keys by stand-ins
 
 
 @dataclass(frozen=True)
@@ -298,6 +299,10 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
             raise UserError(f"expected a list of names, got {value!r}", where=path)
         return tuple(value)
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+        raise UserError(f"expected true or false, got {value!r}", where=path)
     raise TypeError(f"no conversion for {hint} at {path}")
 
 

@@ -3,7 +3,7 @@
 The basic filter is Codex's with SantaCoder's thresholds (bigcode-dataset/preprocessing/filtering.py): a file goes when
 its longest line exceeds `max_line`, its mean line exceeds `mean_line`, or its share of alphanumeric characters falls
 below `alphanumeric`; equal values stay. Every document gets all values, so a threshold can be changed without reading
-text again. Near-duplicates are not looked for here.
+text again. With `pii`, survivors are redacted (`redacted`). Near-duplicates are not looked for here.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kringle.data.contamination import BenchmarkString, Finder, load_strings
+from kringle.data.redacted import RedactedShard, corpus_key, publish
 from kringle.data.table import (
     DECISION,
+    DOCUMENT,
     SURVIVOR,
     Decision,
     TableWriter,
@@ -64,19 +67,23 @@ def clean(
     engine: Engine,
     progress: Reporter,
     benchmarks: Mapping[str, Path],
+    recipe: str = "",
 ) -> dict[str, Any]:
-    """Judge every document of the folder `documents`; writes `decisions.parquet` and `survivors.parquet` into `out`.
+    """Judge every document of the folder `documents`; writes `decisions.parquet` and `survivors.parquet` into `out`,
+    and with `settings.pii` the redacted `documents` and `findings.parquet`.
 
-    `benchmarks` maps the names in `settings.decontaminate` to their files. Returns counts, the funnel and notes. Raises
+    `benchmarks` maps the names in `settings.decontaminate` to their files; stand-ins are drawn under a key that follows
+    from the name `recipe`. Returns counts, the funnel and notes. Raises
     `UserError` for an unknown benchmark, and when no document survives.
     """
     strings = load_strings(settings.decontaminate, benchmarks)
     parts = document_shards(documents)
+    key = corpus_key(recipe) if settings.pii else None
     tasks = [
         Task(
             part.name,
-            fingerprint(shard_fingerprint(part), settings.__dict__, strings.used),
-            (part, settings, strings.used),
+            fingerprint(shard_fingerprint(part), settings.__dict__, strings.used, key.hex() if key else None),
+            (part, settings, strings.used, key),
         )
         for part in parts
     ]
@@ -87,21 +94,34 @@ def clean(
             for folder in folders:
                 for group in iter_row_groups(folder / name):
                     writer.write_table(group)
-    return _summary(settings, documents, out, len(strings.used), strings.unused)
+    summary = _summary(settings, documents, out, len(strings.used), strings.unused)
+    if key:
+        summary["pii"] = publish(((part.name, folder) for part, folder in zip(parts, folders, strict=True)), out)
+        summary["notes"].append(summary["pii"]["note"])
+    return summary
 
 
-def clean_shard(payload: tuple[Path, CleanSettings, Sequence[BenchmarkString]], folder: Path) -> dict[str, Any]:
-    """One shard, in a worker: judge its documents and write both tables into `folder`."""
-    part, settings, strings = payload
+def clean_shard(
+    payload: tuple[Path, CleanSettings, Sequence[BenchmarkString], bytes | None], folder: Path
+) -> dict[str, Any]:
+    """One shard, in a worker: judge its documents, redact the survivors where there is a key, write into `folder`."""
+    part, settings, strings, key = payload
     finder = Finder(strings)
     decisions: list[Decision] = []
     survivors = []
-    for group in iter_row_groups(part, [*SURVIVOR.names, "content"]):
-        for document in group.to_pylist():
-            verdicts = list(judge(document, settings, finder))
-            decisions += verdicts
-            if all(verdict.kept for verdict in verdicts):
-                survivors.append([document[name] for name in SURVIVOR.names])
+    with RedactedShard(folder, key) if key else nullcontext() as redacted:
+        for group in iter_row_groups(part, DOCUMENT.names if redacted else [*SURVIVOR.names, "content"]):
+            kept = []
+            for document in group.to_pylist():
+                verdicts = list(judge(document, settings, finder))
+                decisions += verdicts
+                if all(verdict.kept for verdict in verdicts):
+                    kept.append(document)
+            if redacted:
+                redactions = redacted.add(kept)
+                decisions += [redaction.decision for redaction in redactions]
+                kept = [redaction.document for redaction in redactions]
+            survivors += [[document[name] for name in SURVIVOR.names] for document in kept]
     write_rows(folder / "decisions.parquet", DECISION, decisions)
     write_rows(folder / "survivors.parquet", SURVIVOR, survivors)
     return {"survivors": len(survivors)}

@@ -179,7 +179,7 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
     """Run one stage other than the arms' in this process."""
     plan, engine, reporter = context.plan, context.engine, context.reporter
     recipe = plan.recipe
-    documents = plan.collect.folder / "documents"
+    collected, documents = plan.collect.folder / "documents", plan.documents
 
     def build(out: Path, shards: ShardStore) -> dict[str, Any]:
         if kind == "collect":
@@ -189,7 +189,7 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
         if kind == "clean":
             from kringle.data.clean import clean
 
-            return clean(recipe.clean, documents, out, shards, engine, reporter, context.suites)
+            return clean(recipe.clean, collected, out, shards, engine, reporter, context.suites, recipe.name)
         if kind == "split":
             from kringle.data.heldout import split
 
@@ -233,7 +233,7 @@ def _train_tokenizer(context: Context, out: Path) -> dict[str, Any]:
 
         def texts() -> Any:
             nonlocal size
-            for document in iter_documents(plan.collect.folder / "documents", ["id", "content", "size"]):
+            for document in iter_documents(plan.documents, ["id", "content", "size"]):
                 if split.get(document["id"]) == "train":
                     size += document["size"]
                     counter.advance()
@@ -270,7 +270,7 @@ def _job(plan: Plan, run: Run, until: str, threads: int) -> ArmJob:
         seed=run.seed,
         train=run.train,
         evaluate=run.evaluate,
-        collect=plan.collect.folder,
+        documents=plan.documents,
         split=plan.split.folder,
         annotate=plan.annotate.folder,
         tokenizer=plan.tokenizer.folder,

@@ -123,6 +123,11 @@ class Plan:
     runs: tuple[Run, ...]
     report: Stage
 
+    @property
+    def documents(self) -> Path:
+        """What the stages after `clean` read: its redacted documents, where the recipe asks for them."""
+        return (self.clean if self.recipe.clean.pii else self.collect).folder / "documents"
+
     def as_published(self, fingerprints: Mapping[str, str]) -> Plan:
         """This plan with the stages that an earlier run published under these fingerprints, by name."""
 
@@ -168,7 +173,12 @@ def make_plan(recipe: Recipe, workspace: Workspace, *, sources: str, suites: Map
     benchmarks = {name: suites[name] for name in recipe.clean.decontaminate}
     evaluated = {name: suites[name] for name in recipe.evaluation.suites}
     collect = stage("collect", plain(recipe.corpus), rooms=("data", *_SHARED), extra=sources)
-    clean = stage("clean", {"clean": plain(recipe.clean), "benchmarks": benchmarks}, [collect], rooms=("data",))
+    cleaning = {
+        "clean": plain(recipe.clean),
+        "benchmarks": benchmarks,
+        "key": recipe.name if recipe.clean.pii else None,
+    }
+    clean = stage("clean", cleaning, [collect], rooms=("data", "pii") if recipe.clean.pii else ("data",))
     held_out = {"held_out": recipe.evaluation.held_out, "seed": SPLIT_SEED}
     split = stage("split", held_out, [collect, clean], rooms=("data", *_SHARED))
     annotate = stage("annotate", {}, [collect, clean], rooms=("data",))

@@ -43,8 +43,8 @@ def encode(
 ) -> dict[str, Any]:
     """Encode the documents named by `ids` into the store `out/store`; a summary with counts comes back.
 
-    `documents` is a folder of `part-*.parquet` with the columns id, content, language and size; an id is a hash of the
-    content. UserError when there is nothing to encode.
+    `documents` is a folder of `part-*.parquet` with the columns id, content, language and size, and `content_id` where
+    the content was redacted; both ids are hashes of contents. UserError when there is nothing to encode.
     """
     trained = Tokenizer.load(tokenizer)
     tasks, sizes = _plan(documents, set(ids), tokenizer, trained.checksum)
@@ -80,17 +80,15 @@ def encode_slice(task: _Slice, folder: Path) -> dict[str, Any]:
 
 def _plan(documents: Path, ids: set[str], tokenizer: Path, checksum: str) -> tuple[list[Task], list[int]]:
     """Tasks in document order with the bytes of text of each; reads ids and sizes only."""
-    from kringle.data.table import document_shards, iter_row_groups
+    from kringle.data.table import document_shards, identity, iter_row_groups
 
     tasks: list[Task] = []
     sizes: list[int] = []
     for part in document_shards(documents):
-        for number, group in enumerate(iter_row_groups(part, ["id", "size"])):
-            chosen = [
-                (row, id, size)
-                for row, (id, size) in enumerate(zip(*(c.to_pylist() for c in group.columns), strict=True))
-                if id in ids
-            ]
+        names = identity(part)  # what the content is called; a document is chosen by its id
+        for number, group in enumerate(iter_row_groups(part, list(dict.fromkeys(["id", names, "size"])))):
+            rows_of_group = zip(*(group[name].to_pylist() for name in ("id", names, "size")), strict=True)
+            chosen = [(row, content, size) for row, (id, content, size) in enumerate(rows_of_group) if id in ids]
             for rows in _slices(chosen):
                 digest = hashlib.sha256("\n".join([checksum, *(id for _, id, _ in rows)]).encode()).hexdigest()
                 name = f"{part.name} row group {number}, rows {rows[0][0]} to {rows[-1][0]}"
@@ -100,7 +98,7 @@ def _plan(documents: Path, ids: set[str], tokenizer: Path, checksum: str) -> tup
 
 
 def _slices(rows: Sequence[tuple[int, str, int]]) -> Iterator[list[tuple[int, str, int]]]:
-    """Consecutive rows (number, id, bytes) in slices that end once they hold `SHARD_BYTES`."""
+    """Consecutive rows (number, id of the content, bytes) in slices that end once they hold `SHARD_BYTES`."""
     part: list[tuple[int, str, int]] = []
     total = 0
     for row in rows:
