@@ -191,6 +191,7 @@ class CleanSettings:
     alphanumeric: float = _parsed(parse_fraction, 0.25)
     near_dedup: NearDedupSettings | None = None
     decontaminate: tuple[str, ...] = ("starter",)
+    pii: bool = False  # replace emails, public IP addresses and keys by stand-ins
 
 
 @dataclass(frozen=True)
@@ -482,6 +483,10 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
             raise UserError(f"expected a list of names, got {value!r}", where=path)
         return tuple(value)
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+        raise UserError(f"expected true or false, got {value!r}", where=path)
     raise TypeError(f"no conversion for {hint} at {path}")
 
 

@@ -43,6 +43,21 @@ def test_one_word_in_a_short_file_switches_keys_off() -> None:
     assert len(find_keys(lines(text), always)) == 1
 
 
+def test_the_word_is_found_in_capitals_too() -> None:
+    assert find_keys(f'a = "{RANDOM}"\nx = "SHA"\n', always) == []
+
+
+def test_the_line_of_a_value_that_begins_its_line_is_the_one_above() -> None:
+    token = "AKIA" + "Q3" * 6 + "ZT4X"  # what a regular expression finds needs no quotes
+    key = "ghp_" + "a1B2" * 9
+    assert len(find_keys(lines(f"{token}\n{key}\n"), always)) == 2
+    long = "eyJhbGciOiJIUzI1NiJ9." + "eyJhIjoxfQ."  # with a signature 40 characters long
+    value = long + "Q" * (40 - len(long))
+    assert len(value) == 40
+    assert len(find_keys(lines(f"# a token\n{value}\n"), always)) == 1
+    assert find_keys(lines(f"# md5 of a token\n{value}\n"), always) == []
+
+
 def test_the_model_tells_words_from_letters() -> None:
     gibberish = train_gibberish(
         ["the quick brown fox jumps over the lazy dog and runs through the other letters"] * 200

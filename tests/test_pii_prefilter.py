@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kringle.bench.pii_labels import load
 from kringle.pii import urls
 from kringle.pii.corrected import default_prefilter, find
 from kringle.pii.prefilter import Anchor, Prefilter
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-from fuzz_pii import FRAGMENTS, load, mutate
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks" / "evidence"))
+from pii_fuzz import FRAGMENTS, mutate
 
 needs_hyperscan = pytest.mark.skipif(
     default_prefilter().engine != "hyperscan", reason="hyperscan has no wheel for this platform: nothing to compare"

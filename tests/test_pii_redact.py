@@ -16,14 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kringle.bench.pii_labels import load
 from kringle.errors import UserError
 from kringle.pii import findings, redact
 from kringle.pii.corrected import candidates
-from kringle.pii.formats import FORMATS, Format
+from kringle.pii.format_shapes import Format
+from kringle.pii.formats import FORMATS
 from kringle.pii.stand_ins import carries_mark
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-from fuzz_pii import FRAGMENTS, check, load, mutate
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks" / "evidence"))
+from pii_fuzz import FRAGMENTS, check, mutate
 
 KEY = b"corpus"
 OPEN = load("open")
@@ -158,6 +160,8 @@ def example_of(pattern: re.Pattern[bytes], draw: random.Random) -> bytes:
                 return b"".join(write(nodes) for _ in range(draw.randint(low, min(high, low + 40))))
             case "SUBPATTERN":
                 return write(value[3])
+            case "BRANCH":
+                return write(draw.choice(value[1]))
             case "ASSERT_NOT":
                 return b""
         raise AssertionError(f"the pattern has a part that this test does not know: {kind}")

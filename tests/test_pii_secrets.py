@@ -11,7 +11,7 @@ import zlib
 import pytest
 
 from kringle.pii import findings
-from kringle.pii.formats import bech32_checksum, github_checksum, grafana_checksum
+from kringle.pii.format_checks import bech32_checksum, github_checksum, grafana_checksum
 from kringle.pii.rarity import randomness
 from kringle.pii.strings import base58_checksum
 

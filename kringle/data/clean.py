@@ -3,7 +3,8 @@
 The basic filter is Codex's with SantaCoder's thresholds (bigcode-dataset/preprocessing/filtering.py): a file goes when
 its longest line exceeds `max_line`, its mean line exceeds `mean_line`, or its share of alphanumeric characters falls
 below `alphanumeric`; equal values stay. Every document gets all values, so a threshold can be changed without reading
-text again. Near-duplicates are looked for among what remains (in `faithful`, before everything else).
+text again. Near-duplicates are looked for among what remains (in `faithful`, before everything else). With `pii`,
+survivors are redacted (`redacted`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +25,10 @@ from kringle.data.contamination import BenchmarkString, Finder, load_strings
 from kringle.data.contamination_tokens import TokenFinder
 from kringle.data.near_duplicates.method import Fidelity, Method
 from kringle.data.near_duplicates.stage import STEP, Found, near_duplicates_of
+from kringle.data.redacted import RedactedShard, corpus_key, publish
 from kringle.data.table import (
     DECISION,
+    DOCUMENT,
     SURVIVOR,
     Decision,
     TableWriter,
@@ -73,19 +77,30 @@ def clean(
     progress: Reporter,
     benchmarks: Mapping[str, Path],
     fidelity: Fidelity = "corrected",
+    *,
+    recipe: str = "",
 ) -> dict[str, Any]:
-    """Judge every document of the folder `documents`; writes `decisions.parquet` and `survivors.parquet` into `out`.
+    """Judge every document of the folder `documents`; writes `decisions.parquet` and `survivors.parquet` into `out`,
+    and with `settings.pii` the redacted `documents` and `findings.parquet`.
 
-    `benchmarks` maps the names in `settings.decontaminate` to their files. Returns counts, the funnel and notes. Raises
+    `benchmarks` maps the names in `settings.decontaminate` to their files; stand-ins are drawn under a key that follows
+    from the name `recipe`. Returns counts, the funnel and notes. Raises
     `UserError` for an unknown benchmark, and when no document survives.
     """
     strings = load_strings(settings.decontaminate, benchmarks, fidelity)
     parts = document_shards(documents)
+    key = corpus_key(recipe) if settings.pii else None
     tasks = [
         Task(
             part.name,
-            fingerprint(shard_fingerprint(part), plain(replace(settings, near_dedup=None)), strings.used, fidelity),
-            (part, settings, strings.used, fidelity),
+            fingerprint(
+                shard_fingerprint(part),
+                plain(replace(settings, near_dedup=None)),
+                strings.used,
+                fidelity,
+                key.hex() if key else None,
+            ),
+            (part, settings, strings.used, fidelity, key),
         )
         for part in parts
     ]
@@ -104,7 +119,11 @@ def clean(
         for folder in folders:
             for group in iter_row_groups(folder / "survivors.parquet"):
                 writer.write_table(group.filter(pc.invert(pc.is_in(group["id"], value_set=gone))))
-    return _summary(settings, documents, out, len(strings.used), strings.unused, fidelity)
+    summary = _summary(settings, documents, out, len(strings.used), strings.unused, fidelity)
+    if key:
+        summary["pii"] = publish(((part.name, folder) for part, folder in zip(parts, folders, strict=True)), out)
+        summary["notes"].append(summary["pii"]["note"])
+    return summary
 
 
 def _near_duplicates(
@@ -129,19 +148,26 @@ def _near_duplicates(
 
 
 def clean_shard(
-    payload: tuple[Path, CleanSettings, Sequence[BenchmarkString], Fidelity], folder: Path
+    payload: tuple[Path, CleanSettings, Sequence[BenchmarkString], Fidelity, bytes | None], folder: Path
 ) -> dict[str, Any]:
-    """One shard, in a worker: judge its documents and write both tables into `folder`."""
-    part, settings, strings, fidelity = payload
+    """One shard, in a worker: judge its documents, redact the survivors where there is a key, write into `folder`."""
+    part, settings, strings, fidelity, key = payload
     finder = Finder(strings) if fidelity == "faithful" else TokenFinder(strings)
     decisions: list[Decision] = []
     survivors = []
-    for group in iter_row_groups(part, [*SURVIVOR.names, "content"]):
-        for document in group.to_pylist():
-            verdicts = list(judge(document, settings, finder))
-            decisions += verdicts
-            if all(verdict.kept for verdict in verdicts):
-                survivors.append([document[name] for name in SURVIVOR.names])
+    with RedactedShard(folder, key) if key else nullcontext() as redacted:
+        for group in iter_row_groups(part, DOCUMENT.names if redacted else [*SURVIVOR.names, "content"]):
+            kept = []
+            for document in group.to_pylist():
+                verdicts = list(judge(document, settings, finder))
+                decisions += verdicts
+                if all(verdict.kept for verdict in verdicts):
+                    kept.append(document)
+            if redacted:
+                redactions = redacted.add(kept)
+                decisions += [redaction.decision for redaction in redactions]
+                kept = [redaction.document for redaction in redactions]
+            survivors += [[document[name] for name in SURVIVOR.names] for document in kept]
     write_rows(folder / "decisions.parquet", DECISION, decisions)
     write_rows(folder / "survivors.parquet", SURVIVOR, survivors)
     return {"survivors": len(survivors)}

@@ -251,7 +251,16 @@ def _reason(error: BaseException) -> str:
     return f"is missing, cut short or damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
 
 
+def identity(path: Path) -> str:
+    """The column that names a shard's contents: `content_id` where they were redacted, `id` otherwise."""
+    file = _open(path)
+    try:
+        return "content_id" if "content_id" in file.schema_arrow.names else "id"
+    finally:
+        file.close()
+
+
 def shard_fingerprint(path: Path) -> str:
     """A fingerprint of a document shard's rows: the ids say everything about content, so no content is read."""
-    table = read_table(path, ["id", "repo", "path", "language", "size"])
+    table = read_table(path, list(dict.fromkeys(["id", identity(path), "repo", "path", "language", "size"])))
     return fingerprint([column.to_pylist() for column in table.columns])

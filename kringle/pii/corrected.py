@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 
-from kringle.pii import addresses, assignments, emails, private_keys, strings, tokens, urls
+from kringle.pii import addresses, assignments, emails, headers, places, private_keys, strings, tokens, urls
 from kringle.pii.candidates import Candidate, Finding, without_overlaps
 from kringle.pii.formats import FORMATS
 from kringle.pii.prefilter import Anchor, Prefilter
@@ -20,9 +20,21 @@ _GENERAL: tuple[tuple[Anchor, Detector], ...] = (
     (Anchor(urls.ANCHOR), urls.at_event),
     (Anchor(assignments.ANCHOR, any_case=True), assignments.at_event),
     (Anchor(assignments.SHORT_ANCHOR, any_case=True), assignments.at_short_name),
-    (Anchor(assignments.SIGNATURE_ANCHOR), assignments.at_signature),
-    (Anchor(assignments.SCHEME_ANCHOR, any_case=True), assignments.at_scheme),
+    (Anchor(headers.SIGNATURE_ANCHOR), headers.at_signature),
+    (Anchor(headers.SCHEME_ANCHOR, any_case=True), headers.at_scheme),
     (Anchor(strings.ANCHOR), strings.at_event),
+    (Anchor(headers.LOGIN_ANCHOR), headers.at_login),
+    (Anchor(places.LOGIN_ANCHOR, any_case=True), places.at_login),
+    (Anchor(places.SQL_ANCHOR, any_case=True), places.at_sql),
+    (Anchor(places.ELEMENT_ANCHOR, any_case=True), places.at_element),
+    (Anchor(places.PAIR_ANCHOR, any_case=True), places.at_pair),
+    (Anchor(places.OPTION_ANCHOR), places.at_option),
+    (Anchor(places.USER_ANCHOR), places.at_user),
+    (Anchor(places.QUERY_ANCHOR, any_case=True), places.at_query),
+    (Anchor(places.LINE_ANCHOR), places.at_line),
+    (Anchor(places.HEXADECIMAL_ANCHOR), places.at_hexadecimal),
+    (Anchor(urls.USER_ANCHOR), urls.at_user),
+    (Anchor(urls.ORACLE_ANCHOR), urls.at_oracle),
 )
 _DETECTORS: tuple[Detector, ...] = (
     *(detector for _, detector in _GENERAL),
@@ -35,7 +47,21 @@ _ANCHORS = (*(anchor for anchor, _ in _GENERAL), *(Anchor(row.anchor) for row in
 def default_prefilter(engine: str | None = None) -> Prefilter:
     """The scan for every kind, compiled once per process."""
     formats = range(len(_GENERAL), len(_ANCHORS))
-    return Prefilter(_ANCHORS, ((0, 2, 3, 4, 7), (1,), (5, 6), (8,), (9,), tuple(formats)), engine)
+    return Prefilter(
+        _ANCHORS,
+        (
+            (0, 2, 3, 4, 7),
+            (1,),
+            (5, 6),
+            (8,),
+            (9, 19),
+            (10, 11, 12, 16, 18),
+            (13, 14, 15, 17),
+            (20, 21),
+            tuple(formats),
+        ),
+        engine,
+    )
 
 
 def candidates(data: bytes, engine: str | None = None) -> list[Candidate]:

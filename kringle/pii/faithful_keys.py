@@ -8,7 +8,8 @@ contain. Every pair counts `TEXT_WEIGHT` times, so that the constant smoothing w
 larger example text.
 
 Kept on purpose: exact-format keys are thrown away when their letters look pronounceable, one "sha" anywhere in a file
-of fewer than 50 lines switches keys off for the whole file, and private keys in PEM are not looked for.
+of fewer than 50 lines switches keys off for the whole file, and private keys in PEM are not looked for. Where the
+original ends with an error (a key at the very first character, of a digest's length), the key counts as no digest.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ ENTROPY_LIMITS = {"Base64HighEntropyString": 4.5, "HexHighEntropyString": 3.0}
 GIBBERISH_LIMIT = 4.0
 TEXT_WEIGHT = 13  # gibberish-detector's example text has 6.2 MB, the language reference 0.46 MB
 DIGEST_LENGTHS = (32, 40, 64)  # MD5, SHA-1, SHA-256 in hexadecimal
-DIGEST_WORDS = re.compile("sha|md5|hash|byte", re.IGNORECASE)
+DIGEST_WORDS = ("sha", "md5", "hash", "byte")
 HASH_SHARE = 0.02  # more lines than this naming "sha" or "hash": no key of the file is reported
 
 Gibberish = Callable[[str], bool]
@@ -116,13 +117,14 @@ def _scan(text: str) -> set[str]:
 
 
 def _is_digest(text: str, value: str) -> bool:
-    if len(value) not in DIGEST_LENGTHS:
+    """The original looks at the last line before the value, which for a value that begins a line is the line above."""
+    if len(value) not in DIGEST_LENGTHS or value not in text:  # the scanner may report what the text spells otherwise
         return False
-    start = text.index(value)
-    before = text[text.rfind("\n", 0, start) + 1 : start]
-    return DIGEST_WORDS.search(before) is not None
+    lines = text[: text.index(value)].splitlines()
+    return bool(lines) and any(word in lines[-1].lower() for word in DIGEST_WORDS)
 
 
 def _mentions_hashes(text: str) -> bool:
     limit = int(HASH_SHARE * text.count("\n"))
-    return text.count("sha") > limit or text.count("hash") > limit
+    lowered = text.lower()
+    return lowered.count("sha") > limit or lowered.count("hash") > limit

@@ -27,7 +27,7 @@ def _words(text: str) -> frozenset[bytes]:
 _DERIVED = _words(
     """hash hashed hashes sha md5 digest checksum fingerprint thumbprint public verifier tokenizer tokenize
     tokenized tokenization tokenizers keyword keywords csrf xsrf bos eos pad unk cls sep mask stop continuation
-    page nmtoken nmtokens cancellation lock max min num"""
+    page next nmtoken nmtokens cancellation lock max min num"""
 )
 # A name that ends in one of these is about a secret: its type, place, lifetime.
 _ABOUT = _words(
@@ -51,7 +51,7 @@ _PASSWORD = _words(
 # For strings at large: words that lean towards a secret, and words for what is random and public.
 _LEANING = _words(
     """key keys auth sign signing sig cred creds pin otp totp mfa seed wif sid private bearer session cookie
-    jwt hmac encrypt encryption login hook webhook account license dsn sas pw pass password passwd secret
+    jwt hmac encrypt encryption fernet login hook webhook account license dsn sas pw pass password passwd secret
     secrets token pat authorization apikey authkey credential credentials"""
 )
 _PUBLIC = _DERIVED | _words(

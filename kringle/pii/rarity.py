@@ -61,6 +61,8 @@ def randomness(value: bytes) -> float:
     Random strings of letters and digits score about 1.5 per character, random hexadecimal about 1.1; names score
     below 0.
     """
+    if value[:2] in (b"0x", b"0X"):
+        value = value[2:]
     if len(value) < 2:
         return 0.0
     size = _alphabet_size(value)

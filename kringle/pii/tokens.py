@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from kringle.pii.candidates import RANK_FORMAT, Candidate
-from kringle.pii.formats import FORMATS, LIKELY, Format
+from kringle.pii.format_shapes import LIKELY, Format
 from kringle.pii.lookalikes import is_documented, made_up
 from kringle.pii.rarity import randomness
 from kringle.pii.stand_ins import carries_mark
 from kringle.pii.text import at_left_edge
 
-ANCHORS: tuple[bytes, ...] = tuple(row.anchor for row in FORMATS)
 _BASE64_MARKS = (b"+", b"/")
 LEAST_RANDOMNESS = 10.0  # of a token whose prefix other things share; see `rarity.randomness`
 LEAST_JUDGED, JUDGED = 16, 256  # how long a secret must be to look for placeholders in it, and how far
@@ -22,6 +21,8 @@ def at_event(data: bytes, end: int, row: Format) -> Candidate | None:
         if start < 0 or not (
             at_left_edge(data, start) or data[start - 3 : start] == b"bot"
         ):  # api.telegram.org/bot<token>
+            continue
+        if row.not_after and data[start - 1 : start] in (b"%c" % c for c in row.not_after):
             continue
         match = row.pattern.match(data, start)
         if match is None or match.end() < end:
@@ -40,9 +41,9 @@ def _is_harmless(data: bytes, found: Candidate, row: Format) -> bool:
     token = data[found.start : found.end]
     secrets = [data[start:end] for ((start, end),) in found.groups]
     return (
-        carries_mark(data, found)
+        (row.check is not None and not row.check(token))
+        or carries_mark(data, found)
         or is_documented(token)
         or any(made_up(secret[:JUDGED]) for secret in secrets if len(secret) >= LEAST_JUDGED)
-        or (row.check is not None and not row.check(token))
-        or (row.confidence <= LIKELY and min(map(randomness, secrets)) <= LEAST_RANDOMNESS)
+        or (row.confidence <= LIKELY and randomness(b"".join(secrets)) <= LEAST_RANDOMNESS)
     )

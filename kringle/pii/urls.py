@@ -1,14 +1,14 @@
-"""Passwords in URLs: `scheme://user:password@host`, the password alone.
+"""Passwords in URLs: `scheme://user:password@host`, the password alone, or `scheme://token@host`, the token.
 
-Not reported: passwords that are words (`guest:guest`), placeholders, templates, and tokens that have a format of their
-own.
+Not reported: passwords that are words without marks (`guest:guest`), placeholders, templates, and tokens that have a
+format of their own.
 """
 
 from __future__ import annotations
 
 import re
 
-from kringle.pii.candidates import RANK_URL, Candidate
+from kringle.pii.candidates import RANK_URL, Candidate, whole
 from kringle.pii.lookalikes import classes, is_template, made_up
 from kringle.pii.rarity import randomness
 from kringle.pii.stand_ins import carries_mark
@@ -22,7 +22,14 @@ REACH = 3 + 100 + 1 + 200 + 1  # the longest that the anchor can be
 _LOGIN = re.compile(
     rb"://(?P<user>" + _USER + rb"):(?P<password>" + _PASSWORD + rb"(?:@" + _PASSWORD + rb"){0,2})@(?=[A-Za-z0-9\[$%{])"
 )
-LEAST_RANDOMNESS, LEAST_OF_THREE_CLASSES = 2.0, 0.0  # see `rarity.randomness`; with three classes of characters
+USER_ANCHOR = rb"://[A-Za-z0-9_-]{20,100}[:@]"
+_TOKEN = re.compile(rb"(?P<token>[A-Za-z0-9_-]{20,100})(?::x-oauth-basic|:)?@(?=[A-Za-z])(?!o[0-9]+\.ingest|sentry)")
+ORACLE_ANCHOR = rb"jdbc:oracle:[a-z0-9]{3,5}:[A-Za-z0-9_]{1,40}/[^\s/\"'@<>\\]{4,64}@"
+_ORACLE = re.compile(rb"/([^/]{4,64})@\Z")
+
+# See `rarity.randomness`: for any password, with three classes of characters, with all four
+LEAST_RANDOMNESS, LEAST_OF_THREE_CLASSES, LEAST_OF_FOUR_CLASSES = 2.0, 0.0, -24.0
+LEAST_OF_TOKEN = 12.0
 CONFIDENCE = 0.9
 
 
@@ -32,12 +39,34 @@ def at_event(data: bytes, end: int) -> Candidate | None:
     match = _LOGIN.match(data, start) if start >= 0 else None
     if match is None or match.end() < end:
         return None
-    password = match["password"]
-    if is_template(password) or is_template(match["user"]):
+    if is_template(match["user"]):
         return None
-    start, end = match.span("password")
+    return _judged(data, *match.span("password"), match["user"])
+
+
+def at_oracle(data: bytes, end: int) -> Candidate | None:
+    """The password of Oracle's short form, `jdbc:oracle:thin:user/password@...`, whose anchor ends at `end`."""
+    match = _ORACLE.search(data, max(0, end - 70), end)
+    return None if match is None else _judged(data, *match.span(1), b"")
+
+
+def _judged(data: bytes, start: int, end: int, user: bytes) -> Candidate | None:
+    password = data[start:end]
+    if is_template(password):
+        return None
     found = Candidate(start, end, "key", "url-password", CONFIDENCE, RANK_URL, (between_escapes(data, start, end),))
-    least = LEAST_OF_THREE_CLASSES if classes(password) >= 3 else LEAST_RANDOMNESS
-    if carries_mark(data, found) or password == match["user"] or made_up(password) or randomness(password) <= least:
+    least = {3: LEAST_OF_THREE_CLASSES, 4: LEAST_OF_FOUR_CLASSES}.get(classes(password), LEAST_RANDOMNESS)
+    if carries_mark(data, found) or password == user or made_up(password) or randomness(password) <= least:
         return found._replace(confidence=0.0)
     return found
+
+
+def at_user(data: bytes, end: int) -> Candidate | None:
+    """The token that stands in place of user and password, as in `https://<token>@host`."""
+    start = data.rfind(b"://", max(0, end - 110), end) + 3
+    match = _TOKEN.match(data, start)
+    if match is None or randomness(match["token"]) <= LEAST_OF_TOKEN or made_up(match["token"]):
+        return None
+    start, end = match.span("token")
+    found = Candidate(start, end, "key", "url-token", CONFIDENCE, RANK_URL, whole(start, end))
+    return found._replace(confidence=0.0) if carries_mark(data, found) else found

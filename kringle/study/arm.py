@@ -43,7 +43,7 @@ class ArmJob:
     seed: int
     train: Stage
     evaluate: Stage
-    collect: Path
+    documents: Path
     split: Path
     annotate: Path
     tokenizer: Path
@@ -97,7 +97,7 @@ def _headers(job: ArmJob) -> dict[str, str]:
     """The line of language and path by document."""
     from kringle.data.table import iter_documents
 
-    documents = iter_documents(job.collect / "documents", ["id", "path", "language"])
+    documents = iter_documents(job.documents, ["id", "path", "language"])
     return {d["id"]: altered.header(d["language"], d["path"]) for d in documents}
 
 

@@ -29,7 +29,7 @@ def held_out(job: ArmJob, store: TokenStore) -> list[HeldOutFile]:
     numbers = {name: i for i, name in enumerate(store.ids) if split.get(name) == "held-out"}
     files = [
         HeldOutFile(numbers[d["id"]], d["id"], d["repo"], d["path"], d["language"], d["content"])
-        for d in iter_documents(job.collect / "documents", ["id", "repo", "path", "language", "content"])
+        for d in iter_documents(job.documents, ["id", "repo", "path", "language", "content"])
         if d["id"] in numbers
     ]
     return sorted(files, key=lambda file: file.number)

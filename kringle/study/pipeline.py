@@ -260,7 +260,7 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
     """Run one stage other than the arms' in this process."""
     plan, engine, reporter = context.plan, context.engine, context.reporter
     recipe = plan.recipe
-    documents = plan.collect.folder / "documents"
+    collected, documents = plan.collect.folder / "documents", plan.documents
 
     def build(out: Path, shards: ShardStore) -> dict[str, Any]:
         if kind == "collect":
@@ -270,7 +270,10 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
         if kind == "clean":
             from kringle.data.clean import clean
 
-            return clean(recipe.clean, documents, out, shards, engine, reporter, context.suites, recipe.fidelity)
+            settings, name = recipe.clean, recipe.name
+            return clean(
+                settings, collected, out, shards, engine, reporter, context.suites, recipe.fidelity, recipe=name
+            )
         if kind == "split":
             from kringle.data.heldout import split
 
@@ -341,7 +344,7 @@ def make_job(plan: Plan, run: Run, until: str, threads: int) -> ArmJob:
         seed=run.seed,
         train=run.train,
         evaluate=run.evaluate,
-        collect=plan.collect.folder,
+        documents=plan.documents,
         split=plan.split.folder,
         annotate=plan.annotate.folder,
         tokenizer=plan.tokenizer.folder,

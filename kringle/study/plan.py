@@ -169,6 +169,11 @@ class Plan:
     runs: tuple[Run, ...]
     report: Stage
 
+    @property
+    def documents(self) -> Path:
+        """What the stages after `clean` read: its redacted documents, where the recipe asks for them."""
+        return (self.clean if self.recipe.clean.pii else self.collect).folder / "documents"
+
     def as_published(self, fingerprints: Mapping[str, str]) -> Plan:
         """This plan with the stages that an earlier run published under these fingerprints, by name."""
 
@@ -220,7 +225,12 @@ def make_plan(recipe: Recipe, workspace: Workspace, *, sources: str, suites: Map
     benchmarks = {name: suites[name] for name in recipe.clean.decontaminate}
     evaluated = {name: suites[name] for name in recipe.evaluation.suites}
     collect = stage("collect", plain(recipe.corpus), [], ["data.collect"], sources)
-    cleaning = {"clean": plain(recipe.clean), "fidelity": recipe.fidelity, "benchmarks": benchmarks}
+    cleaning = {
+        "clean": plain(recipe.clean),
+        "fidelity": recipe.fidelity,
+        "benchmarks": benchmarks,
+        "key": recipe.name if recipe.clean.pii else None,
+    }
     clean = stage("clean", cleaning, [collect], ["data.clean"])
     held_out = {"held_out": recipe.evaluation.held_out, "seed": SPLIT_SEED}
     split = stage("split", held_out, [collect, clean], ["data.heldout"])

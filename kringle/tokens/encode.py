@@ -41,8 +41,8 @@ def encode(
 ) -> dict[str, Any]:
     """Encode the documents named by `ids` into the store `out/store`; a summary with counts comes back.
 
-    `documents` is a folder of `part-*.parquet` with the columns id, content, language and size; an id is a hash of the
-    content. UserError when there is nothing to encode.
+    `documents` is a folder of `part-*.parquet` with the columns id, content, language and size, and `content_id` where
+    the content was redacted; both ids are hashes of contents. UserError when there is nothing to encode.
     """
     trained = Tokenizer.load(tokenizer)
     slices = plan_slices(documents, set(ids))

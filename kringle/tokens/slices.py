@@ -45,16 +45,14 @@ class Slice(NamedTuple):
 
 def plan_slices(documents: Path, ids: Collection[str]) -> list[Slice]:
     """The documents named by `ids` in slices, in their order; reads ids and sizes only."""
-    from kringle.data.table import document_shards, iter_row_groups
+    from kringle.data.table import document_shards, identity, iter_row_groups
 
     slices: list[Slice] = []
     for part in document_shards(documents):
-        for number, group in enumerate(iter_row_groups(part, ["id", "size"])):
-            chosen = [
-                (row, id, size)
-                for row, (id, size) in enumerate(zip(*(c.to_pylist() for c in group.columns), strict=True))
-                if id in ids
-            ]
+        names = identity(part)  # what the content is called; a document is chosen by its id
+        for number, group in enumerate(iter_row_groups(part, list(dict.fromkeys(["id", names, "size"])))):
+            rows_of_group = zip(*(group[name].to_pylist() for name in ("id", names, "size")), strict=True)
+            chosen = [(row, content, size) for row, (id, content, size) in enumerate(rows_of_group) if id in ids]
             for rows in _cut(chosen):
                 digest = hashlib.sha256("\n".join(id for _, id, _ in rows).encode()).hexdigest()
                 numbers, size = [row for row, _, _ in rows], sum(size for _, _, size in rows)
@@ -63,7 +61,7 @@ def plan_slices(documents: Path, ids: Collection[str]) -> list[Slice]:
 
 
 def _cut(rows: Sequence[tuple[int, str, int]]) -> Iterator[list[tuple[int, str, int]]]:
-    """Consecutive rows (number, id, bytes) in slices that end once they hold `SHARD_BYTES`."""
+    """Consecutive rows (number, id of the content, bytes) in slices that end once they hold `SHARD_BYTES`."""
     part: list[tuple[int, str, int]] = []
     total = 0
     for row in rows:

@@ -1,8 +1,9 @@
 """Read the labelled benchmark for e-mail addresses, IP addresses and secrets in source code.
 
-The stored text carries the character U+2060 WORD JOINER inside every positive key, so that no scanner takes this
-repository for a leak; `load` removes it, and all offsets refer to the text without it. What counts as a finding and
-how findings are matched is described in README.md beside this file; this module only reads and checks.
+The data lies in the folder `benchmarks/pii` of a checkout, not in the installed package. The stored text carries the
+character U+2060 WORD JOINER inside every positive key, so that no scanner takes the repository for a leak; `load`
+removes it, and all offsets refer to the text without it. What counts as a finding and how findings are matched is
+described in README.md beside the data; this module only reads and checks.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-HERE = Path(__file__).resolve().parent
+from kringle.errors import UserError
+
+FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "pii"
 JOINER = "\u2060"
 LANGUAGES = ("python", "java", "javascript")
 KINDS = ("email", "ip", "key", "negative")
@@ -81,9 +84,16 @@ def parse(line: str) -> LabelledFile:
 def load(half: Half) -> list[LabelledFile]:
     """All files of one half, in the order in which they are stored.
 
-    Raises ValueError for an unknown half and for labels that do not fit their text.
+    Raises ValueError for an unknown half and for labels that do not fit their text, UserError without a checkout.
     """
     if half not in ("open", "sealed"):
         raise ValueError(f"no half is called {half!r}; there are 'open' and 'sealed'")
-    with (HERE / f"files-{half}.jsonl").open(encoding="ascii") as lines:
-        return [parse(line) for line in lines]
+    try:
+        with (FOLDER / f"files-{half}.jsonl").open(encoding="ascii") as lines:
+            return [parse(line) for line in lines]
+    except FileNotFoundError:
+        raise UserError(
+            "the labelled files are not part of the installed package",
+            where=str(FOLDER),
+            hint="run from a checkout of Kringle's repository: pip install -e .",
+        ) from None
