@@ -28,7 +28,7 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 evidence: setup
 	$(BIN)/python benchmarks/evidence/$(or $(word 2,$(MAKECMDGOALS)),all).py $(EVIDENCE_ARGS)
