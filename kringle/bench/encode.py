@@ -23,8 +23,8 @@ from kringle.bench import Measured, Peers
 from kringle.tokens.tokenizer import TOKENIZER_FILE, Tokenizer, write_tokenizer
 from kringle.tokens.words import Counter
 
-CORPUS_BYTES = 48_000_000
-PEER_BYTES = 6_000_000  # the peers get the first files only: some are slow
+CORPUS_BYTES = 24_000_000
+PEER_BYTES = 4_000_000  # the peers get the first files only: some are slow
 VOCABULARY = 49_152
 _SCRIPTS = Path(__file__).parent / "encode_peers"
 
