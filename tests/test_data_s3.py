@@ -34,9 +34,9 @@ def table(first: int, count: int) -> pa.Table:
     )
 
 
-@pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A bucket with two tables, served on loopback, and the same tables in the folder `tmp_path/tables`."""
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with two tables; the bucket `corpus`, served on loopback while it lasts, holds the same."""
     import s3fs
     from moto.server import ThreadedMotoServer
 
@@ -49,19 +49,24 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    folder = tmp_path / "tables"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("tables")
     for number in range(2):
         pq.write_table(table(number * 300, 300), folder / f"data-{number}.parquet", row_group_size=100)
-    files = s3fs.S3FileSystem(endpoint_url=settings["AWS_ENDPOINT_URL"], skip_instance_cache=True)
+    files = s3fs.S3FileSystem(
+        endpoint_url=settings["AWS_ENDPOINT_URL"],
+        key=settings["AWS_ACCESS_KEY_ID"],
+        secret=settings["AWS_SECRET_ACCESS_KEY"],
+        skip_instance_cache=True,
+    )
     files.mkdir("corpus")
     for path in sorted(folder.iterdir()):
         files.put(str(path), f"corpus/tables/{path.name}")
-    yield files
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            patch.delenv(name, raising=False)
+        yield folder
     server.stop()
 
 
@@ -73,15 +78,15 @@ def collected(work: Path) -> dict[str, tuple[Any, ...]]:
     return rows
 
 
-def test_tables_on_s3_are_read_like_those_of_a_folder(tmp_path: Path, bucket: Any) -> None:
-    for source, work in ((str(tmp_path / "tables"), "local"), ("s3://corpus/tables", "remote")):
+def test_tables_on_s3_are_read_like_those_of_a_folder(tmp_path: Path, tables: Path) -> None:
+    for source, work in ((str(tables), "local"), ("s3://corpus/tables", "remote")):
         kringle("run", RECIPE, "--source", source, "--work", tmp_path / work, "--until", "collect").succeeded()
     local, remote = collected(tmp_path / "local"), collected(tmp_path / "remote")
     assert len(local) == 600
     assert remote == local
 
 
-def test_a_bucket_that_is_not_there_is_one_line(tmp_path: Path, bucket: Any) -> None:
+def test_a_bucket_that_is_not_there_is_one_line(tmp_path: Path, tables: Path) -> None:
     done = kringle("run", RECIPE, "--source", "s3://nowhere/tables", "--work", tmp_path / "work", "--until", "collect")
     assert done.code == 2
     assert re.search(r"s3://nowhere", done.err)

@@ -141,7 +141,7 @@ def test_merges_that_make_a_token_twice_and_merges_of_lower_rank_made_late(tmp_p
     made = ["ab", "bc", "abc", "cd", "abcd", "aa", "aaaa"]
     vocab = {t: i for t, i in described["model"]["vocab"].items() if len(t) == 1}
     vocab |= {t: 256 + i for i, t in enumerate(made)}
-    merges = ["abc d", "a bc", "ab c", "aa aa", "b c", "a a", "c d", "a b", "ab cd"]
+    merges = ["a b", "abc d", "a bc", "ab c", "aa aa", "b c", "a a", "c d", "a b", "ab cd"]  # one of them twice
     described["model"] |= {"vocab": vocab, "merges": [m.split() for m in merges]}
     for i, token in enumerate(described["added_tokens"]):
         token["id"] = 256 + len(made) + i

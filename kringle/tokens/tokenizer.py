@@ -103,6 +103,8 @@ class Tokenizer:
                 hint=f"they must follow the vocabulary as {tuple(vars(expected).values())}",
             )  # fmt: skip
         backend.encode_special_tokens = True  # text that spells a special token stays text
+        backend.no_truncation()  # a file may ask for both; documents are encoded whole
+        backend.no_padding()
         encoder = Encoder.read(raw.decode("utf-8"), byte_of_character())
         return cls(backend, hashlib.sha256(raw).hexdigest(), encoder)
 
