@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,8 +48,10 @@ def main() -> None:
 
 
 def memory_a_document(rows: list[dict[str, Any]]) -> float:
-    """Bytes by which the largest process grew with every document, from the smallest to the largest run."""
+    """Bytes that the largest process grew by a document, from the smallest to the largest run; NaN if alone."""
     first, last = rows[0], rows[-1]
+    if first["documents"] == last["documents"]:
+        return math.nan
     peaks = [max(cost["peak_memory"] for cost in row["stages"].values()) for row in (first, last)]
     return max(0.0, (peaks[1] - peaks[0]) / max(1, last["documents"] - first["documents"]))
 
