@@ -150,7 +150,7 @@ class ShardStore:
         others = [i for i in missing if engine.part is not None and not engine.part.claims(folders[i].name)]
         mine = [i for i in missing if i not in set(others)]
         payloads = [(function, tasks[i].payload, folders[i]) for i in mine]
-        for i, _ in zip(mine, engine.map(_run_shard, payloads, names=[tasks[i].name for i in mine]), strict=True):
+        for i, _ in zip(mine, engine.map(run_shard, payloads, names=[tasks[i].name for i in mine]), strict=True):
             if on_done:
                 on_done(i)
         if engine.part is not None:
@@ -160,7 +160,7 @@ class ShardStore:
         return folders
 
 
-def _run_shard(job: tuple[Callable[[Any, Path], dict[str, Any]], Any, Path]) -> None:
+def run_shard(job: tuple[Callable[[Any, Path], dict[str, Any]], Any, Path]) -> None:
     """Work on one shard and publish its folder; in a worker, which may be one of several at the same shard where a
     cluster takes a machine for lost. The first one to end publishes; they all made the same."""
     function, payload, final = job
