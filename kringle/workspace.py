@@ -216,6 +216,9 @@ class Stage:
         # Parts of a job array may be at the same stage at once, so each has a folder of its own.
         suffix = f".part-{engine.part.number}-of-{engine.part.of}.partial" if engine.part is not None else ".partial"
         partial = self.folder.with_name(self.folder.name + suffix)
+        if engine.part is None:
+            for leftover in self.folder.parent.glob(f"{self.folder.name}.part-*.partial"):  # of parts that were killed
+                shutil.rmtree(leftover)
         partial.mkdir(parents=True, exist_ok=True)
         _remove_hidden(partial)
         watch = Stopwatch(engine)

@@ -103,11 +103,12 @@ def cut(data: bytes) -> list[bytes]:
 
 
 def test_the_class_of_every_character_is_the_librarys() -> None:
-    """One long text with every code point between letters, between spaces and between symbols, cut by both."""
+    """Texts with every code point after a letter and after a symbol, cut by both."""
     theirs = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    points = [c for c in range(1, 0x110000) if not 0xD800 <= c < 0xE000]
+    # Characters are assigned in planes 0 to 3 and 14; of what is empty or private, a sample.
+    points = [c for c in [*range(1, 0x34000), *range(0x34000, 0x110000, 61)] if not 0xD800 <= c < 0xE000]
     for start in range(0, len(points), 1 << 11):
         text = "".join(f"a{chr(c)}!{chr(c)} " for c in points[start : start + (1 << 11)])
         ends = [end for _, (_, end) in theirs.pre_tokenize_str(text)]
@@ -141,7 +142,7 @@ def test_merges_that_make_a_token_twice_and_merges_of_lower_rank_made_late(tmp_p
     made = ["ab", "bc", "abc", "cd", "abcd", "aa", "aaaa"]
     vocab = {t: i for t, i in described["model"]["vocab"].items() if len(t) == 1}
     vocab |= {t: 256 + i for i, t in enumerate(made)}
-    merges = ["abc d", "a bc", "ab c", "aa aa", "b c", "a a", "c d", "a b", "ab cd"]
+    merges = ["a b", "abc d", "a bc", "ab c", "aa aa", "b c", "a a", "c d", "a b", "ab cd"]  # one of them twice
     described["model"] |= {"vocab": vocab, "merges": [m.split() for m in merges]}
     for i, token in enumerate(described["added_tokens"]):
         token["id"] = 256 + len(made) + i

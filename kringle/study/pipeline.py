@@ -317,7 +317,7 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
 
 def _run_arms(context: Context, until: str) -> None:
     """Train and measure all arms, as many side by side as there are cores, one thread each where cores are few."""
-    plan, engine = context.plan, context.engine
+    plan, engine = context.plan, Engine(context.engine.workers)  # on this machine, whatever shares the data stages
     # From the recipe as it is written, not from what is missing or asked for: the number of threads decides the order
     # of additions in a product, so one arm alone must use as many as among all others to give the same bits.
     written = sum(len(arm.training.seeds) for arm in parse_recipe(plan.recipe.text).arms)

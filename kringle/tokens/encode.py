@@ -7,6 +7,7 @@ Does not cover: choosing documents (the caller names the ids) and training the t
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,13 @@ class _Work(NamedTuple):
 
     slice: Slice
     tokenizer: Path
+    checksum: str
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(tokenizer: Path, checksum: str) -> Tokenizer:
+    """The tokenizer of a worker process, which keeps the pre-tokens that it has met from shard to shard."""
+    return Tokenizer.load(tokenizer)
 
 
 def encode(
@@ -46,7 +54,7 @@ def encode(
     """
     trained = Tokenizer.load(tokenizer)
     slices = plan_slices(documents, set(ids))
-    tasks = [Task(s.name, _fingerprint(trained.checksum, s), _Work(s, tokenizer)) for s in slices]
+    tasks = [Task(s.name, _fingerprint(trained.checksum, s), _Work(s, tokenizer, trained.checksum)) for s in slices]
     sizes = [s.size for s in slices]
     if not tasks:
         raise UserError("no documents to encode", where=str(documents), hint="loosen the filters or add sources")
@@ -70,7 +78,7 @@ def _fingerprint(checksum: str, slice: Slice) -> str:
 
 def encode_slice(work: _Work, folder: Path) -> dict[str, Any]:
     """One shard's work, in a worker process: read the rows, encode, write `folder/store`."""
-    trained = Tokenizer.load(work.tokenizer)
+    trained = _loaded(work.tokenizer, work.checksum)
     store = TokenStore.write(
         folder / "store",
         _encoded(work.slice, trained),

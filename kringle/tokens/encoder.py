@@ -77,7 +77,7 @@ def _fill(keys: NDArray[np.uint64], ranks: Ids, lefts: Ids, rights: Ids) -> None
     for rank in range(len(lefts)):
         key = (np.uint64(lefts[rank]) << _S32 | np.uint64(rights[rank])) + np.uint64(1)
         slot = ((key * _PRIME) >> _S29) & mask
-        while keys[slot] != 0:
+        while keys[slot] != 0 and keys[slot] != key:  # a merge that is listed twice has its later rank
             slot = (slot + np.uint64(1)) & mask
         keys[slot] = key
         ranks[slot] = rank

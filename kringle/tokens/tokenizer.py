@@ -131,6 +131,8 @@ class Tokenizer:
             hint = "use a tokenizer that was made for fill-in-the-middle"
             raise UserError(f"lacks the special tokens <|endoftext|> {either}", where=str(file), hint=hint)
         backend.encode_special_tokens = True  # text that spells a special token stays text
+        backend.no_truncation()  # a file may ask for both; documents are encoded whole
+        backend.no_padding()
         try:
             encoder = Encoder.read(raw.decode("utf-8"), byte_of_character())
             made = cls(backend, hashlib.sha256(raw).hexdigest(), spelling, encoder)
