@@ -3,8 +3,8 @@
 One model (8 layers, width 384, 6 heads, multi-query, vocabulary 16,384: 18.7M parameters), batches of 8 rows of 512
 tokens with document masks, two threads: forward, backward, clipping, AdamW. The ceiling is the time of the model's
 matrix products in the same precision, each alone, forward and both backward products; attention is left out of it. All
-are timed in turns in one run, and the best of each counts, so a busy moment does not decide. The peer is `transformers`'
-GPTBigCode under bfloat16 autocast, without document masks, as its users run it.
+are timed in turns in one run, and the best of each counts, so a busy moment does not decide. The peer is GPTBigCode of
+`transformers` under bfloat16 autocast, without document masks, as its users run it.
 """
 
 from __future__ import annotations
