@@ -345,7 +345,7 @@ GOOD = Settings()
         (replace(GOOD, clip=0.0), {}, r"training\.clip: must be above 0"),
         (replace(GOOD, learning_rate=math.nan), {}, r"training\.learning_rate: must be a positive number"),
         (replace(GOOD, warmup=1.0), {}, r"training\.warmup"),
-        (replace(GOOD, schedule="linear"), {}, r"training\.schedule: is 'cosine' or 'constant', not 'linear'"),  # type: ignore[arg-type]
+        (replace(GOOD, schedule="linear"), {}, r"training\.schedule: is one of cosine, constant, wsd, not 'linear'"),  # type: ignore[arg-type]
         (replace(GOOD, precision="fp8"), {}, r"training\.precision"),  # type: ignore[arg-type]
     ],
 )

@@ -35,6 +35,7 @@ Spans = tuple[tuple[int, int], ...]
 QUERY_BLOCK = (
     64  # queries at once; the keys above the diagonal of a block are wasted work, smaller blocks are more calls
 )
+QUERY_BLOCK_16 = 128  # in bfloat16 a call costs more beside its arithmetic
 LONGEST_KEPT = 512  # up to this span the probabilities are kept for the backward pass: N * H * 512 / 2 numbers a layer
 LOGITS_AT_ONCE_16 = 1 << 22  # elements in bfloat16: fewer, larger products; the softmax is one pass there
 LOGITS_AT_ONCE = 1 << 19  # elements, 2 MiB in float32: the passes over a chunk of logits stay in the second-level cache
@@ -64,40 +65,41 @@ class _SpanAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, spans: Spans) -> Tensor:
-        repeat, scale = q.shape[1] // k.shape[1], 1 / math.sqrt(q.shape[2])
+        repeat = q.shape[1] // k.shape[1]
+        q = q * (1 / math.sqrt(q.shape[2]))  # once, so that no product needs a factor: a factor costs a copy in bf16
         out, kept = torch.empty_like(q), []
+        block = QUERY_BLOCK_16 if q.dtype == torch.bfloat16 else QUERY_BLOCK
         for start, end in spans:
-            for first in range(start, end, QUERY_BLOCK):
-                last = min(first + QUERY_BLOCK, end)
+            for first in range(start, end, block):
+                last = min(first + block, end)
                 rows = slice(first * repeat, last * repeat)
-                scores = q.new_empty(q.shape[0], (last - first) * repeat, last - start)  # (G, queries * R, keys)
-                torch.baddbmm(scores, q[:, rows], k[:, start:last].mT, beta=0, alpha=scale, out=scores)
+                scores = torch.bmm(q[:, rows], k[:, start:last].mT)  # (G, queries * R, keys)
                 scores[:, :, first - start :].add_(_above_diagonal(last - first, repeat, q.dtype))
                 probabilities = scores.softmax(-1)
                 torch.bmm(probabilities, v[:, start:last], out=out[:, rows])
                 kept.append(probabilities)
         ctx.save_for_backward(q, k, v, *kept)
-        ctx.spans = spans
+        ctx.spans, ctx.block = spans, block
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, *kept = ctx.saved_tensors
-        repeat, scale = q.shape[1] // k.shape[1], 1 / math.sqrt(q.shape[2])
+        repeat = q.shape[1] // k.shape[1]
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         blocks = iter(kept)
         for start, end in ctx.spans:
-            for first in range(start, end, QUERY_BLOCK):
-                last = min(first + QUERY_BLOCK, end)
+            for first in range(start, end, ctx.block):
+                last = min(first + ctx.block, end)
                 rows, keys = slice(first * repeat, last * repeat), slice(start, last)
                 probabilities, g = next(blocks), grad[:, rows]
                 dv[:, keys].baddbmm_(probabilities.mT, g)
                 dp = torch.bmm(g, v[:, keys].mT)
                 ds = _softmax_backward(dp, probabilities, -1, dp.dtype)
-                torch.baddbmm(dq[:, rows], ds, k[:, keys], beta=0, alpha=scale, out=dq[:, rows])
-                dk[:, keys].baddbmm_(ds.mT, q[:, rows], alpha=scale)
-        return dq, dk, dv, None
+                torch.bmm(ds, k[:, keys], out=dq[:, rows])
+                dk[:, keys].baddbmm_(ds.mT, q[:, rows])
+        return dq.mul_(1 / math.sqrt(q.shape[2])), dk, dv, None
 
 
 _apply_attention: Callable[[Tensor, Tensor, Tensor, Spans], Tensor] = _SpanAttention.apply

@@ -331,4 +331,5 @@ def document_mask(segments: Tensor) -> Tensor:
 
 def loss_sum(logits: Tensor, targets: Tensor) -> Tensor:
     """Summed cross-entropy in nats over positions whose target is not -100; logits (.., V), targets (..)."""
-    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=-100, reduction="sum")
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return F.cross_entropy(wide.flatten(0, -2), targets.flatten(), ignore_index=-100, reduction="sum")

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import training_fixtures as shared
+
+from kringle.errors import UserError
+from kringle.training.parallel import World
+
+HERE = Path(__file__).parent
+
+
+def together(folder: Path, size: int, strategy: str, settings: dict[str, Any], **more: Any) -> list[float]:
+    """Train with `size` processes as a launcher would start them; the logged losses."""
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = json.dumps({"folder": str(folder), "strategy": strategy, "settings": settings, **more})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = []
+    for rank in range(size):
+        environment = {
+            **os.environ,
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, str(HERE / "parallel_worker.py"), asked]
+        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert [p.returncode for p in processes] == [0] * size, "\n".join(said)[-3000:]
+    log = folder / "out" / "log.jsonl"
+    log = log if log.exists() else folder / "checkpoints" / "log.jsonl"
+    return [json.loads(line)["loss"] for line in log.read_text().splitlines()]
+
+
+EXACT = {"steps": 12, "precision": "fp64", "batch_tokens": 4 * shared.CONTEXT}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    return together(tmp_path_factory.mktemp("alone"), 1, "ddp", EXACT)
+
+
+@pytest.mark.parametrize(("size", "strategy"), [(2, "ddp"), (2, "fsdp"), (4, "fsdp")])
+def test_the_number_of_processes_changes_nothing(tmp_path: Path, alone: list[float], size: int, strategy: str) -> None:
+    """A short version of benchmarks/evidence/worlds.py."""
+    losses = together(tmp_path, size, strategy, EXACT)
+    assert losses == pytest.approx(alone, rel=1e-10)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["processes"], result["steps"]) == (size, 12)
+    assert (tmp_path / "out" / "model" / "model.safetensors").exists()
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, alone: list[float]) -> None:
+    first = together(tmp_path, 2, "fsdp", EXACT, stop=5)
+    assert len(first) == 5
+    losses = together(tmp_path, 1, "ddp", EXACT)
+    assert losses == pytest.approx(alone, rel=1e-10)
+    assert json.loads((tmp_path / "result.json").read_text())["resumed_from"] == 5
+
+
+def test_rows_that_cannot_be_shared_are_refused() -> None:
+    assert [World(rank=r, size=4).rows(8) for r in range(4)] == [(0, 2), (2, 2), (4, 2), (6, 2)]
+    with pytest.raises(UserError, match="8 rows cannot be shared by 3 processes"):
+        World(rank=0, size=3).rows(8)
+
+
+def test_a_mistake_of_the_first_process_reaches_its_caller() -> None:
+    def fail() -> None:
+        raise UserError("is full", where="disk")
+
+    with pytest.raises(UserError, match="disk: is full"):
+        World().first_only(fail)
+
+
+def test_parts_of_a_batch_are_the_batch() -> None:
+    whole = shared.batches()
+    for step in range(3):
+        parts = [whole.batch(step, first, 1) for first in range(4)]
+        for name in ("tokens", "targets", "positions", "segments"):
+            assert [getattr(p, name)[0].tolist() for p in parts] == getattr(whole.batch(step), name).tolist()
