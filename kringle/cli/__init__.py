@@ -5,6 +5,6 @@ One module a group of commands; importing it registers them, in the order in whi
 
 from kringle.cli.app import app, main
 
-from kringle.cli import run, redact, sample, exchange, bench, doctor  # isort: skip
+from kringle.cli import run, redact, sample, exchange, release, bench, doctor  # isort: skip
 
-__all__ = ["app", "bench", "doctor", "exchange", "main", "redact", "run", "sample"]
+__all__ = ["app", "bench", "doctor", "exchange", "main", "redact", "release", "run", "sample"]

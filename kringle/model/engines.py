@@ -129,8 +129,7 @@ def import_model(source: Path, out: Path) -> Exchanged:
             tensors = santacoder.read_tensors(source)
             engine, format = "reference over the stored tensors", "santacoder"
 
-            def logits(ids: list[int]) -> np.ndarray:
-                return santacoder.reference_logits(tensors, raw, torch.tensor(ids)).numpy()
+            logits = _run_santacoder(tensors, raw)
         else:
             file = source / TOKENIZER_FILE
             model = _native(source, raw)
@@ -193,9 +192,8 @@ def _run_transformers(folder: Path) -> Logits:
     _need("transformers")
     import transformers
 
-    theirs, info = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True
-    )
+    auto: Any = transformers.AutoModelForCausalLM
+    theirs, info = auto.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     wrong = {kind: names for kind, names in info.items() if names and kind != "missing_keys"}
     missing = set(info.get("missing_keys", ())) - {"lm_head.weight"}
     if wrong or missing:
@@ -215,9 +213,11 @@ def _santacoder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> tuple
     santacoder.write(model, tokenizer, folder)
     raw = json.loads((folder / exchange.CONFIG_FILE).read_text())
     tensors = santacoder.read_tensors(folder)
-    return "reference over the stored tensors", lambda ids: santacoder.reference_logits(
-        tensors, raw, torch.tensor(ids)
-    ).numpy()
+    return "reference over the stored tensors", _run_santacoder(tensors, raw)
+
+
+def _run_santacoder(tensors: dict[str, Tensor], raw: dict[str, Any]) -> Logits:
+    return lambda ids: np.asarray(santacoder.reference_logits(tensors, raw, torch.tensor(ids)))
 
 
 # -- CTranslate2 -------------------------------------------------------------------------------------------------------
@@ -273,7 +273,8 @@ def _ctranslate2(model: Transformer, tokenizer: Tokenizer, folder: Path) -> tupl
     generator = ctranslate2.Generator(str(folder), compute_type="float32")
 
     def logits(ids: list[int]) -> np.ndarray:
-        return np.asarray(generator.forward_batch([ids]))[0]
+        scores: np.ndarray = np.asarray(generator.forward_batch([ids]))[0]
+        return scores
 
     return f"CTranslate2 {ctranslate2.__version__}", logits
 
@@ -393,13 +394,13 @@ def _run_gguf(file: Path) -> Logits:
         t = len(ids)
         x = tensors["token_embd.weight"][ids] + tensors["position_embd.weight"][:t]
         for i in range(layers):
-            q, k, v = linear(norm(x, f"blk.{i}.attn_norm"), f"blk.{i}.attn_qkv").split((e, d, d), dim=-1)
+            q, k, v = torch.split(linear(norm(x, f"blk.{i}.attn_norm"), f"blk.{i}.attn_qkv"), [e, d, d], dim=-1)
             scores = q.view(t, heads, d).transpose(0, 1) @ k.t() / math.sqrt(d)
             y = torch.softmax(scores.masked_fill(~torch.ones(t, t).tril().bool(), -torch.inf), -1) @ v
             x = x + linear(y.transpose(0, 1).reshape(t, e), f"blk.{i}.attn_output")
             inner = F.gelu(linear(norm(x, f"blk.{i}.ffn_norm"), f"blk.{i}.ffn_up"), approximate="tanh")
             x = x + linear(inner, f"blk.{i}.ffn_down")
-        return (norm(x, "output_norm") @ tensors["token_embd.weight"].t()).numpy()
+        return np.asarray(norm(x, "output_norm") @ tensors["token_embd.weight"].t())
 
     return logits
 

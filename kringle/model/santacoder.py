@@ -83,7 +83,7 @@ def to_santacoder(model: Transformer) -> dict[str, Tensor]:
         stem, kind = name.rsplit(".", 1)
         if stem.endswith("attn.c_attn"):
             if c.attention == "mqa":
-                query, rest = tensor.split((c.width, 2 * c.head_size))
+                query, rest = torch.split(tensor, [c.width, 2 * c.head_size])
                 for part, piece in (("q_attn", query), ("kv_attn", rest)):
                     tensors[f"{stem.removesuffix('c_attn')}{part}.{kind}"] = piece.t() if kind == "weight" else piece
                 continue
@@ -154,11 +154,12 @@ def reference_logits(tensors: Mapping[str, Tensor], raw: Mapping[str, Any], toke
         h = norm(x, f"h.{i}.ln_1")
         if raw["attention_head_type"] == "multiquery":
             q = linear(h, f"h.{i}.attn.q_attn").view(t, heads, d).transpose(0, 1)
-            key, value = linear(h, f"h.{i}.attn.kv_attn").split(d, dim=-1)
+            key, value = torch.split(linear(h, f"h.{i}.attn.kv_attn"), d, dim=-1)
             key, value = key[None], value[None]
         else:
             q, key, value = (
-                part.view(t, heads, d).transpose(0, 1) for part in linear(h, f"h.{i}.attn.c_attn").split(e, dim=-1)
+                part.view(t, heads, d).transpose(0, 1)
+                for part in torch.split(linear(h, f"h.{i}.attn.c_attn"), e, dim=-1)
             )
         scores = q @ key.transpose(-1, -2) / math.sqrt(d)
         name = f"transformer.h.{i}.attn.bias"
