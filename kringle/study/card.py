@@ -165,8 +165,8 @@ Decoder-only transformer (`gpt_bigcode`): {c["n_layer"]} layers, width {c["n_emb
 attention, context of {c["n_positions"]:,} tokens, vocabulary of {c["vocab_size"]:,}. Weights are in fp32.
 
 **What it is for**: continuing source code{", filling in a gap in it," if fills_in(results, arm) else ""} and comparing
-this ablation with the others. **What it is not**: it follows no instructions and holds no conversation. Ask as code does,
-with a signature or a comment, not with a sentence that says what you want."""
+this ablation with the others. **What it is not**: it follows no instructions and holds no conversation. Ask as code
+does, with a signature or a comment, not with a sentence that says what you want."""
 
 
 def _use(results: Results, arm: Arm, facts: Facts) -> str:
