@@ -5,7 +5,7 @@
 greedy      200 real prompts, left to right and fill-in-the-middle, batches of 1 to 200, against transformers' generate;
             texts may part only where the two highest logits lie within 1e-4, and those are counted
 draws       chi-square of 100,000 draws against exact probabilities for several settings, ties and certainty among them
-same        10,000 samples drawn at two numbers of rows and in two orders: how many are equal, in fp32, in bf16, invariant
+same        10,000 samples drawn at two numbers of rows and in two orders: how many are equal, fp32, bf16, invariant
 int8        bits per byte of source files under int8 and bf16 weights less those under fp32 (needs a trained model)
 exchange    every format: the engine that ran it and the largest difference of logits
 santacoder  a checkpoint of the released layout and size (1,124,886,528 parameters, float16), written, read by path,

@@ -249,7 +249,8 @@ def _lines(table: dict[str, dict[str, float]], details: dict[str, Any], absent: 
         lines += [
             f"{attention}: {d['key_value_bytes_per_token']:,} bytes of keys and values per token; single stream "
             f"{rates[f'single {precision}, prompt read'] / d['single_ceiling']:.0%} of what memory allows "
-            f"({precision}), {rates['single int8, prompt read'] / d['single_int8_ceiling']:.0%} (int8), bound by reading weights",
+            f"({precision}), {rates['single int8, prompt read'] / d['single_int8_ceiling']:.0%} (int8), bound by "
+            f"reading weights",
             f"     {SAMPLES} samples at {rates[f'{SAMPLES} samples'] / d['many_ceiling']:.0%} of what products "
             f"allow; a step of {SAMPLES} rows: products {p['products_ms']:.0f} ms, attention and the rest "
             f"{p['attention_and_rest_ms']:.0f} ms, choosing tokens {p['selection_ms']:.0f} ms",
