@@ -44,6 +44,7 @@ from kringle.tokens.tokenizer import Tokenizer, train_tokenizer
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "generation_evidence.json"
 PROMPTS, NEW_TOKENS, CLOSE = 200, 32, 1e-4
+ROWS = (1, 7, 32, 200)
 PARTS = ("greedy", "draws", "same", "int8", "exchange", "santacoder")
 
 
@@ -101,7 +102,7 @@ def greedy(folder: Path) -> dict[str, Any]:
         out = theirs.generate(ids, attention_mask=torch.ones_like(ids), suppress_tokens=unused or None, **settings)
         expected.append(out[0, len(prompt) :].tolist())
     counts = {"compared": 0, "equal": 0, "ties": 0, "different": 0}
-    for rows in (1, 7, 32, 200):
+    for rows in ROWS:
         requests = [Request(p, max_new_tokens=NEW_TOKENS, temperature=0.0, key=str(i)) for i, p in enumerate(prompts)]
         for completion in generate(model, tokenizer, requests, rows=rows):
             want, got = expected[completion.request], completion.tokens
@@ -263,9 +264,11 @@ def santacoder_size() -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", action="append", type=Path, default=[])
+    parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--part", default=",".join(part for part in PARTS if part != "int8"))
     arguments = parser.parse_args()
-    record: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    out: Path = arguments.out
+    record: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     with tempfile.TemporaryDirectory() as scratch:
         models = arguments.model or random_models(Path(scratch))
         for part in arguments.part.split(","):
@@ -280,8 +283,8 @@ def main() -> int:
                 record[part] = [run(model) for model in models]
             print(part, json.dumps(record[part]), flush=True)
             record |= {"machine": asdict(machine()), "versions": versions()}
-            RESULT.parent.mkdir(parents=True, exist_ok=True)
-            RESULT.write_text(json.dumps(record, indent=1) + "\n")
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(record, indent=1) + "\n")
     bad = [row for row in record.get("greedy", []) if row["different"]]
     bad += [row for row in record.get("draws", []) if row["p_value"] < 1e-4 or row["outside"]]
     bad += [

@@ -29,7 +29,7 @@ from kringle.generation.memory import SHARED_BYTES, Memory, Plan, free_memory
 from kringle.generation.requests import Alternatives, Completion, Finish, Piece, Request, Vocabulary, special_ids
 from kringle.generation.selection import Truncation, select
 from kringle.generation.stops import completing_tokens, first_stop, held_back, tail
-from kringle.generation.weights import Precision
+from kringle.generation.weights import Precision, choose_precision
 from kringle.model.transformer import ModelConfig, Transformer
 from kringle.randomness import stream
 
@@ -155,7 +155,7 @@ class Engine:
         self.sharing = not invariant
         weight = model.transformer.wte.weight
         half = precision == "bf16" if precision else weight.dtype == torch.bfloat16
-        self.element = 2 if half else 4
+        self.element = 2 if half and choose_precision("auto", weight.device) == "bf16" else 4
         plans = [self._plan(request) for request in requests]
         if columns is None:
             columns = max((plan.columns for plan in plans), default=model.config.context - 1)
