@@ -186,8 +186,8 @@ def test_what_does_not_match_is_not_written(
     monkeypatch.setattr(santacoder, "part_major", lambda x, config: part_major(x, config).flip(0))
     to = santacoder.to_santacoder
 
-    def wrong(model: Transformer) -> dict[str, torch.Tensor]:
-        tensors = to(model)
+    def wrong(model: Transformer, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+        tensors = to(model, dtype)
         tensors["transformer.h.0.mlp.c_fc.bias"] = tensors["transformer.h.0.mlp.c_fc.bias"] + 0.5
         return tensors
 

@@ -74,27 +74,28 @@ def configuration(config: ModelConfig, end_of_text: int) -> dict[str, Any]:
     }
 
 
-def to_santacoder(model: Transformer) -> dict[str, Tensor]:
+def to_santacoder(model: Transformer, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """All tensors of the released layout, masks and output layer included."""
     c = model.config
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
-        tensor = parameter.detach().float()
+        tensor = parameter.detach().to(dtype)
         stem, kind = name.rsplit(".", 1)
         if stem.endswith("attn.c_attn"):
             if c.attention == "mqa":
                 query, rest = torch.split(tensor, [c.width, 2 * c.head_size])
                 for part, piece in (("q_attn", query), ("kv_attn", rest)):
-                    tensors[f"{stem.removesuffix('c_attn')}{part}.{kind}"] = piece.t() if kind == "weight" else piece
+                    piece = piece.t() if kind == "weight" else piece
+                    tensors[f"{stem.removesuffix('c_attn')}{part}.{kind}"] = piece.contiguous()
                 continue
             tensor = part_major(tensor, c)
-        tensors[name] = tensor.t() if kind == "weight" and stem.endswith(TRANSPOSED) else tensor
+        tensors[name] = (tensor.t() if kind == "weight" and stem.endswith(TRANSPOSED) else tensor).contiguous()
     mask = torch.ones(c.context, c.context, dtype=torch.bool).tril()[None, None]
     for i in range(c.layers):
         tensors[f"transformer.h.{i}.attn.bias"] = mask.clone()
-        tensors[f"transformer.h.{i}.attn.masked_bias"] = torch.tensor(MASKED)
-    tensors["lm_head.weight"] = model.transformer.wte.weight.detach().float().clone()
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+        tensors[f"transformer.h.{i}.attn.masked_bias"] = torch.tensor(MASKED, dtype=dtype)
+    tensors["lm_head.weight"] = model.transformer.wte.weight.detach().to(dtype).clone()
+    return tensors
 
 
 def from_santacoder(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
@@ -179,8 +180,7 @@ def write(model: Transformer, tokenizer: Tokenizer, folder: Path, *, dtype: torc
     raw = configuration(model.config, tokenizer.specials.end_of_text)
     raw["torch_dtype"] = str(dtype).removeprefix("torch.")
     (folder / CONFIG_FILE).write_text(json.dumps(raw, indent=2) + "\n")
-    tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in to_santacoder(model).items()}
-    safetensors.torch.save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    safetensors.torch.save_file(to_santacoder(model, dtype), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     tokenizer.save(folder, model.config.context)
     for name in (TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json"):
         _respell(folder / name, {token: hyphened(token) for token in SPECIAL_TOKENS})
