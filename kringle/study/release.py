@@ -2,7 +2,8 @@
 
 A folder holds weights, configurations and tokenizer as `transformers` loads them, `README.md` (the card) and
 `eval_results.yaml`. An ablation trained with several seeds is released with the first; the others get folders of their
-own, `NAME-seed-N`. Folders are written beside OUT and moved there together: OUT is there whole or not at all.
+own, `NAME-seed-N`. Controls that a study added for itself are no ablations and are left out. Folders are written beside
+OUT and moved there together: OUT is there whole or not at all.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import get_args
 
 from kringle.errors import UserError
+from kringle.recipe import parse_recipe
 from kringle.study.card import Facts, License, eval_results, model_card
 from kringle.study.results import Arm, Results
 
@@ -53,7 +55,8 @@ def release(
         raise UserError(
             results.release_note, where="kringle release", hint="--despite-notice releases it with this stamp"
         )
-    arms = [arm for arm in results.arms if arm.training is not None]
+    ablations = {arm.name for arm in parse_recipe(results.recipe.text).arms}
+    arms = [arm for arm in results.arms if arm.training is not None and arm.name in ablations]
     if not arms:
         raise UserError("the study has no trained model", where=str(report))
     if out.exists():
