@@ -115,12 +115,15 @@ def test_faults_end_their_requests_and_nothing_else(monkeypatch: pytest.MonkeyPa
         for bad, message in (([], "empty"), ([1] * 60, "60 tokens"), ([99], "token 99")):
             with pytest.raises(UserError, match=message):
                 service.submit(Request(bad))
+        other = service.submit(Request([1, 2], max_new_tokens=50))
+        assert other.next(60) is not None
         broken.set()
         with pytest.raises(RuntimeError, match="allocate"):
             service.submit(Request([1, 2])).result(20)
         with pytest.raises(RuntimeError, match="allocate"):
             list(service.submit(Request([1, 2])))
         broken.clear()
+        assert len(other.result(60)[0].tokens) == 50  # what was in flight went on
         assert len(service.submit(Request([1, 2], max_new_tokens=4)).result(20)[0].tokens) == 4
     with pytest.raises(UserError, match=r"16 rows take [\d,]+ bytes"):
         Service(silent, TOKENS, rows=16, memory_limit=1000)

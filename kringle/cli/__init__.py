@@ -15,9 +15,11 @@ from kringle.cli import (  # isort: skip  # the order of `kringle --help`
     redact,
     sample,
     score,
+    exchange,
+    release,
     bench,
     doctor,
 )
 
 __all__ = ["app", "main"]
-_ = (run, data, forecast, train, megatron, dedup, redact, sample, score, bench, doctor)
+_ = (run, data, forecast, train, megatron, dedup, redact, sample, score, exchange, release, bench, doctor)

@@ -43,7 +43,8 @@ class ForeignModel:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         try:
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
-            self.model = cast("Any", transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype))
+            auto: Any = transformers.AutoModelForCausalLM
+            self.model = cast("Any", auto.from_pretrained(folder, dtype=dtype))
             self.model.eval()
         except Exception as error:  # the library raises many kinds for a directory that is none of its models
             raise UserError(

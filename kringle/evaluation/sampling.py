@@ -202,6 +202,8 @@ def sample_suite(
     """Sample a suite into `out`; returns counts. UserError for what cannot be sampled or was begun otherwise."""
     if format not in get_args(Format):
         raise UserError(f"unknown format '{format}'", where="--format", hint=f"known: {', '.join(get_args(Format))}")
+    if not out.name:
+        raise UserError("is no name for what is to be written", where=f"--out {out}")
     if out.exists() and out.is_dir() != (format == "multipl-e"):
         raise UserError("is a folder" if out.is_dir() else "is a file", where=str(out), hint="choose another --out")
     suite = load_suite(suite_name, data_dir)

@@ -26,10 +26,19 @@ from kringle.generation.decoder import FEW, Decoder, Prompt, Sharing
 from kringle.generation.healing import Vocabulary as Healer
 from kringle.generation.lookup import guess
 from kringle.generation.memory import SHARED_BYTES, Memory, Plan, free_memory
-from kringle.generation.requests import Alternatives, Completion, Finish, Piece, Request, Vocabulary, special_ids
+from kringle.generation.requests import (
+    Alternatives,
+    Completion,
+    Fault,
+    Finish,
+    Piece,
+    Request,
+    Vocabulary,
+    special_ids,
+)
 from kringle.generation.selection import Truncation, select
 from kringle.generation.stops import completing_tokens, first_stop, held_back, tail
-from kringle.generation.weights import Precision
+from kringle.generation.weights import Precision, choose_precision
 from kringle.model.transformer import ModelConfig, Transformer
 from kringle.randomness import stream
 
@@ -82,6 +91,8 @@ def generate(
 def _completions(engine: Engine) -> Iterator[Completion]:
     while not engine.idle:
         for event in engine.advance():
+            if isinstance(event, Fault):
+                raise event.error
             if isinstance(event, Completion):
                 yield event
 
@@ -155,7 +166,7 @@ class Engine:
         self.sharing = not invariant
         weight = model.transformer.wte.weight
         half = precision == "bf16" if precision else weight.dtype == torch.bfloat16
-        self.element = 2 if half else 4
+        self.element = 2 if half and choose_precision("auto", weight.device) == "bf16" else 4
         plans = [self._plan(request) for request in requests]
         if columns is None:
             columns = max((plan.columns for plan in plans), default=model.config.context - 1)
@@ -261,7 +272,7 @@ class Engine:
             self.cancel(number)
         self.held, self.sharings, self.active = {}, [], 0
 
-    def advance(self) -> Iterator[Completion | Piece]:
+    def advance(self) -> Iterator[Completion | Piece | Fault]:
         """Start what can start, then draw the next token of every busy row; yields what became known.
 
         Exhaust the iterator, or call nothing but `advance` again: rows are in order before each yield.
@@ -326,7 +337,7 @@ class Engine:
 
     # -- starting ------------------------------------------------------------------------------------------------------
 
-    def _admit(self) -> Iterator[Completion | Piece]:
+    def _admit(self) -> Iterator[Completion | Piece | Fault]:
         """Fill the free rows with waiting samples, draw their first tokens, and close the gaps that remain."""
         if self.settled:
             return
@@ -337,7 +348,13 @@ class Engine:
             plan = self.plans[number]
             free = np.flatnonzero(~self.rows["active"])[: plan.request.samples - first]
             if number not in self.held:
-                self.held[number] = self.decoder.prefill(list(plan.request.prompt))
+                try:
+                    self.held[number] = self.decoder.prefill(list(plan.request.prompt))
+                except Exception as error:  # whatever it is, it is this prompt's alone: the others go on
+                    self.waiting.popleft()
+                    self._forget(number)
+                    yield Fault(number, error)
+                    continue
             prompt = self.held[number]
             self._start(free, number, first)
             if not plan.shared:

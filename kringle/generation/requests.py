@@ -171,3 +171,11 @@ class Piece:
     text: bytes
     log_probability: float
     alternatives: Alternatives
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A request whose prompt could not be run (no memory for it, say); none of its samples had started."""
+
+    request: int
+    error: Exception

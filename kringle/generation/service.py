@@ -8,8 +8,8 @@
 
 `submit` may be called from any thread and refuses what cannot run with UserError at once. `Ticket.cancel` ends a
 request early from any thread; so does leaving the service. Requests are started in the order of submitting, as rows
-become free, and advance together. A fault while working (no memory, logits that are not numbers) is raised by the
-tickets that were in flight, and the engine goes on with the next requests.
+become free, and advance together. Where a prompt cannot be run (no memory for it), its own ticket raises the fault;
+where a step fails (logits that are not numbers), those in flight do. Either way the engine goes on with the next ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from types import TracebackType
 
 from kringle.errors import UserError
 from kringle.generation.engine import Engine
-from kringle.generation.requests import Completion, Piece, Request, Vocabulary
+from kringle.generation.requests import Completion, Fault, Piece, Request, Vocabulary
 from kringle.generation.weights import Precision
 from kringle.model.transformer import Transformer
 
@@ -197,9 +197,13 @@ class Service:
                 self._tell(completion)
         return not closing
 
-    def _tell(self, event: Completion | Piece) -> None:
+    def _tell(self, event: Completion | Piece | Fault) -> None:
         ticket = self._tickets.get(event.request)
         if ticket is None:
+            return
+        if isinstance(event, Fault):
+            del self._tickets[event.request]
+            ticket._finish(event.error)
             return
         if isinstance(event, Piece):
             self._tokens += 1

@@ -73,16 +73,18 @@ class Matrix:
     """A linear map (N, K) for many rows: x (R, K) float -> (R, N) in the precision's own type."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, rows: int) -> None:
-        self.weight, self.dtype = weight.to(dtype), dtype
+        self.weight: Tensor | None = weight.to(dtype)
+        self.dtype = dtype
         self.bias = None if bias is None else bias.detach().to(dtype)
         self.packed: Tensor | None = None
         if weight.device.type == "cpu" and weight.numel() >= WORTH_PACKING and torch._C._has_mkldnn:
             with torch.no_grad():
                 self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
+            self.weight = None
 
     def __call__(self, x: Tensor) -> Tensor:
         x = x.to(self.dtype)
-        if self.packed is None:
+        if self.weight is not None:
             return F.linear(x, self.weight, self.bias)
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
         return out
