@@ -4,8 +4,8 @@
     python benchmarks/evidence/million.py N   fewer of them
 
 Every 200th program is new, the rest are copies, as they are at a low temperature; the run is killed with SIGKILL when
-it has judged about a third of them. Memory is the resident set of the scoring process (its jails have limits of their own),
-read every half second; what counts is that its second half is no higher than its first. Writes
+it has judged about a third of them. Memory is the resident set of the scoring process (its jails have limits of their
+own), read every half second; what counts is that its second half is no higher than its first. Writes
 benchmarks/results/million.json.
 """
 

@@ -99,7 +99,8 @@ def main() -> None:
         },
     )
     print(
-        f"{len(made)} mutants of {len(counts)} problems, {len(survivors)} survive, {len(differing)} verdicts differ: {path}"
+        f"{len(made)} mutants of {len(counts)} problems, {len(survivors)} survive, "
+        f"{len(differing)} verdicts differ: {path}"
     )
 
 
