@@ -203,10 +203,10 @@ def test_the_tasks_of_santacoder_make_whole_programs() -> None:
     suite = load_suite("santacoder-fim", BENCHMARKS)
     programs = {p.program(p.canonical_solution) + p.tests: p for p in suite.problems}
     assert len(programs) < 1000
-    for text, problem in programs.items():
-        if problem.language == "python":
-            assert problem.entry_point
-            compile(text, problem.task_id, "exec")
-        if problem.language == "java":
+    for text, one in programs.items():
+        if one.language == "python":
+            assert one.entry_point
+            compile(text, one.task_id, "exec")
+        if one.language == "java":
             assert text.count("{") == text.count("}") or '"' in text
-            assert problem.closes
+            assert one.closes

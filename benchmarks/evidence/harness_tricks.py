@@ -1,6 +1,6 @@
 """Which harness falls for which trick: every gaming attack that ships, in each peer's own code and in ours.
 
-    python benchmarks/evidence/harness_tricks.py human-eval=CHECKOUT bigcode=CHECKOUT
+    python benchmarks/evidence/harness_tricks.py human-eval=CHECKOUT bigcode=CHECKOUT [languages=python,java]
 
 No peer has a jail, so each runs inside an outer one: namespaces of its own without a network, everything read-only but
 an empty /tmp, limits of memory and processes. `exit code` is MultiPL-E's rule with the bare runtimes (its Java executor
@@ -40,7 +40,9 @@ exec "$@"
 
 def main() -> None:
     peers = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    tricks = [one for one in attacks.shipped_attacks() if one.kind == "gaming" and not missing_runtime(one.language)]
+    wanted = peers.pop("languages", ",".join(attacks.LANGUAGES)).split(",")
+    tricks = [one for one in attacks.shipped_attacks() if one.kind == "gaming" and one.language in wanted]
+    tricks = [one for one in tricks if not missing_runtime(one.language)]
     ours = {(o.language, o.name): not o.blocked for o in attacks.attack(probe().level, tricks)}
     fallen: dict[str, dict[tuple[str, str], bool]] = {"kringle": ours}
     for name, kind, place, languages in (
@@ -57,6 +59,7 @@ def main() -> None:
             tuples = str(worker_folder() / "tuples") if language == "java" else "-"
             passed = run(kind, place or tuples, [row(one) for one in own])
             fallen[name] |= {(language, one.name): bool(p) for one, p in zip(own, passed, strict=True)}
+            print(f"{name}, {language}: falls for {sum(passed)} of {len(passed)}", flush=True)
     table = [
         {"language": one.language, "trick": one.name}
         | {name: f.get((one.language, one.name)) for name, f in fallen.items()}
