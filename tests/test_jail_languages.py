@@ -113,6 +113,28 @@ def test_java(java: Runner, text: str, kind: Kind, evidence: str) -> None:
     assert verdict.evidence.startswith(evidence), verdict
 
 
+@pytest.mark.parametrize(
+    ("check", "kind"),
+    [("assert.throws(() => candidate.x.y)", Kind.PASS), ("assert.strict.deepEqual(candidate(1, 2), '3')", Kind.FAIL)],
+)
+def test_javascript_assertions_of_every_kind(javascript: Runner, check: str, kind: Kind) -> None:
+    """Those that the warm context does not offer are made in a process of their own; a stand-in has no properties."""
+    tests = f"const assert = require('assert');\nfunction test() {{ let candidate = add; {check}; }}\ntest();"
+    problem = multipl_e(JAVASCRIPT | {"tests": tests}, "own")
+    program = problem.program(RIGHT["js"])
+    verdict = javascript.judge(problem, program, alone=False) or javascript.judge(problem, program, alone=True)
+    assert verdict is not None
+    assert verdict.verdict is kind, verdict
+
+
+def test_java_tests_that_cannot_be_run_are_no_verdict(java: Runner) -> None:
+    problem = multipl_e(JAVA | {"tests": "    }\n    static void tests() { }\n}\n"}, "own")
+    verdict = java.judge(problem, problem.program(RIGHT["java"]), alone=False)
+    assert verdict is not None
+    assert verdict.verdict is Kind.INFRASTRUCTURE
+    assert "no main method" in verdict.evidence
+
+
 JS_FAILURES = ["  return a - b;\n}", "  return [a].map(x => x + 1n);\n}", "  return null.x;\n}", "  throw 'words';\n}"]
 JAVA_FAILURES = ["        return Pair.with(0l, 0l);\n", "        return Pair.with(a, b.get(7));\n"]
 

@@ -57,8 +57,9 @@ def test_powerful(name: str) -> None:
 
 
 def test_no_attack_on_the_next_program_is_harmless() -> None:
-    neighbours = [attack for attack in shipped_attacks() if attack.kind == "neighbours"]
-    allowed = {attack.name for attack in neighbours if screen.harmless(compile(attack.program, "x", "exec"))}
+    attacks = shipped_attacks()
+    neighbours = [one for one in attacks if (one.kind, one.language) == ("neighbours", "python")]
+    allowed = {one.name for one in neighbours if screen.harmless(compile(one.program, "x", "exec"))}
     # Its generator ends in a loop without end, within its own time, and has no power to change anything.
     assert allowed == {"a generator that ends later"}
     assert len(neighbours) > 20

@@ -97,9 +97,11 @@ def test_multipl_e_s_files_bring_their_problems(tmp_path: Path) -> None:
     (folder / "own_1_cut.json.gz").write_bytes(gzip.compress(json.dumps(row).encode())[:50])
     (folder / "own_2_rust.json").write_text(json.dumps(row | {"language": "rs"}))
     (folder / "own_0_add.results.json.gz").write_bytes(b"not looked at")
+    broken = {"name": "own_3", "language": "py", "prompt": "def f():\n", "tests": "def check(:", "completions": [""]}
+    (folder / "own_3_broken.json").write_text(json.dumps(broken))
     outcome = score_command(folder, "multipl-e-js", tmp_path / "out.jsonl", workers=1, quiet=True)
     assert outcome.record["verdicts"] == {"fail": 1, "pass": 2}
-    assert outcome.record["skipped"] == 2
+    assert outcome.record["skipped"] == 3
     assert detect_format(folder / "own_0_add.json.gz") == "multipl-e"
 
 

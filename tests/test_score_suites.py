@@ -149,7 +149,9 @@ def test_unknown_and_unreadable_suites(tmp_path: Path) -> None:
         load_suite(tmp_path / "bad.yaml")
 
 
-def test_absent_data_says_what_to_get() -> None:
+def test_absent_data_says_what_to_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KRINGLE_BENCHMARKS", raising=False)
     with pytest.raises(UserError, match="openai/human-eval"):
         load_suite("humaneval")
 
@@ -164,3 +166,47 @@ def test_shipped_suites() -> None:
     assert len(humaneval.problems) == 164
     assert set(humaneval.stop) == {"\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "```"}
     assert {path.stem for path in SHIPPED.glob("*.yaml")} >= {"starter", "humaneval"}
+
+
+def test_the_variable_names_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    path = write(tmp_path, [ROW])
+    (tmp_path / "mine.jsonl").rename(data / "mine.jsonl")
+    monkeypatch.chdir(data.parent)
+    with pytest.raises(UserError, match="name its folder with --data or KRINGLE_BENCHMARKS"):
+        load_suite(path)
+    monkeypatch.setenv("KRINGLE_BENCHMARKS", str(data))
+    assert len(load_suite(path).problems) == 1
+
+
+def test_a_file_of_problems_is_a_suite() -> None:
+    if not (BENCHMARKS / "HumanEval.jsonl.gz").is_file():
+        pytest.skip(f"the public sets are not in {BENCHMARKS}")
+    counts = {
+        "HumanEval.jsonl.gz": ("python", 164),
+        "HumanEval-SingleLineInfilling.jsonl.gz": ("python", 1033),
+        "multipl-e-humaneval-java.jsonl": ("java", 158),
+        "multipl-e-humaneval-js.jsonl": ("javascript", 161),
+        "santacoder-fim-task.parquet": ("mixed", 4792),
+    }
+    for name, (language, count) in counts.items():
+        made = load_suite(BENCHMARKS / name)
+        assert (made.language, len(made.problems)) == (language, count)
+        assert len({problem.key for problem in made.problems}) == count
+
+
+def test_the_tasks_of_santacoder_make_whole_programs() -> None:
+    """With the canonical line back in its place, every Python task passes its tests: brackets, breaks and names fit."""
+    if not (BENCHMARKS / "santacoder-fim-task.parquet").is_file():
+        pytest.skip(f"the public sets are not in {BENCHMARKS}")
+    suite = load_suite("santacoder-fim", BENCHMARKS)
+    programs = {p.program(p.canonical_solution) + p.tests: p for p in suite.problems}
+    assert len(programs) < 1000
+    for text, one in programs.items():
+        if one.language == "python":
+            assert one.entry_point
+            compile(text, one.task_id, "exec")
+        if one.language == "java":
+            assert text.count("{") == text.count("}") or '"' in text
+            assert one.closes

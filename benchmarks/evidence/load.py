@@ -137,9 +137,11 @@ def overloaded(samples: Path, suite: str, out: Path) -> str:
 def _interpreter_for(user: str) -> str:
     """A Python that another user can run: this one, or the system's of the same version."""
     for candidate in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
-        done = subprocess.run([candidate, "-c", ""], user=user, cwd="/", capture_output=True, check=False)
-        if done.returncode == 0:
-            return candidate
+        try:
+            subprocess.run([candidate, "-c", ""], user=user, cwd="/", capture_output=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return candidate
     raise PermissionError(f"{sys.executable} belongs to one user alone")
 
 

@@ -104,8 +104,7 @@ def read_problems(path: Path, kind: str, language: str) -> Iterator[Problem]:
         if problem.task_id in seen:
             raise UserError(f"{problem.task_id} is there twice", where=where)
         seen.add(problem.task_id)
-        if problem.language == "python":
-            _check_tests(problem, where)
+        check_tests(problem, where)
         yield problem
     if not seen:
         raise UserError("there are no problems in it", where=str(path))
@@ -268,8 +267,10 @@ def function_around(program: str, line: int) -> str:
     return before[-1] if before else ""
 
 
-def _check_tests(problem: Problem, where: str) -> None:
-    """Tests that are no Python would fail every program, which nobody would notice."""
+def check_tests(problem: Problem, where: str) -> None:
+    """Refuse tests that are no Python: they would fail every program, which nobody would notice."""
+    if problem.language != "python":
+        return
     try:
         compile(problem.tests, "<tests>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 from kringle.errors import UserError
-from kringle.evaluation.problems import LANGUAGES, Problem, multipl_e
+from kringle.evaluation.problems import LANGUAGES, Problem, check_tests, multipl_e
 from kringle.evaluation.suites import Completion, Suite
 
 Format = Literal["human-eval", "bigcode", "multipl-e"]
@@ -184,6 +184,7 @@ def _multipl_e_row(row: dict[str, Any], suite: Suite, where: str) -> Iterator[_F
     """Prompt and tests are the file's own: that is what was completed, whatever edition the suite is."""
     try:
         problem = multipl_e(row, where)
+        check_tests(problem, where)
     except UserError as error:
         yield Flaw(str(error))
         return

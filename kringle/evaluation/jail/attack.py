@@ -225,18 +225,19 @@ def _bait() -> Iterator[dict[str, str]]:
             raise AssertionError("an attack has changed the host's files")
 
 
+def problem_and_program(one: Attack) -> tuple[Problem, str]:
+    """The problem that an attack is an answer to, and the completion that it is."""
+    if one.language == "python":
+        return _PROBLEMS.get(one.problem or one.kind, _NEIGHBOUR), one.program
+    # What spoils the next program may have any problem of its own; in Java it must compile as one.
+    kind = "machine" if one.kind == "neighbours" and one.language == "java" else one.kind
+    return _OTHERS[one.language, kind], one.program + ("\n}" if one.language == "javascript" else "")
+
+
 def _run(runner: Runner, one: Attack, words: dict[str, str]) -> Outcome:
-    program = one.program
+    problem, program = problem_and_program(one)
     for word, value in words.items():
         program = program.replace(word, value)
-    if one.language == "python":
-        problem = _PROBLEMS.get(one.problem or one.kind, _NEIGHBOUR)
-    else:
-        # What spoils the next program may have any problem of its own; in Java it must compile as one.
-        kind = "machine" if one.kind == "neighbours" and one.language == "java" else one.kind
-        problem = _OTHERS[one.language, kind]
-        if one.language == "javascript":
-            program += "\n}"
     verdict = _judge(runner, problem, program)
     expected = one.verdicts or [kind for kind in Kind if kind not in _ESCAPED]
     by = f"{verdict.verdict}: {verdict.evidence}"

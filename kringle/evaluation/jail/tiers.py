@@ -11,6 +11,7 @@ from __future__ import annotations
 import signal
 from abc import ABC, abstractmethod
 
+from kringle.errors import UserError
 from kringle.evaluation.jail.host import Ended, JailError
 from kringle.evaluation.jail.inside.execute import one_line
 from kringle.evaluation.jail.inside.keeper import OUT_OF_MEMORY
@@ -53,6 +54,8 @@ class TieredRunner(ABC):
         for attempt in ("first", "second"):
             try:
                 return self._judge(problem, program, alone)
+            except UserError as error:  # the problem's own tests cannot be run: no verdict on any of its programs
+                return self._verdict(problem, Kind.INFRASTRUCTURE, str(error), "none", None)
             except (JailError, Malformed, OSError) as error:
                 self.close()  # a fault of the jail, whatever its cause: once more in a new one
                 if attempt == "second":

@@ -26,18 +26,15 @@ from . import execute, screen, wire
 _TICK = 0.02  # seconds between reminders to a program that catches the first one
 _GRACE = 0.1  # CPU seconds for a program to end after the first reminder
 _MOST_OUTPUT = 1 << 16  # characters
-# `sys` is left out: its record of the last exception changes with every failure, and nothing harmless reaches it.
-_FINGERPRINTED = [import_module(name) for name in sorted(screen.SAFE_MODULES | {"builtins", "collections.abc"})]
 # Loaded by library functions on first use, which would look like a change.
-for _lazy in (
+_LAZY = (
     "_strptime",
     "encodings.ascii",
     "encodings.latin_1",
     "encodings.cp1252",
     "encodings.utf_16",
     "encodings.utf_32",
-):
-    import_module(_lazy)
+)
 DEFER = execute.Result("defer", "")
 
 
@@ -89,9 +86,17 @@ class Timer:
 
 
 class Fingerprint:
-    """What a program could have changed in the interpreter without our seeing it."""
+    """What a program could have changed in the interpreter without our seeing it.
+
+    The modules are loaded here and not when this one is: the keeper, of which every process in the jail is a copy, has
+    no use for them, and each fork would pay for their pages. `sys` is left out, because its record of the last
+    exception changes with every failure, and nothing harmless reaches it.
+    """
 
     def __init__(self) -> None:
+        self._modules = [import_module(name) for name in sorted(screen.SAFE_MODULES | {"builtins", "collections.abc"})]
+        for name in _LAZY:
+            import_module(name)
         self._objects = self._see_objects()
         self._facts = self._see_facts()
 
@@ -102,8 +107,7 @@ class Fingerprint:
             return True
         return self._see_facts() != self._facts
 
-    @staticmethod
-    def _see_objects() -> list[object]:
+    def _see_objects(self) -> list[object]:
         objects: list[object] = [
             sys.stdout,
             sys.stderr,
@@ -111,7 +115,7 @@ class Fingerprint:
             sys.getprofile(),
             signal.getsignal(signal.SIGPROF),
         ]
-        for module in _FINGERPRINTED:
+        for module in self._modules:
             objects += module.__dict__.values()
         return objects
 
