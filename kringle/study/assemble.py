@@ -180,10 +180,11 @@ def _means(arms: Sequence[Arm], by_arm: Mapping[str, Mapping[int, Measurements]]
         return ()
     found = []
     for name in dict.fromkeys(arm.name for arm in arms):
-        own = [arm for arm in arms if arm.name == name]
-        measured = [by_arm[name][arm.seed] for arm in own if name in by_arm]
+        every = [arm for arm in arms if arm.name == name]
+        own = [arm for arm in every if arm.seed in by_arm.get(name, {})]  # a run that broke off has no measures
+        measured = [by_arm[name][arm.seed] for arm in own]
         if len(measured) < 2:
-            found.append(own[0])
+            found.append((own or every)[0])
             continue
         suites = []
         for index, suite in enumerate(own[0].suites):
