@@ -21,7 +21,7 @@ from kringle.recipe import Arm, Control, ControlSettings, FilterSettings
 from kringle.study.findings import CONTROL
 from kringle.study.results import Comparison, ControlCheck
 
-OTHER_SEED, HARM, SIZE = (f"{CONTROL}{what}" for what in ("seed", "harm", "size-"))
+OTHER_SEED, HARM, SIZE = CONTROL + "seed", CONTROL + "harm", CONTROL + "size-"
 SEED_STEP = 1_000_003  # between a seed and that of its control: far from any that a recipe would list
 PRIMARY = "bits per byte"  # the measure on which the planted harm must show: the steadiest one
 REFUSED = "verdict refused: a control failed"
