@@ -97,6 +97,17 @@ def test_what_is_no_setting_of_controls_is_refused(controls: str, what: str) -> 
         recipe(controls)
 
 
+def test_no_pair_without_a_common_seed_and_no_controls_unless_asked() -> None:
+    made = parse_recipe(RECIPE.replace("CONTROLS", ""))
+    assert made.controls is None
+    longer = next(arm for arm in made.arms if arm.name == "fim-2x")
+    others = replace(longer, training=replace(longer.training, seeds=(7,)))
+    arms = [others if arm is longer else arm for arm in made.arms]
+    assert ("final", "fim-2x") in pairs(made.arms)
+    assert ("final", "fim-2x") not in pairs(arms)
+    assert ("final", "fim") in pairs(arms)
+
+
 def test_a_name_of_a_control_is_taken() -> None:
     made = parse_recipe(RECIPE.replace("CONTROLS", "true").replace("no-fim:", "control-harm:"))
     assert made.controls is not None

@@ -88,9 +88,10 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
     for run in done:
         by_arm.setdefault(run.arm.name, {})[run.seed] = measured[run.name]
     arms = tuple(_arm(run, recipe, measured.get(run.name), options) for run in plan.runs)
+    asked = pairs([arm for arm in recipe.arms if arm.name in by_arm])
     before = compare_arms(
         by_arm,
-        pairs([arm for arm in recipe.arms if arm.name in by_arm]),
+        [(arm, beside) for arm, beside in asked if set(by_arm[arm]) & set(by_arm[beside])],  # some runs broke off
         recipe.evaluation.margins,
         recipe.evaluation.suites,
         unpaired=[arm.name for arm in recipe.arms if arm.control is not None and arm.control.kind == "seed"],

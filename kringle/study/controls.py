@@ -70,7 +70,8 @@ def pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
 def _same_tokens(arm: Arm, twin: Arm) -> bool:
     """Whether `twin` is the base with this arm's tokens, as `fim-2x` is for `final`."""
     only_tokens = set(twin.difference) == {"training"} and set(twin.difference["training"]) == {"tokens"}
-    return arm is not twin and only_tokens and twin.control is None and twin.training.tokens == arm.training.tokens
+    same = twin.control is None and twin.training.tokens == arm.training.tokens
+    return arm is not twin and only_tokens and same and bool(set(arm.training.seeds) & set(twin.training.seeds))
 
 
 # -- the outcome -------------------------------------------------------------------------------------------------------
