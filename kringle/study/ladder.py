@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kringle.study import charts, figures, units
 from kringle.study.figures import Figure
 from kringle.study.results import Arm, Results
@@ -47,11 +49,14 @@ def ladder(results: Results) -> Figure | None:
         rows.append(
             charts.DotRow(label, series[arm.name], arm.is_base, figures.span(total), units.bits(total.value), tip)
         )
+    short = [replace(row, label=arm.name) for row, arm in zip(rows, found, strict=True)]  # a phone has no room for more
     return Figure(
         "ladder",
         "The ladder: the same training, more of it",
         "Arms that differ from the base by size and budget alone, from the least compute (6 N D) to the most. Further "
         f"left is better. {figures.interval_words([arm.bits_per_byte.total for arm in found if arm.bits_per_byte])}.",
         f"Dot plot. {'. '.join(told)}.",
-        lambda width: charts.dots(rows, width, lambda value: f"{value:.4g}", "model"),
+        lambda width: charts.dots(
+            short if width == figures.NARROW else rows, width, lambda value: f"{value:.4g}", "model"
+        ),
     )
