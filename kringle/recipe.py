@@ -379,7 +379,7 @@ class ControlSettings:
 
 
 def _parse_controls(value: Any, path: str) -> ControlSettings | None:
-    if isinstance(value, bool):
+    if value is None or isinstance(value, bool):
         return ControlSettings() if value else None
     settings: ControlSettings = build(ControlSettings, value, path)
     return settings

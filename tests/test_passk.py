@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kringle.errors import UserError
-from kringle.evaluation.jail.verdicts import Kind, Verdict
-from kringle.evaluation.passk import Count, count, mean_pass_at_k, pass_at_k
+from kringle.evaluation.passk import pass_at_k
+from kringle.study.judgements import per_problem
 
 
 @given(st.integers(1, 8), st.data())
@@ -44,19 +44,13 @@ def test_impossible_counts_are_a_fault() -> None:
         pass_at_k(3, 4, 1)
 
 
-def test_mean_over_problems() -> None:
-    counts = {"a": Count(2, 1), "b": Count(4, 4), "c": Count(2, 0)}
-    assert mean_pass_at_k(counts, 1) == pytest.approx(0.5)
-    assert mean_pass_at_k(counts, 2) == pytest.approx(2 / 3)
-    with pytest.raises(UserError, match=r"^a: pass@3 needs at least 3 samples of each problem; it has 2$"):
-        mean_pass_at_k(counts, 3)
-    with pytest.raises(UserError):
-        mean_pass_at_k({}, 1)
-
-
 def test_faults_of_the_jail_are_no_samples() -> None:
-    def verdict(task_id: str, kind: Kind) -> Verdict:
-        return Verdict(task_id, kind, "", "reject", "full", 0, 0, None)
-
-    verdicts = [verdict("a", Kind.PASS), verdict("a", Kind.INFRASTRUCTURE), verdict("a", Kind.TIMEOUT)]
-    assert count([*verdicts, verdict("b", Kind.INFRASTRUCTURE)]) == {"a": Count(2, 1), "b": Count(0, 0)}
+    rows = [
+        {"task_id": "a", "verdict": "pass", "passed": True},
+        {"task_id": "a", "verdict": "infrastructure", "passed": False},
+        {"task_id": "a", "verdict": "timeout", "passed": False},
+        {"task_id": "b", "verdict": "pass", "passed": True},
+    ]
+    assert per_problem(rows, 1).tolist() == [0.5, 1.0]
+    with pytest.raises(UserError, match="pass@2 needs at least 2 samples"):
+        per_problem(rows, 2)

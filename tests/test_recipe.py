@@ -30,14 +30,14 @@ def test_every_shipped_recipe_parses(name: str) -> None:
 def test_laptop_is_the_study_that_the_design_asks_for() -> None:
     recipe = load_recipe("laptop")
     arms = {arm.name: arm for arm in recipe.arms}
-    assert list(arms) == ["fim", "no-fim", "mha", "comments"]
+    assert list(arms) == ["fim", "fim-2x", "mha", "no-fim", "comments", "final", "metadata"]
     assert arms["fim"].training.fim.rate == 0.5
     assert arms["no-fim"].training.fim.rate == 0
     assert (arms["fim"].model.attention, arms["mha"].model.attention) == ("mqa", "mha")
     comments = arms["comments"].filter.comments
     assert comments is not None
     assert (comments.above, comments.below) == (0.01, 0.80)
-    assert arms["fim"].training.steps == 977
+    assert arms["fim"].training.steps == 439
     assert recipe.corpus.max_bytes == 60_000_000
 
 

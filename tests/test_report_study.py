@@ -12,6 +12,7 @@ from test_report_page import Page
 from kringle.errors import UserError
 from kringle.study import lessons, published
 from kringle.study.figures import forest
+from kringle.study.ladder import ladder, rungs
 from kringle.study.lessons import answer, measure_for
 from kringle.study.pipeline import report_difference
 from kringle.study.published import CLAIMS, INFILLING
@@ -171,3 +172,26 @@ def test_two_studies_side_by_side(tmp_path: Path) -> None:
     same = Page(render_difference(before, before))
     assert "0 of 9 verdicts differ" in same.text
     assert "The recipes are the same" in same.text
+
+
+def test_the_ladder_holds_sizes_and_budgets_alone() -> None:
+    results = sample()
+    assert ladder(results) is None  # no arm of the sample is a larger base
+    (base, *rest) = results.arms
+    assert base.training is not None
+    longer = replace(
+        rest[0],
+        name="fim-2x",
+        changes={"training.tokens": "2M"},
+        training=replace(base.training, tokens=2 * base.training.tokens),
+    )
+    wide = replace(rest[1], name="wide", changes={"model.width": "256", "training.learning_rate": "1e-3"})
+    filtered = replace(rest[2], name="final", changes={"training.tokens": "2M", "filter.comments.above": "0.01"})
+    made = replace(results, arms=(base, longer, wide, filtered), comparisons=(), examples=())
+    assert [arm.name for arm in rungs(made)] == ["fim", "wide", "fim-2x"]
+    figure = ladder(made)
+    assert figure is not None
+    assert "final" not in figure.alt
+    assert "2.10M tokens" in figure.alt
+    assert f"{6 * base.training.parameters * base.training.tokens:.2g} FLOPs" in figure.alt
+    assert figure.draw(360).height > 100

@@ -97,6 +97,17 @@ def test_what_is_no_setting_of_controls_is_refused(controls: str, what: str) -> 
         recipe(controls)
 
 
+def test_no_pair_without_a_common_seed_and_no_controls_unless_asked() -> None:
+    made = parse_recipe(RECIPE.replace("CONTROLS", ""))
+    assert made.controls is None
+    longer = next(arm for arm in made.arms if arm.name == "fim-2x")
+    others = replace(longer, training=replace(longer.training, seeds=(7,)))
+    arms = [others if arm is longer else arm for arm in made.arms]
+    assert ("final", "fim-2x") in pairs(made.arms)
+    assert ("final", "fim-2x") not in pairs(arms)
+    assert ("final", "fim") in pairs(arms)
+
+
 def test_a_name_of_a_control_is_taken() -> None:
     made = parse_recipe(RECIPE.replace("CONTROLS", "true").replace("no-fim:", "control-harm:"))
     assert made.controls is not None
@@ -130,8 +141,11 @@ def test_matched_size_is_as_near_as_whole_documents_allow(
     languages = np.array(store.languages)
     for language in set(store.languages):
         wanted, got = (int(store.sizes[x][languages[x] == language].sum()) for x in (kept, chosen))
-        largest = max((int(store.sizes[i]) for i in pool if languages[i] == language), default=0)
-        assert abs(wanted - got) <= largest / 2 if wanted > 0 and len(chosen) > 1 else got <= max(wanted, largest)
+        largest = max(int(store.sizes[i]) for i in pool if languages[i] == language)
+        count = int((languages[chosen] == language).sum())
+        assert (count > 0) is (wanted > 0)
+        if count > 1:  # one document is taken however large it is
+            assert abs(wanted - got) <= largest / 2
     half = altered.matched_size(store, pool, kept[: len(kept) // 2])
     for language in set(store.languages):  # a smaller set lies inside a larger one
         small, large = ({int(i) for i in x if languages[i] == language} for x in (half, chosen))

@@ -65,9 +65,9 @@ def told(row: dict[str, Any]) -> str:
 def draw(rows: Sequence[dict[str, Any]]) -> str:
     """Coverage on the left, false claims of a study on the right; whiskers are two standard errors each way."""
     d = Drawing(880)
-    left, right = Scale(0.3, 1.0, 190, 520), Scale(0.0, 0.7, 560, 860)
+    left, right = Scale(0.3, 1.0, 190, 520), Scale(0.0, 0.7, 600, 870)
     d.text(190, 14, "90% intervals that hold the true difference", bold=True)
-    d.text(560, 14, "studies with a false better or worse", bold=True)
+    d.text(600, 14, "studies with a false better or worse", bold=True)
     y = 40.0
     for name in dict.fromkeys(row["scenario"] for row in rows):
         d.text(0, y, name, size=11.5, bold=True)
@@ -79,16 +79,11 @@ def draw(rows: Sequence[dict[str, Any]]) -> str:
                 value, error = row[key]["value"], row[key]["standard_error"]
                 ends = [scale(min(max(value + side * 2 * error, scale.low), scale.high)) for side in (-1, 1)]
                 d.whisker(ends[0], ends[1], y, cap=3)
-                if claims == key or key == "coverage":
-                    d.circle(scale(value), y, 3.5, "fill-1" if told(row).endswith("alone") else "fill-0")
-                late = ends[1] + 50 > scale.last
-                d.text(
-                    ends[0] - 8 if late else ends[1] + 8,
-                    y + 4,
-                    f"{value:.1%}",
-                    size=11.5,
-                    anchor="end" if late else "start",
-                )
+                d.circle(scale(value), y, 3.5, "fill-1" if told(row).endswith("alone") else "fill-0")
+                line = scale(0.9 if key == "coverage" else 0.1)
+                late = ends[1] + 50 > scale.last or ends[1] - 2 <= line <= ends[1] + 50
+                place, anchor = (ends[0] - 8, "end") if late else (ends[1] + 8, "start")
+                d.text(place, y + 4, f"{value:.1%}", size=11.5, anchor=anchor)
             y += 18
         y += 14
     for scale, nominal in ((left, 0.9), (right, 0.1)):

@@ -90,9 +90,10 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
     for run in done:
         by_arm.setdefault(run.arm.name, {})[run.seed] = measured[run.name]
     arms = tuple(_arm(run, recipe, measured.get(run.name), options) for run in plan.runs)
+    asked = pairs([arm for arm in recipe.arms if arm.name in by_arm])
     before = compare_arms(
         by_arm,
-        pairs([arm for arm in recipe.arms if arm.name in by_arm]),
+        [(arm, beside) for arm, beside in asked if set(by_arm[arm]) & set(by_arm[beside])],  # some runs broke off
         recipe.evaluation.margins,
         recipe.evaluation.suites,
         unpaired=[arm.name for arm in recipe.arms if arm.control is not None and arm.control.kind == "seed"],
@@ -191,10 +192,11 @@ def _means(arms: Sequence[Arm], by_arm: Mapping[str, Mapping[int, Measurements]]
         return ()
     found = []
     for name in dict.fromkeys(arm.name for arm in arms):
-        own = [arm for arm in arms if arm.name == name]
-        measured = [by_arm[name][arm.seed] for arm in own if name in by_arm]
+        every = [arm for arm in arms if arm.name == name]
+        own = [arm for arm in every if arm.seed in by_arm.get(name, {})]  # a run that broke off has no measures
+        measured = [by_arm[name][arm.seed] for arm in own]
         if len(measured) < 2:
-            found.append(own[0])
+            found.append((own or every)[0])
             continue
         suites = []
         for index, suite in enumerate(own[0].suites):

@@ -21,7 +21,7 @@ from kringle.recipe import Arm, Control, ControlSettings, FilterSettings
 from kringle.study.findings import CONTROL
 from kringle.study.results import Comparison, ControlCheck
 
-OTHER_SEED, HARM, SIZE = (f"{CONTROL}{what}" for what in ("seed", "harm", "size-"))
+OTHER_SEED, HARM, SIZE = CONTROL + "seed", CONTROL + "harm", CONTROL + "size-"
 SEED_STEP = 1_000_003  # between a seed and that of its control: far from any that a recipe would list
 PRIMARY = "bits per byte"  # the measure on which the planted harm must show: the steadiest one
 REFUSED = "verdict refused: a control failed"
@@ -70,7 +70,8 @@ def pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
 def _same_tokens(arm: Arm, twin: Arm) -> bool:
     """Whether `twin` is the base with this arm's tokens, as `fim-2x` is for `final`."""
     only_tokens = set(twin.difference) == {"training"} and set(twin.difference["training"]) == {"tokens"}
-    return arm is not twin and only_tokens and twin.control is None and twin.training.tokens == arm.training.tokens
+    same = twin.control is None and twin.training.tokens == arm.training.tokens
+    return arm is not twin and only_tokens and same and bool(set(arm.training.seeds) & set(twin.training.seeds))
 
 
 # -- the outcome -------------------------------------------------------------------------------------------------------

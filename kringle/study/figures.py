@@ -341,7 +341,7 @@ def smoothed_loss(training: Training) -> tuple[list[tuple[float, float | None]],
 
 def loss_curves(results: Results) -> Figure | None:
     series, lines, windows = series_of(results), [], set()
-    for arm in results.arms:
+    for arm in shown_arms(results):
         if arm.training and arm.training.curve:
             points, window = smoothed_loss(arm.training)
             windows.add(window)
@@ -349,13 +349,14 @@ def loss_curves(results: Results) -> Figure | None:
     lost = [line.label for line in lines if any(y is None for _, y in line.points)]
     note = f" Not a finite number at some point, where the line breaks: {', '.join(lost)}." if lost else ""
     about = f"Running mean over {max(windows, default=1)} measurements. " if max(windows, default=1) > 1 else ""
+    about += f"The first of {len({arm.seed for arm in results.arms})} seeds of each arm. " if results.means else ""
     caption = f"Nats per token of the training batches. {about}Arms with other data or rearranged text differ in task."
     return _curves("loss", "Training loss", caption + note, lines, 2)
 
 
 def held_out_curves(results: Results) -> Figure | None:
     series, lines = series_of(results), []
-    for arm in results.arms:
+    for arm in shown_arms(results):
         if arm.training and arm.training.held_out_curve:
             points = tuple((float(point.tokens), point.bits_per_byte) for point in arm.training.held_out_curve)
             lines.append(charts.Curve(arm_label(results, arm), series[arm.name], arm.is_base, points))

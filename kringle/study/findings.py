@@ -92,13 +92,17 @@ def _difference(c: Comparison) -> str:
     return f"{c.measure} {amount}, {c.verdict}"
 
 
+def _size(arm: str) -> str:
+    """The name of an arm's control by size."""
+    return f"{CONTROL}size-{arm}"
+
+
 def limitations(arms: Sequence[Arm], comparisons: Sequence[Comparison], cut: Mapping[str, int]) -> tuple[str, ...]:
     """What a reader must not conclude; `cut`: by suite, how many problems lost the beginning of their prompt."""
-    seeds = {name: sum(arm.name == name for arm in arms) for name in {arm.name for arm in arms}}
     trained = [arm.training for arm in arms if arm.training is not None]
     size = max((t.parameters for t in trained), default=0)
     said = []
-    if comparisons and min(seeds.values()) == 1:
+    if any(c.this_pair_only for c in comparisons):
         said.append(
             "One seed per arm: intervals are about this pair of runs, and another seed could turn any of these "
             "differences around. No verdict beyond 'undecided' is given."
@@ -108,10 +112,13 @@ def limitations(arms: Sequence[Arm], comparisons: Sequence[Comparison], cut: Map
             f"The models have up to {size / 1e6:.3g} million parameters: what helps here need not help at SantaCoder's "
             "1.1 billion."
         )
-    if any("filter." in key for arm in arms for key in arm.changes):
+    names = {arm.name for arm in arms}
+    filtered = [arm.name for arm in arms if any("filter." in key for key in arm.changes)]
+    alone = [name for name in dict.fromkeys(filtered) if not name.startswith(CONTROL) and _size(name) not in names]
+    if alone:
         said.append(
             "A filter changes how much data there is as well as which; without a control of the same size this study "
-            "cannot tell the two apart."
+            f"cannot tell the two apart for {', '.join(alone)} (kringle run --controls adds them)."
         )
     said.append(
         "Intervals are over files, lines and problems. Files of one repository are alike, so they say little about "

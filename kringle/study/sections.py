@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kringle.study import figures, tables, units
+from kringle.study import figures, ladder, tables, units
 from kringle.study.figures import arm_label
 from kringle.study.markup import Markup, join, tag
 from kringle.study.page import Section, bullets, chip, listing, notice, paragraph, present, reproduce
@@ -419,6 +419,7 @@ def training(results: Results) -> Section:
         present(
             figures.loss_curves(results),
             figures.held_out_curves(results),
+            ladder.ladder(results),
             _training_table(results),
             reproduce(results, "training"),
         ),
