@@ -158,3 +158,25 @@ def test_mistakes(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message) as raised:
             git(tmp_path / path, ALL)
         assert str(tmp_path / path) in str(raised.value)
+
+
+def test_attributes_name_languages_above_extensions(tmp_path: Path) -> None:
+    repository = tmp_path / "named"
+    files = {
+        ".gitattributes": "".join(
+            f"{name} linguist-language={language}\n"
+            for name, language in (("*.jsx", "TypeScript"), ("*.inc", "Python"), ("odd.py", "Java"))
+        ),
+        "a.jsx": "let a = 1;\n",
+        "b.inc": "b = 1\n",
+        "odd.py": "class Odd { }\n",
+        "plain.py": "c = 1\n",
+        "book.ipynb": "{}",
+    }
+    write_tree(repository, files)
+    run("init", "-q", at=repository)
+    run("add", "-A", at=repository)
+    run("-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "m", at=repository)
+    found = git(repository, ALL)
+    assert {c.path: c.language for c in found.candidates} == {"b.inc": "python", "odd.py": "java", "plain.py": "python"}
+    assert [(s.path, s.reason.partition(":")[0]) for s in found.skipped] == [("book.ipynb", "notebook")]

@@ -160,7 +160,7 @@ def test_after_the_fact_only_the_files_that_hold_it_change(encoded: Path) -> Non
     assert {(x["repo"], x["now"]) for x in result["copies"]} == {("copies", "kept"), ("zcopies", "kept")}
     (store,) = [s for s in result["token_stores"] if s["store"].startswith("stages/")]
     assert store["documents"] == 7  # the eighth document's bytes are still wanted elsewhere
-    ids = {x["id"] for x in result["removed"]}
+    ids = {x["id"] for x in result["removed"]} - {x["id"] for x in result["copies"]}
     split = pq.read_table(stage(work, "split") / "split.parquet").to_pylist()
     trained = any(row["id"] in ids and row["split"] == "train" for row in split)
     assert bool(result["tokenizers"]) == trained
@@ -201,3 +201,25 @@ def test_mistakes(tmp_path: Path) -> None:
     assert "expected keep or remove" in kringle("optout", "x", "--copies", "burn").refused()
     with pytest.raises(UserError, match=r"corpus\.opt_out: .*cannot be read"):
         parse_recipe(RECIPE.format(root=tmp_path, rules=json.dumps(str(tmp_path / "missing"))))
+
+
+def test_what_was_dropped_for_a_removed_witness_is_listed(tmp_path: Path) -> None:
+    from kringle.data.table import DECISION, Decision, write_rows
+    from kringle.data.withdraw import Spot, held_back
+
+    gone, other = "a" * 40, "b" * 40
+    rows = [
+        Decision(
+            "1" * 40, "r", "near.py", "near-duplicate", 0.9, "similarity < 0.7", False, f"g/x.py ({gone}), which ..."
+        ),
+        Decision(
+            "2" * 40, "r", "held.py", "held-out-copy", 0.6, "< 0.5", False, "60% of its 5-grams are in g/a file.py"
+        ),
+        Decision("3" * 40, "r", "kept.py", "near-duplicate", 0.1, "similarity < 0.7", True, f"g/x.py ({gone})"),
+        Decision("4" * 40, "r", "else.py", "near-duplicate", 0.9, "similarity < 0.7", False, f"g/xx.py ({other})"),
+        Decision(gone, "g", "x.py", "near-duplicate", 0.9, "similarity < 0.7", False, f"g/x.py ({gone})"),
+        Decision("5" * 40, "r", "copy.py", "exact-duplicate", 2, "one file per content", False, "the same as g/x.py"),
+    ]
+    write_rows(tmp_path / "decisions.parquet", DECISION, rows)
+    found = held_back([tmp_path], [Spot(gone, "g", "x.py"), Spot("c" * 40, "g", "a file.py")])
+    assert [(x["path"], x["step"]) for x in found] == [("held.py", "held-out-copy"), ("near.py", "near-duplicate")]

@@ -39,6 +39,7 @@ _INTERPRETERS = {
     "nodejs": "javascript",
     "java": "java",
 }
+_ALIASES = {"js": "javascript", "node": "javascript", "py": "python", "python3": "python"}  # Linguist's own
 # Programs that run any language, or none that is known from them: they say nothing about the text after the line.
 _NEUTRAL = frozenset(("env", "uv", "pipx", "poetry", "hatch", "nix-shell", "cmd", "true", "false", "jupyter", "bin"))
 _SHELLS = frozenset(("sh", "bash", "dash", "zsh", "ksh"))
@@ -63,9 +64,19 @@ def _interpreter(head: bytes) -> str | None:
 
 
 def language_of_title(title: str) -> str | None:
-    """Language by the name that a table gives it (`Python`, `JavaScript`), in any case; None for any other."""
+    """Language by the name that a table or an attribute gives it (`Python`, `JavaScript`, `js`), in any case; None for
+    any other."""
     name = title.strip().lower()
+    name = _ALIASES.get(name, name)
     return name if name in TITLES else None
+
+
+NOTEBOOK = "notebook: cells with outputs, no source file"
+
+
+def is_notebook(name: str) -> bool:
+    """Whether a file of this name is a Jupyter notebook."""
+    return name.lower().endswith(".ipynb")
 
 
 def contradiction(language: str, content: str) -> tuple[str | None, str] | None:

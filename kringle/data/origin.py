@@ -8,6 +8,7 @@ repository's, a generated one repeats its generator, a minified one is no source
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ node_modules bower_components jspm_packages vendor vendors vendored _vendor _ven
 3rd_party third-party site-packages dist-packages godeps .yarn extern externals
 """
 _VENDOR_FOLDERS = frozenset(_VENDOR_NAMES.split())
+_PACKAGE_ROOTS = frozenset(("src", "java", "org", "com", "net", "io", "edu"))
 _VENDOR_FILES = re.compile(
     r"""(?:
         (?:^|/)(?:jquery|jquery[-.]ui|bootstrap|angular|ember|backbone|underscore|lodash|prototype|mootools|dojo|react
@@ -82,6 +84,8 @@ _SIGNATURES = tuple(
          "a tool that says so"),
     )
 )  # fmt: skip
+# At least one of these is in whatever matches above: most files are done with after four quick looks.
+_TELLING = ("generated", "resource compiler for pyqt", "openapi-generator", "implementation of jaxb")
 _BUNDLE = re.compile(
     r"webpackUniversalModuleDefinition|^/\*{6}/ |\bwebpackBootstrap\b|^!function\(\w,\w\)\{|"
     r"^\(function\(\)\{function \w\(\w,\w,\w\)\{function \w\(\w,\w\)\{if\(!\w\[\w\]\)\{",
@@ -99,6 +103,10 @@ def of_path(path: str) -> Origin | None:
     `path` is inside its repository, with slashes.
     """
     folders = path.lower().split("/")[:-1]
+    if path.endswith(
+        ".java"
+    ):  # inside a tree of packages `vendor` is a package's name (org/springframework/jpa/vendor)
+        folders = list(itertools.takewhile(lambda folder: folder not in _PACKAGE_ROOTS, folders))
     for folder in folders:
         if folder in _VENDOR_FOLDERS:
             return Origin("vendored", f"it lies in {folder}/")
@@ -114,7 +122,8 @@ def of_path(path: str) -> Origin | None:
 def of_content(content: str, language: str) -> Origin | None:
     """What a text says: generated or minified, with the evidence; None when it says nothing."""
     head = "\n".join(content[:_LONGEST_HEAD].split("\n", HEAD_LINES)[:HEAD_LINES])
-    comments = _joined_comments(head)
+    lowered = head.lower()
+    comments = _joined_comments(head) if any(word in lowered for word in _TELLING) else ""
     if comments:
         for pattern, tool in _SIGNATURES:
             if match := pattern.search(comments):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kringle.data import funnel as funnels
-from kringle.data import optout, origin
+from kringle.data import optout, origin, stars
 from kringle.data.gather import draw, license_rule
 from kringle.data.languages import TITLES, describe_extensions
 from kringle.data.licenses import (
@@ -65,6 +65,10 @@ _BY_TEXT = {"stack": stack, "packages": packages, "debian": debian}
 
 def survey(corpus: CorpusSettings) -> Survey:
     """List what the sources hold and select what will be read. Raises `UserError` when nothing can come of it."""
+    counted = None
+    if corpus.stars is not None:
+        counted = stars.digest(corpus.stars)
+        stars.load(corpus.stars, counted)  # a table that cannot be read is a mistake to be told now
     found = Found()
     for source in corpus.sources:
         one = _find(source, corpus)
@@ -88,7 +92,7 @@ def survey(corpus: CorpusSettings) -> Survey:
         decisions=tuple(decisions),
         funnel=tuple(funnel),
         notes=(*found.notes, *_skipped_notes(skipped), *notes),
-        fingerprint=fingerprint(rows, skipped, containers),
+        fingerprint=fingerprint(rows, skipped, containers, counted),
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kringle.data import optout
@@ -28,6 +30,7 @@ from kringle.data.table import DECISION, CorruptTable, TableWriter, iter_row_gro
 from kringle.workspace import write_atomically
 
 Copies = Literal["keep", "remove"]
+_ID = re.compile(r"\b[0-9a-f]{40}\b")
 
 
 class Spot(NamedTuple):
@@ -230,19 +233,20 @@ def _update_manifest(stage: Path) -> None:
 def held_back(folders: Sequence[Path], removed: Sequence[Spot]) -> list[dict[str, str]]:
     """Files that were dropped because of something that has been removed: they stay out until the next clean.
 
-    A witness names its document by id or as repository/path.
+    A witness names its document by id, or ends with its repository/path.
     """
     if not removed:
         return []
-    names = {spot.id for spot in removed} | {f"{spot.repo}/{spot.path}" for spot in removed}
+    ids, places = {spot.id for spot in removed}, {f"{spot.repo}/{spot.path}" for spot in removed}
     own = set(removed)
     found = {}
     for folder in folders:
         table = read_table(folder / "decisions.parquet", ["id", "repo", "path", "step", "kept", "witness"])
+        table = table.filter(pc.and_(pc.invert(table["kept"]), pc.is_valid(table["witness"])))
         for row in table.to_pylist():
-            if row["kept"] or not row["witness"] or Spot(row["id"], row["repo"], row["path"]) in own:
+            if row["step"] in (optout.STEP, EXACT) or Spot(row["id"], row["repo"], row["path"]) in own:
                 continue
-            if any(name in row["witness"] for name in names) and row["step"] not in (optout.STEP, EXACT):
+            if _names(row["witness"], ids, places):
                 found[row["repo"], row["path"], row["step"]] = {
                     "id": row["id"] or "",
                     "repo": row["repo"],
@@ -251,3 +255,11 @@ def held_back(folders: Sequence[Path], removed: Sequence[Spot]) -> list[dict[str
                     "witness": row["witness"],
                 }
     return [found[key] for key in sorted(found)]
+
+
+def _names(witness: str, ids: set[str], places: set[str]) -> bool:
+    """Whether a witness names one of these documents. A path may hold spaces, so every ending is tried."""
+    if any(id in ids for id in _ID.findall(witness)):
+        return True
+    words = witness.split(" ")
+    return any(" ".join(words[start:]) in places for start in range(len(words)))

@@ -241,9 +241,10 @@ def _personal_data(summaries: Mapping[str, Mapping[str, Any]]) -> Section:
     counts = summaries.get("clean", {}).get("pii")
     if not isinstance(counts, Mapping):
         return Section("Personal data and secrets", notes=("Not looked for in this run.",))
-    rows = tuple((str(kind), count) for kind, count in sorted(counts.items()) if isinstance(count, int))
+    rows = tuple(sorted(counts.get("kinds", {}).items()))
     table = Table("Found, and replaced by stand-ins", ("Kind", "Count"), ("text", "count"), rows)
-    return Section("Personal data and secrets", tables=(table,))
+    facts = (("Files with any", f"{counts.get('files', 0):,}"),)
+    return Section("Personal data and secrets", facts=facts, tables=(table,))
 
 
 def _contamination(plan: Plan, summaries: Mapping[str, Mapping[str, Any]]) -> Section:

@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import PurePosixPath
 from typing import IO, Any, NamedTuple, cast
 
-from kringle.data.languages import language_of_name
+from kringle.data.languages import NOTEBOOK, is_notebook, language_of_name
 from kringle.data.license_texts import MAX_TEXT_BYTES
 from kringle.data.sources.candidates import SYMLINK, printable
 from kringle.data.sources.containers import Broken, Container, Found, Member, Passed, Uncounted, Wanted
@@ -267,6 +267,9 @@ def _consider(
     language = language_of_name(PurePosixPath(inner).name)
     if isinstance(entry, Entry) and is_archive(inner):
         yield from _nested(entry, inner, container, licenses, wanted, budget, depth)
+        return
+    if is_notebook(inner) and "python" in wanted.languages:
+        yield Passed("survey", container.repo, shown, entry.size, "a file of its own", "notebook", NOTEBOOK)
         return
     if language is None or language not in wanted.languages:
         yield Uncounted(language, PurePosixPath(inner).suffix.lower() or "no extension")

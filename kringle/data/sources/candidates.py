@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
-from kringle.data.languages import SHEBANG_BYTES, language_of_name, language_of_shebang
+from kringle.data.languages import NOTEBOOK, SHEBANG_BYTES, is_notebook, language_of_name, language_of_shebang
 from kringle.data.sources.containers import Container
 from kringle.data.sources.walk import SPECIAL, open_regular
 
@@ -143,6 +143,9 @@ class Lister:
 
     def add(self, entry: os.DirEntry[str], repo: str, path: str, licenses: tuple[str, ...], revision: str) -> None:
         """Consider one directory entry that is not a directory; `repo` and `path` as the file system spells them."""
+        if is_notebook(entry.name) and "python" in self.languages:
+            self.skip(repo, path, NOTEBOOK)
+            return
         language = language_of_name(entry.name)
         script = language is None and "." not in entry.name
         if entry.is_symlink():

@@ -1,7 +1,8 @@
 """Source `git`: the files of HEAD of one repository, a clone or a bare one, through git itself.
 
 What is committed counts, not what lies in the working tree. `.gitattributes` rules that mark files as vendored or
-generated (GitHub's `linguist-vendored`, `linguist-generated`) are respected. Submodules and symbolic links are left
+generated (GitHub's `linguist-vendored`, `linguist-generated`) are respected, and one that names a file's language
+(`linguist-language`) stands above its extension. Submodules and symbolic links are left
 out and counted. Nothing is fetched, no hook and no file system monitor of the repository is run, and nothing is
 written into it.
 """
@@ -17,7 +18,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from kringle.data.languages import SHEBANG_BYTES, language_of_name, language_of_shebang
+from kringle.data.languages import (
+    NOTEBOOK,
+    SHEBANG_BYTES,
+    is_notebook,
+    language_of_name,
+    language_of_shebang,
+    language_of_title,
+)
 from kringle.data.license_texts import MAX_TEXT_BYTES
 from kringle.data.sources.candidates import SYMLINK, Candidate, Found, Lister, printable
 from kringle.data.sources.declared import declared_licenses, declares
@@ -27,6 +35,7 @@ SUBMODULE = "submodule: a repository of its own"
 MISSING = "the blob is missing from the repository"
 NO_SIZE = -1  # of a submodule, and of a blob that the repository lacks
 _MARKS = ("linguist-vendored", "linguist-generated")
+_LANGUAGE = "linguist-language"
 _SCRIPT_BYTES = 100_000  # a longer file without an extension is not looked into for an interpreter line
 
 # A repository's own configuration can name programs to run; none of them is wanted for reading.
@@ -164,12 +173,12 @@ def git(path: Path, languages: Collection[str]) -> Found:
     repo = path.resolve().name.removesuffix(".git") or "repository"
     entries = list(_tree(_run(git_dir, "ls-tree", "-r", "-l", "-z", "--full-tree", commit)))
     lister = Lister("git", languages)
-    marked = _marked(git_dir, commit, entries)
+    marked, named = _attributes(git_dir, commit, entries)
     try:
         with Blobs(git_dir) as blobs:
             licenses = _licenses(entries, blobs)
             for entry in entries:
-                language = _consider(entry, repo, lister, blobs, marked)
+                language = _consider(entry, repo, lister, blobs, marked, named)
                 if language is not None:
                     lister.found.candidates.append(
                         Candidate(
@@ -184,10 +193,16 @@ def git(path: Path, languages: Collection[str]) -> Found:
     return lister.found
 
 
-def _consider(entry: Entry, repo: str, lister: Lister, blobs: Blobs, marked: Mapping[str, str]) -> str | None:
+def _consider(
+    entry: Entry, repo: str, lister: Lister, blobs: Blobs, marked: Mapping[str, str], named: Mapping[str, str]
+) -> str | None:
     """The language of an entry that is a candidate; None, with the reason recorded, for any other."""
-    language = language_of_name(entry.name)
-    script = language is None and "." not in entry.name
+    if is_notebook(entry.name) and "python" in lister.languages and entry.kind == "blob":
+        lister.skip(repo, entry.path, NOTEBOOK)
+        return None
+    told = named.get(entry.path)
+    language = language_of_name(entry.name) if told is None else language_of_title(told)
+    script = language is None and told is None and "." not in entry.name
     if entry.kind == "commit":
         lister.skip(repo, entry.path, SUBMODULE)
     elif entry.mode == "120000":
@@ -238,20 +253,27 @@ def _licenses(entries: Sequence[Entry], blobs: Blobs) -> Mapping[str, tuple[str,
     return found
 
 
-def _marked(git_dir: str, commit: str, entries: Sequence[Entry]) -> dict[str, str]:
-    """Paths that `.gitattributes` marks as vendored or generated, with the mark.
+def _attributes(git_dir: str, commit: str, entries: Sequence[Entry]) -> tuple[dict[str, str], dict[str, str]]:
+    """Paths that `.gitattributes` marks as vendored or generated, with the mark; and paths whose language it names.
 
     Attributes are read from an index made for the purpose, because git before 2.40 cannot read them from a commit.
     """
     if not any(entry.name == ".gitattributes" for entry in entries):
-        return {}
+        return {}, {}
     with tempfile.TemporaryDirectory(prefix="kringle-git-") as scratch:
         index = str(Path(scratch) / "index")
         _run(git_dir, "read-tree", commit, GIT_INDEX_FILE=index)
-        paths = b"\0".join(os.fsencode(entry.path) for entry in entries)
-        output = _run(
-            git_dir, "check-attr", "--cached", "-z", "--stdin", *_MARKS, input=paths + b"\0", GIT_INDEX_FILE=index
-        )
+        paths = b"\0".join(os.fsencode(entry.path) for entry in entries) + b"\0"
+        wanted = (*_MARKS, _LANGUAGE)
+        output = _run(git_dir, "check-attr", "--cached", "-z", "--stdin", *wanted, input=paths, GIT_INDEX_FILE=index)
     fields = output.split(b"\0")
-    triples = zip(fields[0::3], fields[1::3], fields[2::3], strict=False)
-    return {os.fsdecode(p): mark.decode() for p, mark, value in triples if value in (b"set", b"true")}
+    triples = list(zip(fields[0::3], fields[1::3], fields[2::3], strict=False))
+    language = _LANGUAGE.encode()
+    marked = {os.fsdecode(p): m.decode() for p, m, value in triples if m != language and value in (b"set", b"true")}
+    unsaid = (b"unspecified", b"unset", b"set")
+    named = {
+        os.fsdecode(p): value.decode("utf-8", "replace")
+        for p, m, value in triples
+        if m == language and value not in unsaid
+    }
+    return marked, named
