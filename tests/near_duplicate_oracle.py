@@ -5,6 +5,7 @@ Both settings, from a description of the original alone. Nothing here is importe
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import struct
@@ -18,6 +19,7 @@ PERMUTATIONS = 256
 SHORTEST = 10  # tokens
 
 
+@functools.cache
 def permutations(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The parameters a in [1, p) and b in [0, p), drawn alternately as datasketch drew them before its version 2."""
     generator = np.random.RandomState(seed)

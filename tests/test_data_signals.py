@@ -107,6 +107,7 @@ def test_the_stage_annotates_survivors_only_and_in_parallel(tmp_path: Path) -> N
         )
         assert summary["files"] == 21
         assert summary["stars_unknown"] == 21
+        assert summary["comments_by_parser"] == 0
         assert summary["near_duplicates"][0]["dropped"] == 1
     signals = read_table(tmp_path / "two/signals.parquet").to_pylist()
     assert signals == read_table(tmp_path / "one/signals.parquet").to_pylist()

@@ -308,3 +308,17 @@ def test_figures_for_the_report(tmp_path: Path) -> None:
     assert told["bytes_kept"][0] == [0.7, int(sizes[found.kept].sum())]
     assert told["bytes_kept"][-1][1] >= told["bytes_kept"][0][1]
     assert told["collision_curve"][-1] == [1.0, 1.0]
+
+
+_NOTICE = "# Copyright 2020 Somebody\n" + "\n".join(f"# this is word {i} and that is {i * i}" for i in range(30)) + "\n"
+
+
+def test_a_licence_notice_makes_no_two_files_alike(tmp_path: Path) -> None:
+    bodies = [f"def {name}(first, second):\n    return [first.{name}, second]\n" for name in ("alpha", "beta")]
+    contents = [f"{_NOTICE}\n{body}" for body in bodies] + [
+        f"/* License: {_NOTICE[26:].replace('#', '*')} */\nclass {n} {{}}" for n in "AB"
+    ]
+    assert run(tmp_path / "a", contents, Method.of(5, 0.7, "corrected")).kept.all()
+    assert run(tmp_path / "b", contents, Method.of(5, 0.7, "faithful")).kept.sum() == 1
+    twins = [f"{_NOTICE}\n{bodies[0] * 9}", f"// License\n{bodies[0] * 9}", f"# about\n{bodies[0] * 9}"]
+    assert run(tmp_path / "c", twins, Method.of(5, 0.7, "corrected")).kept.sum() == 1

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from kringle.data.comments import comment_ratio
+from kringle.data.comments import measure_comments
 from kringle.data.near_duplicates.method import Fidelity, Method
 from kringle.data.near_duplicates.stage import CLUSTER, near_duplicates_of
 from kringle.data.table import TableWriter, document_shards, iter_row_groups, read_table, shard_fingerprint, write_rows
@@ -170,7 +170,10 @@ def annotate(
     unknown = table["stars"].null_count
     if unknown:
         notes.append(f"stars are unknown for {unknown:,} of {len(ratios):,} documents")
+    told = [json.loads((folder / "summary.json").read_text()) for folder in folders]
     summary: dict[str, Any] = {"files": len(ratios), "stars_unknown": unknown, "notes": notes}
+    # Files whose comments the fast scanner was not sure of: a parser or pygments decided.
+    summary["comments_by_parser"] = sum(shard["comments_by_parser"] for shard in told)
     if len(ratios):
         summary["comment_ratio"] = {
             "mean": round(float(ratios.mean()), 4),
@@ -192,14 +195,17 @@ def annotate_shard(payload: tuple[Path, Collection[str]], folder: Path) -> dict[
     """One shard, in a worker: the signals of its wanted documents, into `folder/signals.parquet`."""
     part, ids = payload
     rows = []
+    exact = 0
     collects = gc.isenabled()
     gc.disable()  # syntax trees hold no cycles, and looking for some takes a third of the time
     try:
         for group in iter_row_groups(part, ["id", "language", "content", "stars"]):
             for id, language, content, stars in zip(*(column.to_pylist() for column in group.columns), strict=True):
                 if id in ids:
-                    rows.append((id, comment_ratio(content, language), len(content), stars))
+                    measured = measure_comments(content, language)
+                    exact += not measured.fast
+                    rows.append((id, measured.ratio, len(content), stars))
     finally:
         if collects:
             gc.enable()
-    return {"files": write_rows(folder / "signals.parquet", SIGNAL, rows)}
+    return {"files": write_rows(folder / "signals.parquet", SIGNAL, rows), "comments_by_parser": exact}

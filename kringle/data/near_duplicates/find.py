@@ -114,8 +114,10 @@ def shingle(payload: tuple[Shard, Method, NDArray[np.int64]], folder: Path) -> d
         low, high = np.searchsorted(rows, [first, first + table.num_rows])
         if low < high:
             data, offsets = texts(table[shard.columns.content], str(shard.path))
-            shortest = method.shortest if method.rule == "verified" else 0
-            found, places = shingle_sets(data, offsets, rows[low:high] - first, method.ngram, shortest, method.word)
+            real = method.rule == "verified"
+            shortest = method.shortest if real else 0
+            chosen = rows[low:high] - first
+            found, places = shingle_sets(data, offsets, chosen, method.ngram, shortest, method.word, real)
             sets.append(found)
             lengths.append(np.diff(places))
         first += table.num_rows

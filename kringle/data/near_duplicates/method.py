@@ -23,9 +23,10 @@ class Method(NamedTuple):
     """One way of looking for near-duplicates.
 
     `verified`: of all documents, the best first, one goes when an exact Jaccard similarity of `threshold` or more with
-    one that stays is found. `components` (BigCode's stronger step): of documents connected by shared bands the first
-    stays, unverified, and those shorter than `shortest` tokens go. `extremes` (its base step): in each cluster, grown
-    in the order of the documents, one goes when its similarity with one that stays reaches the threshold.
+    one that stays is found; notices of copyright and licence at the top do not count. `components` (BigCode's stronger
+    step): of documents connected by shared bands the first stays, unverified, and those shorter than `shortest` tokens
+    go. `extremes` (its base step): in each cluster, grown in the order of the documents, one goes when its similarity
+    with one that stays reaches the threshold.
     """
 
     ngram: int

@@ -21,6 +21,7 @@ from kringle.data.near_duplicates.shingles import (
     ASCII_WORD,
     GOLDEN,
     REAL_WORD,
+    body_start,
     mix,
     sequence_hash,
     shingle_of,
@@ -255,7 +256,7 @@ def _words(
     lowest = np.empty(len(a), dtype=np.uint32)
     for document in range(len(offsets) - 1):
         start, end = offsets[document], offsets[document + 1]
-        count = tokens_of(data, start, end, REAL_WORD, tokens)
+        count = tokens_of(data, body_start(data, start, end), end, REAL_WORD, tokens)
         counts[document] = count
         if count < shortest:
             keys[:, document] = sequence_hash(data, start, end, REAL_WORD)

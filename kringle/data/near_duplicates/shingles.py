@@ -58,6 +58,54 @@ def tokens_of(
 
 
 @compiled
+def _mentions_rights(data: NDArray[np.uint8], start: int, end: int) -> bool:
+    """Whether the bytes hold `copyright` or `license`, in any case."""
+    for p in range(start, end - 6):
+        for word in (b"copyright", b"license", b"licence"):
+            if p + len(word) > end:
+                continue
+            same = True
+            for i in range(len(word)):
+                if (data[p + i] | 32) != word[i]:
+                    same = False
+                    break
+            if same:
+                return True
+    return False
+
+
+@compiled
+def body_start(data: NDArray[np.uint8], start: int, end: int) -> int:
+    """Where a file begins after its notice of copyright and licence: leading comments (`/* */`, lines of `#` or `//`)
+    that speak of them. Such a notice is the same in thousands of files and longer than many of them."""
+    body = start
+    p = start
+    while True:
+        while p < end and SPACE[data[p]]:
+            p += 1
+        first = p
+        if p + 1 < end and data[p] == 47 and data[p + 1] == 42:
+            p += 2
+            while p + 1 < end and not (data[p] == 42 and data[p + 1] == 47):
+                p += 1
+            p = min(p + 2, end)
+        elif p < end and (data[p] == 35 or (p + 1 < end and data[p] == 47 and data[p + 1] == 47)):
+            mark = data[p]
+            while p < end and data[p] == mark:
+                while p < end and data[p] != 10:
+                    p += 1
+                p += 1
+                while p < end and (data[p] == 32 or data[p] == 9):
+                    p += 1
+            p = min(p, end)
+        else:
+            return body
+        if not _mentions_rights(data, first, p):
+            return body
+        body = p
+
+
+@compiled
 def shingle_of(tokens: NDArray[np.uint64], first: int, ngram: int) -> np.uint64:
     """Hash of the `ngram` tokens from `first` on."""
     value = tokens[first]
@@ -97,6 +145,7 @@ def _sets(
     ngram: int,
     shortest: int,
     word: NDArray[np.bool_],
+    skip_notice: bool,
     out: NDArray[np.uint64],
     out_offsets: NDArray[np.int64],
 ) -> None:
@@ -108,7 +157,8 @@ def _sets(
     for number in range(len(chosen)):
         document = chosen[number]
         out_offsets[number] = place
-        count = tokens_of(data, offsets[document], offsets[document + 1], word, tokens)
+        start = body_start(data, offsets[document], offsets[document + 1]) if skip_notice else offsets[document]
+        count = tokens_of(data, start, offsets[document + 1], word, tokens)
         if count < shortest:
             out[place] = sequence_hash(data, offsets[document], offsets[document + 1], word)
             place += 1
@@ -131,13 +181,15 @@ def shingle_sets(
     ngram: int,
     shortest: int,
     word: NDArray[np.bool_],
+    skip_notice: bool,
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Sorted distinct shingles of the texts `chosen` out of data[offsets[i] : offsets[i + 1]], end to end, and where
-    each begins (len(chosen) + 1,). A text of fewer than `shortest` tokens has one element, its `sequence_hash`."""
+    each begins (len(chosen) + 1,). A text of fewer than `shortest` tokens has one element, its
+    `sequence_hash`; with `skip_notice`, what stands before `body_start` is not looked at."""
     room = int(((offsets[chosen + 1] - offsets[chosen]) // 2 + 1).sum())
     out = np.empty(room, dtype=np.uint64)
     places = np.zeros(len(chosen) + 1, dtype=np.int64)
-    _sets(data, offsets, chosen, ngram, shortest, word, out, places)
+    _sets(data, offsets, chosen, ngram, shortest, word, skip_notice, out, places)
     return out[: places[-1]], places
 
 
