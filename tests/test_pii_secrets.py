@@ -27,6 +27,10 @@ def draw(alphabet: str, length: int, seed: int = 0) -> str:
     return "".join(source.choice(alphabet) for _ in range(length))
 
 
+def identifier(seed: int) -> str:
+    return str(uuid.UUID(int=random.Random(seed).getrandbits(128), version=4))
+
+
 def keys(text: str) -> list[tuple[str, str]]:
     data = text.encode()
     return [(f.format, data[f.start : f.end].decode()) for f in findings(data) if f.kind == "key"]
@@ -97,14 +101,14 @@ TOKENS = {
     + f"..{draw(URL64, 16, 1)}.{draw(URL64, 120, 2)}.{draw(URL64, 22, 3)}",
     "azure-key": draw(ALNUM + "+/", 76) + "+AS" + "t" + draw(ALNUM, 6) + "==",
     "facebook-token": "EA" + "A" + draw(ALNUM, 180),
-    "launchdarkly-key": "sdk-" + str(uuid.UUID(int=random.Random(5).getrandbits(128), version=4)),
+    "launchdarkly-key": "sdk-" + identifier(5),
     "sentry-token": "sntrys_" + base64.b64encode(b'{"iat":1690000000.1,"org":"acme"}').decode() + "_" + draw(ALNUM, 43),
     "onepassword-token": "ops_" + "ey" + "J" + draw(ALNUM, 300),
     "openshift-token": "sha256~" + draw(URL64, 43),
     "supabase-token": "sb_secret_" + draw(URL64, 22) + "_" + draw(ALNUM, 8),
     "maxmind-key": draw(ALNUM, 6) + "_" + draw(ALNUM, 29, 1) + "_mmk",
     "grafana-key": "eyJrIjoi" + draw(ALNUM, 80),
-    "plaid-token": "access-production-" + str(uuid.UUID(int=random.Random(6).getrandbits(128), version=4)),
+    "plaid-token": "access-production-" + identifier(6),
     "zoho-token": f"1000.{draw(HEX, 32)}.{draw(HEX, 32, 1)}",
     "pinecone-key": "pcsk_" + draw(ALNUM, 6) + "_" + draw(ALNUM, 63),
     "polar-token": "polar_oat_" + draw(ALNUM, 43),
@@ -123,7 +127,7 @@ MORE = {
     "gitlab-token": "glpat-" + draw(URL64, 27) + ".01." + draw("0123456789abcdefghijklmnopqrstuvwxyz", 9),
     "openai-key": "sk-proj-" + draw(URL64, 74) + "T3Blbk" + "FJ" + draw(URL64, 74, 1),
     "teams-webhook": "https://acme.webhook.office.com/webhookb2/"
-    + f"{uuid.UUID(int=random.Random(7).getrandbits(128))}@{uuid.UUID(int=random.Random(8).getrandbits(128))}/IncomingWebhook/{draw(HEX, 32)}/{uuid.UUID(int=random.Random(9).getrandbits(128))}",
+    + f"{identifier(7)}@{identifier(8)}/IncomingWebhook/{draw(HEX, 32)}/{identifier(9)}",
 }
 
 

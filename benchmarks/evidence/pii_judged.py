@@ -58,8 +58,8 @@ class Parse {
     for (String name : Files.readAllLines(Path.of(a[0]))) {
       DiagnosticCollector<JavaFileObject> errors = new DiagnosticCollector<>();
       StandardJavaFileManager manager = compiler.getStandardFileManager(errors, null, null);
-      JavacTask task = (JavacTask) compiler.getTask(null, manager, errors, null, null, manager.getJavaFileObjects(name));
-      task.parse();
+      Iterable<? extends JavaFileObject> file = manager.getJavaFileObjects(name);
+      ((JavacTask) compiler.getTask(null, manager, errors, null, null, file)).parse();
       System.out.println(errors.getDiagnostics().stream().noneMatch(d -> d.getKind() == Diagnostic.Kind.ERROR) ? 1 : 0);
     }
   }
