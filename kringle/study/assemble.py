@@ -19,7 +19,7 @@ from kringle import __version__
 from kringle.machine import machine, versions
 from kringle.recipe import Arm as RecipeArm
 from kringle.recipe import Recipe
-from kringle.study import report
+from kringle.study import canary, report
 from kringle.study.arm import split_of
 from kringle.study.examples import examples
 from kringle.study.findings import findings, limitations
@@ -86,6 +86,7 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
         examples=examples(plan.runs, measured, recipe.evaluation.benchmarks),
         stages=tuple(_stage(kind, stage, computed, options) for kind, stage in plan.stages() if kind != "report"),
         commands=_commands(options),
+        canary=canary.read(options.work),
     )
 
 
