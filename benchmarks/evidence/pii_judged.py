@@ -1,7 +1,7 @@
 """Findings in the code of this machine: a sample for people to judge, and whether files parse as before.
 
     python benchmarks/evidence/pii_judged.py draw SHEET [--leave-out DIR ...]   findings of all Python, Java, JavaScript
-    python benchmarks/evidence/pii_judged.py count SHEET                        the judged sheet -> results
+    python benchmarks/evidence/pii_judged.py count SHEET [--earlier SHEET]      the judged sheet -> results
 
 `draw` writes a sheet of tab-separated lines, the 200 most confident findings and 200 drawn at random, each with its
 place and context, to a file that is not to be committed: it holds what was found. It also redacts every file with a
@@ -206,6 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=("draw", "count"))
     parser.add_argument("sheet", type=Path, help="the sheet, outside the repository")
+    parser.add_argument("--earlier", type=Path, help="count: a sheet that was judged before rules were mended")
     parser.add_argument("--roots", type=Path, nargs="*", default=[Path("/")], help="trees to look for code in")
     parser.add_argument("--leave-out", type=Path, nargs="*", default=[], help="folders to pass over")
     arguments = parser.parse_args()
@@ -220,6 +221,7 @@ def main() -> None:
         "evidence": "pii_judged",
         **json.loads(side.read_text()),
         "judged": count(arguments.sheet),
+        "judged_before_mending": count(arguments.earlier) if arguments.earlier else None,
         "machine": machine().__dict__,
         "versions": versions(),
     }
