@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import string
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from hypothesis import strategies as st
 from run_fixtures import kringle, manifests, write_corpus, write_recipe
 
 from kringle.data.clean import clean
-from kringle.data.redacted import corpus_key, redact_document
+from kringle.data.redacted import corpus_key, redact_document, require
 from kringle.data.table import iter_documents, read_table
-from kringle.pii import findings
+from kringle.errors import UserError
+from kringle.pii import faithful_keys, findings
 from kringle.recipe import CleanSettings
 from kringle.study.story import story
 from kringle.tokens.store import TokenStore
@@ -84,6 +87,23 @@ def test_stand_ins_follow_from_value_and_recipe(tmp_path: Path) -> None:
         texts.append([d["content"] for d in iter_documents(tmp_path / str(number) / "clean/documents")])
     assert texts[0] == texts[1] != texts[2]
     assert corpus_key("one") != corpus_key("two")
+
+
+def test_faithful_redacts_as_the_original_did() -> None:
+    pytest.importorskip("detect_secrets", reason="the extra kringle[detect-secrets] is not installed")
+    document = {"id": "x", "repo": "r", "path": "p", "content": f"# <{EMAIL}> at 10.1.2.3 and 54.12.33.9\n"}
+    redaction = redact_document(document, b"", "faithful")
+    assert re.fullmatch(r"# <[a-z]{5}@example\.com> at 10\.1\.2\.3 and [0-9.]+\n", redaction.document["content"])
+    assert redaction.found == {("email", "email"): 1, ("ip", "ip"): 1}
+    assert redaction.decision.value == 2
+
+
+def test_faithful_without_its_extra_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    require("corrected")
+    faithful_keys.default_gibberish.cache_clear()
+    monkeypatch.setitem(sys.modules, "gibberish_detector.detector", None)
+    with pytest.raises(UserError, match="faithful key detection needs"):
+        require("faithful")
 
 
 @settings(max_examples=150, deadline=None)

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from kringle.bench.pii_labels.load import KINDS, LANGUAGES, LabelledFile, load, parse
+from kringle.bench.pii_labels.files import KINDS, LANGUAGES, LabelledFile, load, parse
+from kringle.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks" / "pii"
 
@@ -251,3 +252,9 @@ def test_private_keys_are_armoured_base64() -> None:
         assert re.fullmatch(r"[A-Za-z0-9+/]{100,}={0,2}(?:=[A-Za-z0-9+/]{4})?", letters), letters
         seen[form] += 1
     assert {"pem_rsa", "pem_ec", "pem_pkcs8", "pem_openssh", "pem_rsa_encrypted", "pgp_private"} == set(seen)
+
+
+def test_without_a_checkout_the_user_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kringle.bench.pii_labels.files.FOLDER", tmp_path)
+    with pytest.raises(UserError, match="not part of the installed package"):
+        load("open")

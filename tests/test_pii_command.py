@@ -184,3 +184,23 @@ def test_mistakes(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="1 to 64 bytes"):
         redact_command([str(tree)], write=True, key_file=tmp_path / "long.key")
     assert (tree / "src" / "a.py").read_text() == TEXT
+
+
+def test_a_name_with_a_line_break_stays_on_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a\n\x1b[31mb.py").write_text(TEXT)
+    (tmp_path / os.fsdecode(b"c\xff.py")).write_text(TEXT)
+    outcome = redact_command([str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        *[f"{tmp_path}/a\\n\\x1b[31mb.py"] * 2,
+        *[f"{tmp_path}/c\\xff.py"] * 2,
+    ]
+    assert outcome.exit_code == 1
+
+
+def test_what_is_no_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "loop").symlink_to(".")
+    assert redact_command([str(tmp_path)]).record["files"] == 0
+    assert redact_command([str(pipe)]).record["skipped"] == [{"file": str(pipe), "why": "neither a file nor a folder"}]

@@ -53,6 +53,7 @@ def test_seen(text: str, value: str) -> None:
         *("https://user:pw1@host.com/x", "ftp://anonymous@ftp.gnu.org/pub", "https://jane@host.corp.org/x"),
         *("user@localhost", "root@10.0.0.5", "me@example.com", "me@mail.example.org", "me@foo.test", "me@corp.invalid"),
         *("admin@mirror.local", "you@your-domain.com", "foo@corp.org", "name@domain.com", "x@test.com"),
+        *("original-envelope-id: 0GK500B4HD0888@mail.corp.edu", r"(?P<id>[^\.]+).corp.com@apps.corp.org"),
         *("@dataclass.field", "a@b.T", "WEIGHTS@bias.shape", "getty@tty1.service", "foo@-bar.com", "a..b@corp.org"),
         *("Message-ID: <20181104235183.N8PVN2VJM@mx3.corp.net>", "4FD05F05-F98B-44DC-8111-C6009C925F0C@gmail.com"),
         *("hmac-sha2-256-etm@openssh.com", "curve25519-sha256@libssh.org", "service-%s@corp.org", "u@www.python.org"),

@@ -6,6 +6,7 @@ import base64
 import json
 import random
 import string
+import uuid
 import zlib
 
 import pytest
@@ -24,6 +25,10 @@ BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 def draw(alphabet: str, length: int, seed: int = 0) -> str:
     source = random.Random(seed)
     return "".join(source.choice(alphabet) for _ in range(length))
+
+
+def identifier(seed: int) -> str:
+    return str(uuid.UUID(int=random.Random(seed).getrandbits(128), version=4))
 
 
 def keys(text: str) -> list[tuple[str, str]]:
@@ -92,6 +97,37 @@ TOKENS = {
     "databricks-token": "dapi" + draw(HEX, 32),
     "vault-token": "hvs." + draw(URL64, 90),
     "terraform-token": draw(ALNUM, 14) + ".atlasv1." + draw(URL64, 67),
+    "encrypted-web-token": base64.urlsafe_b64encode(b'{"alg":"dir","enc":"A256GCM"}').decode().rstrip("=")
+    + f"..{draw(URL64, 16, 1)}.{draw(URL64, 120, 2)}.{draw(URL64, 22, 3)}",
+    "azure-key": draw(ALNUM + "+/", 76) + "+AS" + "t" + draw(ALNUM, 6) + "==",
+    "facebook-token": "EA" + "A" + draw(ALNUM, 180),
+    "launchdarkly-key": "sdk-" + identifier(5),
+    "sentry-token": "sntrys_" + base64.b64encode(b'{"iat":1690000000.1,"org":"acme"}').decode() + "_" + draw(ALNUM, 43),
+    "onepassword-token": "ops_" + "ey" + "J" + draw(ALNUM, 300),
+    "openshift-token": "sha256~" + draw(URL64, 43),
+    "supabase-token": "sb_secret_" + draw(URL64, 22) + "_" + draw(ALNUM, 8),
+    "maxmind-key": draw(ALNUM, 6) + "_" + draw(ALNUM, 29, 1) + "_mmk",
+    "grafana-key": "eyJrIjoi" + draw(ALNUM, 80),
+    "plaid-token": "access-production-" + identifier(6),
+    "zoho-token": f"1000.{draw(HEX, 32)}.{draw(HEX, 32, 1)}",
+    "pinecone-key": "pcsk_" + draw(ALNUM, 6) + "_" + draw(ALNUM, 63),
+    "polar-token": "polar_oat_" + draw(ALNUM, 43),
+    "newrelic-key": draw(HEX, 36) + "NR" + "AL",
+}
+MORE = {
+    "slack-webhook": "https://hooks.slack.com/workflows/"
+    + f"T0CG01O5Z/A0KMNY4KC7N/387264512233445566/{draw(ALNUM, 24)}",
+    "discord-webhook": "https://canary.discord.com/api/v10/webhooks/" + "703573405465514414/" + draw(URL64, 68),
+    "telegram-bot-token": "491192400" + ":AF" + draw(URL64, 33),
+    "stripe-key": "sk_org_live_" + draw(ALNUM, 40),
+    "json-web-token": ".".join(
+        base64.urlsafe_b64encode(text).decode().rstrip("=")
+        for text in (b'{\n  "alg": "HS256",\n  "typ": "JWT"\n}', b'{\r\n "sub": "4711"\n}', draw(ALNUM, 32).encode())
+    ),
+    "gitlab-token": "glpat-" + draw(URL64, 27) + ".01." + draw("0123456789abcdefghijklmnopqrstuvwxyz", 9),
+    "openai-key": "sk-proj-" + draw(URL64, 74) + "T3Blbk" + "FJ" + draw(URL64, 74, 1),
+    "teams-webhook": "https://acme.webhook.office.com/webhookb2/"
+    + f"{identifier(7)}@{identifier(8)}/IncomingWebhook/{draw(HEX, 32)}/{identifier(9)}",
 }
 
 
@@ -99,6 +135,19 @@ TOKENS = {
 @pytest.mark.parametrize("frame", ['x = "{}"', "export X={} # old", "call('{}', 1);", "`{}`", r'"\n{}\n"', "see {}."])
 def test_formats(name: str, frame: str) -> None:
     assert keys(frame.format(TOKENS[name])) == [(name, TOKENS[name])]
+
+
+@pytest.mark.parametrize("name", MORE)
+@pytest.mark.parametrize("frame", ['x = "{}"', "export X={} # old", "`{}`"])
+def test_other_forms(name: str, frame: str) -> None:
+    assert keys(frame.format(MORE[name])) == [(name, MORE[name])]
+
+
+def test_a_refresh_token_of_github_is_longer() -> None:
+    body = draw(ALNUM, 70)
+    token = "ghr_" + body + base62(zlib.crc32(body.encode()))
+    assert keys(f'x = "{token}"') == [("github-token", token)]
+    assert keys(f'x = "{token[:-1]}-"') == []
 
 
 @pytest.mark.parametrize("name", ["github-token", "npm-token", "grafana-service-account-token", "atlassian-token"])

@@ -1,6 +1,6 @@
 """The canary test: are secrets in training data learnt, and does redaction prevent it?
 
-    python benchmarks/evidence/canary.py [--tokens 300k]
+    python benchmarks/evidence/canary.py [--tokens 250k]
 
 Tokens of one vendor's format, each under a name of its own (`KESTREL_VALUE = "glpat-..."`), are planted at several
 repetition counts into small modules of Python's standard library. Two studies of the same recipe, `clean: {pii: false}`
@@ -47,15 +47,15 @@ CANARIES = 10  # for each repetition count
 CANDIDATES = 255  # beside the planted one
 ALPHABET = string.ascii_letters + string.digits
 SECRET = 20  # characters
-FILES = 72
-FILE_BYTES = (1_000, 4_000)
+FILES = 64
+FILE_BYTES = (300, 1_500)
 RECIPE = """\
 name: canary
 corpus:     {{sources: [{{folder: {corpus}}}], languages: [python], licenses: any}}
 clean:      {{max_line: 2000, mean_line: 200, decontaminate: [], pii: {pii}}}
-tokenizer:  {{vocab_size: 1024}}
-model:      {{layers: 2, width: 128, heads: 4, attention: mqa, context: 256}}
-training:   {{tokens: {tokens}, batch_tokens: 1024, learning_rate: 3e-3, schedule: cosine, warmup: 0.02,
+tokenizer:  {{vocab_size: 512}}
+model:      {{layers: 2, width: 96, heads: 4, attention: mqa, context: 128}}
+training:   {{tokens: {tokens}, batch_tokens: 512, learning_rate: 3e-3, schedule: cosine, warmup: 0.02,
              fim: {{rate: 0}}, seeds: [0]}}
 ablations:
   canary: {{}}
@@ -151,7 +151,7 @@ def measure(folder: Path, planted: Sequence[tuple[str, str, int]]) -> list[dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", default="300k", help="how many tokens each model is trained on")
+    parser.add_argument("--tokens", default="250k", help="how many tokens each model is trained on")
     arguments = parser.parse_args()
     started = time.monotonic()
     planted = canaries()

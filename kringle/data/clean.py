@@ -155,7 +155,7 @@ def clean_shard(
     finder = Finder(strings) if fidelity == "faithful" else TokenFinder(strings)
     decisions: list[Decision] = []
     survivors = []
-    with RedactedShard(folder, key) if key else nullcontext() as redacted:
+    with RedactedShard(folder, key, fidelity) if key else nullcontext() as redacted:
         for group in iter_row_groups(part, DOCUMENT.names if redacted else [*SURVIVOR.names, "content"]):
             kept = []
             for document in group.to_pylist():

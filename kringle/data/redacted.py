@@ -4,8 +4,11 @@ The stages after `clean` read these documents in place of the collected ones. `i
 bytes), `content_id` is the git blob id of the redacted ones, and `size` counts those. What was found goes into the
 decision table (step `pii`, the number of findings) and, by kind and format, into `findings.parquet`.
 
-Stand-ins follow from a value and the corpus key. The key follows from the recipe's name, so a rerun gives the same
-bytes; it is no secret, and whoever knows the recipe can test a guess at what a stand-in stands for.
+With the fidelity `faithful`, BigCode's emails, addresses and keys are replaced as the original did it, ten constants
+for a whole corpus (`kringle.pii.faithful`); keys need the extra `kringle[detect-secrets]`.
+
+Stand-ins of `corrected` follow from a value and the corpus key. The key follows from the recipe's name, so a rerun
+gives the same bytes; it is no secret, and whoever knows the recipe can test a guess at what a stand-in stands for.
 """
 
 from __future__ import annotations
@@ -51,32 +54,54 @@ def blob_id(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def redact_document(document: Mapping[str, Any], key: bytes) -> Redaction:
-    """A document (columns of `DOCUMENT`) with its findings replaced under the corpus key."""
-    from kringle.pii import redact
+def require(fidelity: str) -> None:
+    """Refuse before any work what `fidelity` needs and is not installed."""
+    if fidelity == "faithful":
+        from kringle.pii.faithful_keys import default_gibberish
 
-    content, findings = redact(document["content"].encode(), key)
+        default_gibberish()
+
+
+def redact_document(document: Mapping[str, Any], key: bytes, fidelity: str = "corrected") -> Redaction:
+    """A document (columns of `DOCUMENT`) with its findings replaced, by `corrected` under the corpus key."""
+    content, findings = (_faithful if fidelity == "faithful" else _corrected)(document["content"], key)
     redacted = {**document, "content_id": blob_id(content), "size": len(content)}
     if findings:
         redacted["content"] = content.decode()
-    kinds = Counter(finding.kind for finding in findings)
+    kinds = Counter(kind for kind, _ in findings)
     witness = ", ".join(f"{kinds[kind]:,} {name}" for kind, name in KINDS.items() if kinds[kind]) or None
     place = (document["id"], document["repo"], document["path"])
     decision = Decision(*place, STEP, len(findings), "redacted", True, witness)
-    return Redaction(redacted, decision, Counter((finding.kind, finding.format) for finding in findings))
+    return Redaction(redacted, decision, Counter(findings))
+
+
+def _corrected(text: str, key: bytes) -> tuple[bytes, list[tuple[str, str]]]:
+    """The redacted bytes, and kind and format of each finding."""
+    from kringle.pii import redact
+
+    content, findings = redact(text.encode(), key)
+    return content, [(finding.kind, finding.format) for finding in findings]
+
+
+def _faithful(text: str, _key: bytes) -> tuple[bytes, list[tuple[str, str]]]:
+    from kringle.pii import faithful, faithful_keys
+
+    spans = faithful.find_emails(text) + faithful.find_ips(text) + faithful_keys.find_keys(text)
+    replaced = [span for span in spans if faithful.is_replaced(span)]
+    return faithful.redact(text, spans).encode(), [(span.kind, span.kind) for span in replaced]
 
 
 class RedactedShard:
     """Writes the redacted documents of one shard, and what was found in them; use as a context manager."""
 
-    def __init__(self, folder: Path, key: bytes) -> None:
-        self._folder, self._key = folder, key
+    def __init__(self, folder: Path, key: bytes, fidelity: str = "corrected") -> None:
+        self._folder, self._key, self._fidelity = folder, key, fidelity
         self._documents = TableWriter(folder / "documents.parquet", DOCUMENT)
         self._found: list[tuple[str, str, str, int]] = []
 
     def add(self, documents: Sequence[Mapping[str, Any]]) -> list[Redaction]:
         """Redact the documents of one row group and append them."""
-        redactions = [redact_document(document, self._key) for document in documents]
+        redactions = [redact_document(document, self._key, self._fidelity) for document in documents]
         for redaction in redactions:
             rows = sorted(redaction.found.items())
             self._found += [(redaction.document["id"], kind, form, count) for (kind, form), count in rows]

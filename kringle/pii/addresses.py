@@ -46,7 +46,7 @@ _ALLOCATED_V6 = (
     (0x2A00, 0x2A1F),
     (0x2C00, 0x2C0F),
 )
-_SPECIAL_V6 = _networks("2001::/23 2001:db8::/32")
+_SPECIAL_V6 = _networks("2001::/23 2001:db8::/32 2620:4f:8000::/48")
 _HEX_WORDS = re.compile(rb":(?:cafe|babe|beef|dead|face|f00d|feed)(?=:|\Z)", re.IGNORECASE)
 
 # Resolvers that everybody may use: SantaCoder's fourteen, and other addresses that operators publish.

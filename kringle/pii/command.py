@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from kringle.errors import UserError
 from kringle.pii.baseline import Baseline, Entry, empty_baseline, read_baseline, write_baseline
 from kringle.pii.candidates import Finding
-from kringle.pii.files import files_in, is_binary, write_atomically
+from kringle.pii.files import files_in, is_binary, shown, write_atomically
 from kringle.pii.redaction import KEY_LIMIT, findings, nothing, redact
 
 KEY_BYTES = 32
@@ -107,16 +107,16 @@ def _files(
         advance(1)
         count += not scanned.skipped
         if scanned.skipped and scanned.skipped != "binary":
-            print(f"{scanned.path}: not scanned: {scanned.skipped}", file=sys.stderr)
-            skipped.append({"file": str(scanned.path), "why": scanned.skipped})
+            print(f"{shown(scanned.path)}: not scanned: {scanned.skipped}", file=sys.stderr)
+            skipped.append({"file": shown(scanned.path), "why": scanned.skipped})
         found = scanned.found
         if key and found:
             redacted, found = redact(scanned.data, key, accepted.accepts(scanned.path) if accepted else nothing)
             _write(scanned.path, redacted)
             written += 1
         for finding in found:
-            print(line(str(scanned.path), finding))
-            lines.append(_record(str(scanned.path), finding))
+            print(line(shown(scanned.path), finding))
+            lines.append(_record(shown(scanned.path), finding))
     return Outcome(int(bool(lines)), {"files": count, "findings": lines, "skipped": skipped, "written": written})
 
 
@@ -125,7 +125,7 @@ def _write(path: Path, data: bytes) -> None:
         write_atomically(path, data)
     except OSError as error:
         hint = "files before it are redacted, run again for the rest"
-        raise UserError(f"cannot be rewritten: {error.strerror}", where=str(path), hint=hint) from None
+        raise UserError(f"cannot be rewritten: {error.strerror}", where=shown(path), hint=hint) from None
 
 
 def _standard_input(key: bytes) -> Outcome:

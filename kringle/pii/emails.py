@@ -46,8 +46,7 @@ _LOGIN_NAMES = frozenset((b"git", b"hg", b"svn", b"anonymous"))
 _AFTER_LOGIN = re.compile(rb":(?:[~/]|[A-Za-z0-9_.~-]+/)|:~|/|:[0-9]{2,5}(?![0-9])")
 _COMMAND = re.compile(rb"(?:^|[^A-Za-z])(?:ssh|scp|sftp|rsync|mosh|ssh-copy-id|ftp)[\"', ][^|;]*$")
 _URL_BEFORE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s\"'<>`/?#]*$")
-_QUERY_BEFORE = re.compile(rb"[?&=#]")
-_MESSAGE_ID = re.compile(rb"message|msgid|references|in-reply-to|mid:|lore\.kernel|/msg", re.IGNORECASE)
+_MESSAGE_ID = re.compile(rb"message|msgid|envelope-?id|references|in-reply-to|mid:|lore\.kernel|/msg", re.IGNORECASE)
 _FIELD = re.compile(rb"%\([A-Za-z_]+\)\Z")
 _TEMPLATE = re.compile(rb"%[a-zA-Z]")
 # Message identifiers: numbers joined by dots, or ten digits in a row behind letters; mailboxes of numbers are plain.
@@ -129,7 +128,7 @@ def _is_no_address(data: bytes, start: int, end: int, local: bytes, host: bytes)
         return True
     if data[start - 1 : start] == b"/" and data[end - len(host) : end].isupper():
         return True  # a Kerberos principal: krbtgt/REALM.ORG@REALM.ORG
-    if data[start - 2 : start - 1] in (b"}", b"]", b">") and data[start - 1] in b"-._+":
+    if data[start - 2 : start - 1] in (b"}", b"]", b">", b")") and data[start - 1] in b"-._+":
         return True  # the rest of a template: f"{number}-compute@..."
     if b".." in local or local.endswith((b".", b"-")) or _FILE_NUMBER.fullmatch(labels[0]):
         return True

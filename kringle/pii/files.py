@@ -24,6 +24,9 @@ def files_in(paths: Sequence[Path], failed: Callable[[Path, str], None]) -> Iter
     for path in paths:
         if not path.exists():
             raise UserError("there is no such file or folder", where=str(path))
+        if not path.is_file() and not path.is_dir():
+            failed(path, "neither a file nor a folder")
+            continue
         inside = [path] if path.is_file() else _walk(path, failed)
         for file in inside:
             if (real := file.resolve()) not in seen:
@@ -41,6 +44,12 @@ def _walk(root: Path, failed: Callable[[Path, str], None]) -> Iterator[Path]:
             path = Path(folder, name)
             if not path.is_symlink() and path.is_file():
                 yield path
+
+
+def shown(path: Path) -> str:
+    """The path as one line of valid text: control characters and bytes that are no text are written as escapes."""
+    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def is_binary(data: bytes) -> bool:

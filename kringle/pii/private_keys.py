@@ -24,7 +24,6 @@ _HEADER = re.compile(rb"(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset|Messa
 _ESCAPE = re.compile(
     rb"\\+(?:u.{4}|.)?", re.DOTALL
 )  # whatever follows a backslash is kept, so that a stand-in reads alike
-_JOIN = frozenset(b" \t\r\n\"'`+,;\\*#|()[]{}<>/.&=:-%")
 BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 

@@ -20,7 +20,7 @@ from kringle import __version__
 from kringle.machine import machine
 from kringle.recipe import Arm as RecipeArm
 from kringle.recipe import FilterSettings, Recipe
-from kringle.study import report, seeds
+from kringle.study import canary, report, seeds
 from kringle.study.arm import split_of
 from kringle.study.controls import check_controls, pairs, refuse
 from kringle.study.examples import examples
@@ -127,6 +127,7 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
         examples=examples(done, measured, recipe.evaluation.benchmarks),
         stages=tuple(_stage(kind, stage, computed, options) for kind, stage in plan.stages() if kind != "report"),
         commands=_commands(options),
+        canary=canary.read(options.work),
     )
 
 

@@ -377,6 +377,26 @@ class Command:
 
 
 @dataclass(frozen=True)
+class CanaryRow:
+    """Tokens planted `repetitions` times each; `extracted` of `planted` were completed; mean `exposure` in bits."""
+
+    corpus: str
+    repetitions: int
+    planted: int
+    extracted: int
+    exposure: float
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A canary test that lay beside the study; `tokens` of training as written, ranks among `candidates`."""
+
+    tokens: str
+    candidates: int
+    rows: tuple[CanaryRow, ...]
+
+
+@dataclass(frozen=True)
 class Results:
     """One study. `findings` are sentences, the verdict first; `limitations` say what this run cannot tell;
     `release_note` is a stamp such as "Not for permissive release: ..."; `created` is ISO 8601 time with its zone.
@@ -406,6 +426,7 @@ class Results:
     problems: tuple[ProblemResult, ...] = ()
     overlaps: tuple[Overlap, ...] = ()
     means: tuple[Arm, ...] = ()
+    canary: Canary | None = None
 
     def __post_init__(self) -> None:
         if datetime.fromisoformat(self.created).tzinfo is None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kringle.bench.pii_labels.load import Half, LabelledFile, Span, load
+from kringle.bench.pii_labels.files import Half, LabelledFile, Span, load
 from kringle.randomness import stream
 
 __all__ = [
