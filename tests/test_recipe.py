@@ -30,7 +30,8 @@ def test_every_shipped_recipe_parses(name: str) -> None:
 def test_laptop_is_the_study_that_the_design_asks_for() -> None:
     recipe = load_recipe("laptop")
     arms = {arm.name: arm for arm in recipe.arms}
-    assert list(arms) == ["fim", "fim-2x", "mha", "no-fim", "comments", "final", "metadata"]
+    filters = ["stars", "comments", "near-dedup", "fertility"]
+    assert list(arms) == ["fim", "fim-2x", "mha", "no-fim", *filters, "final"]
     assert arms["fim"].training.fim.rate == 0.5
     assert arms["no-fim"].training.fim.rate == 0
     assert (arms["fim"].model.attention, arms["mha"].model.attention) == ("mqa", "mha")
