@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,9 @@ def test_santacoder_is_the_papers() -> None:
     assert list(found.days_by_count) == [1, 2, 4, 8, 16, 32, 64, 96]
     assert found.days_by_count[1] == pytest.approx(96 * found.days_by_count[96])
     rates = dict(found.learning_rate)
-    assert max(rates.values()) == pytest.approx(2e-4, rel=1e-3)
-    assert rates[6_000] == pytest.approx(2e-4)  # the end of 2% warmup
-    assert rates[299_999] < 1e-9
+    assert max(rates.values()) == pytest.approx(2e-4, rel=1e-2)
+    assert rates[3_000] == pytest.approx(2e-4 * 3_001 / 12_000)  # warmup is 2% of a horizon of 600,000
+    assert rates[299_999] == pytest.approx(1.03e-4, rel=5e-3)  # an ablation ends half-way down the cosine
 
 
 def test_cost_is_arithmetic() -> None:
@@ -52,15 +53,19 @@ def test_utilisation_lies_between_what_was_published() -> None:
     assert h100.utilisation(760_000_000) == pytest.approx(0.379)
 
 
-def test_more_seeds_items_and_samples_see_smaller_differences() -> None:
-    found = forecast("santacoder-1b", gpu="h200")
+def test_more_seeds_items_and_samples_see_smaller_differences(tmp_path: Path) -> None:
+    path = tmp_path / "three.yaml"
+    path.write_text(
+        resources.files("kringle.recipes").joinpath("laptop.yaml").read_text().replace("[0]}", "[0, 1, 2]}")
+    )
+    found = forecast(str(path), gpu="h200")
     now = {d.measure: d.value for d in found.detectable}
     for option in found.options:
         for d in option.detectable:
             assert d.value <= now[d.measure] * (1 + 1e-9)
     ten = next(option for option in found.options if option.change == "10 seeds")
     assert ten.cost_factor == pytest.approx(10 / 3)
-    assert {d.measure: d.value for d in ten.detectable}["bits per byte"] < 0.7 * now["bits per byte"]
+    assert {d.measure: d.value for d in ten.detectable}["bits per byte"] < now["bits per byte"]
     single = forecast("laptop", gpu="h200")
     if len(load_recipe("laptop").base.training.seeds) == 1:
         assert all("one seed" in d.basis for d in single.detectable)

@@ -22,6 +22,7 @@ from kringle.errors import UserError
 from kringle.recipe import Arm, Recipe, load_recipe
 from kringle.study import seeds as seed_file
 from kringle.study.controls import control_arms, pairs
+from kringle.study.start import with_start
 from kringle.study.verdicts import minimum_detectable_difference
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 96)
@@ -146,7 +147,7 @@ def forecast(
 ) -> Forecast:
     """The CLI's `kringle forecast`. `gpu` None: this machine, as fast as the runs in the workspace `work` were; `price`
     is that of one device for an hour. `UserError` where a speed is not known."""
-    recipe = load_recipe(recipe_name)
+    recipe = with_start(load_recipe(recipe_name))
     if recipe.controls is not None:
         recipe = replace(recipe, arms=(*recipe.arms, *control_arms(recipe.arms, recipe.controls)))
     if count < 1:
@@ -190,12 +191,24 @@ def forecast(
 
 
 def _arm_cost(arm: Arm, recipe: Recipe, measured: float | None, gpu: Gpu | None) -> ArmCost:
+    from kringle.model import exchange
     from kringle.model.transformer import ModelConfig, padded_vocabulary
     from kringle.tokens.tokenizer import SPECIAL_TOKENS
 
     shape = arm.model
-    vocabulary = padded_vocabulary(recipe.tokenizer.vocab_size + len(SPECIAL_TOKENS))
-    config = ModelConfig(shape.layers, shape.width, shape.heads, shape.attention, shape.context, vocabulary)
+    if shape.init is not None:
+        config = exchange.describe(shape.init)
+    else:
+        vocabulary = padded_vocabulary(recipe.tokenizer.vocab_size + len(SPECIAL_TOKENS))
+        config = ModelConfig(
+            shape.layers,
+            shape.width,
+            shape.heads,
+            shape.attention,
+            shape.context,
+            vocabulary,
+            positions=shape.positions,
+        )
     tokens = arm.training.steps * arm.training.batch_tokens
     flops = float(config.flops_per_token()) * tokens
     if measured is None:
@@ -242,13 +255,20 @@ def _learning_rates(base: Arm) -> tuple[tuple[int, float], ...]:
     from kringle.training.schedule import learning_rate, warmup_steps
 
     settings = base.training
+    if not settings.steps:  # a checkpoint that is measured as it is
+        return ()
     steps = sorted({min(settings.steps - 1, int(share * settings.steps)) for share in CURVE})
-    warmup = warmup_steps(settings.warmup, settings.steps)
+    warmup = warmup_steps(settings.warmup, settings.horizon)
     return tuple(
         (
             step,
             learning_rate(
-                step, peak=settings.learning_rate, schedule=settings.schedule, warmup=warmup, steps=settings.steps
+                step,
+                peak=settings.learning_rate,
+                schedule=settings.schedule,
+                warmup=warmup,
+                steps=settings.horizon,
+                decay=settings.decay,
             ),
         )
         for step in steps
