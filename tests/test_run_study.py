@@ -125,14 +125,21 @@ def test_the_results_read_back_strictly_and_the_page_says_the_same(study: Study,
         assert float(row["Infilling"]) == arm["infilling"]["total"]["exact_match"]["value"]
 
 
-def test_every_arm_is_compared_with_the_base_on_every_measure(results: dict[str, Any]) -> None:
+def solution_bits(study: Study, arm: str) -> float:
+    """Bits per byte of the suite's own solutions, from the rows that the evaluation left."""
+    found = rows(published(study, f"evaluate@{arm}-s0") / "solutions-starter.jsonl")
+    return float(sum(row["model"] for row in found) / sum(row["bytes"] for row in found))
+
+
+def test_every_arm_is_compared_with_the_base_on_every_measure(study: Study, results: dict[str, Any]) -> None:
     compared = Counter((c["arm"], c["measure"]) for c in results["comparisons"])
-    measures = ("bits per byte", "infilling", "pass@1 on starter")
+    measures = ("bits per byte", "infilling", "bits per byte of solutions, starter", "pass@1 on starter")
     assert compared == Counter((arm, measure) for arm in ARMS[1:] for measure in measures)
     values = {
         arm["name"]: {
             "bits per byte": arm["bits_per_byte"]["total"]["value"],
             "infilling": arm["infilling"]["total"]["exact_match"]["value"],
+            "bits per byte of solutions, starter": solution_bits(study, arm["name"]),
             "pass@1 on starter": arm["suites"][0]["pass_at"][0]["estimate"]["value"],
         }
         for arm in results["arms"]
