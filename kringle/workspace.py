@@ -136,14 +136,15 @@ class ShardStore:
         for i in sorted(set(range(len(tasks))) - set(missing)):
             if on_done:
                 on_done(i)
-        others = [i for i in missing if engine.part is not None and not engine.part.claims(folders[i].name)]
-        mine = [i for i in missing if i not in set(others)]
+        part = engine.part
+        mine = [i for i in missing if part is None or part.claims(folders[i].name)]
+        others = sorted(set(missing) - set(mine))
         payloads = [(function, tasks[i].payload, folders[i]) for i in mine]
         for i, _ in zip(mine, engine.map(run_shard, payloads, names=[tasks[i].name for i in mine]), strict=True):
             if on_done:
                 on_done(i)
-        if engine.part is not None:
-            claimed = sum(map(engine.part.claims, (folder.name for folder in folders)))
+        if part is not None:
+            claimed = sum(part.claims(folder.name) for folder in folders)
             if left := sum(not (folders[i] / "summary.json").exists() for i in others):
                 raise PartDone(claimed, len(tasks), left)
         return folders
