@@ -98,6 +98,12 @@ def export_model(folder: Path, format: str, out: Path) -> Exchanged:
         raise UserError(f"unknown format '{format}'", where="--to", hint=f"known: {', '.join(writers)}")
     _refuse_existing(out)
     model, tokenizer = exchange.load(folder)
+    if not hasattr(model.transformer, "wpe"):
+        raise UserError(
+            "its positions are not learned, and no other engine has this architecture without them",
+            where=str(folder),
+            hint="train with learned positions to use a model elsewhere",
+        )
     fresh = out.with_name(f".{out.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
