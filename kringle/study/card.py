@@ -299,7 +299,7 @@ def _making(plan: Plan, manifests: Mapping[str, Mapping[str, Any] | None], comma
         ("Machine", f"{where.cpu}, {where.cores} cores, {where.memory_bytes / 1e9:.0f} GB"),
         ("System", f"{where.system}, Python {where.python}"),
         ("Kringle", __version__),
-        *sorted(versions().items()),
+        *sorted(item for item in versions().items() if item[0] not in ("kringle", "python")),
     ]
     columns = ("Stage", "Time", "CPU time", "Peak memory", "Fingerprint")
     kinds = ("text", "seconds", "seconds", "size", "text")
