@@ -21,10 +21,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from near_duplicates import LANGUAGES, files  # noqa: E402
+from near_duplicates import LANGUAGES, files
 
-from kringle.data.comments import exact_comment_ratio, measure_comments  # noqa: E402
-from kringle.machine import machine, versions  # noqa: E402
+from kringle.data.comments import exact_comment_ratio, measure_comments
+from kringle.machine import machine, versions
 
 RESULT = Path(__file__).resolve().parent.parent / "results" / "comments_agreement.json"
 
