@@ -172,6 +172,7 @@ def test_a_killed_run_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not (tmp_path / "out").exists()
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / ".out.partial/shards").glob("*/keys.npy")}
     assert len(before) == 4
+    (tmp_path / ".out.partial/data/other.jsonl").write_text("of another input\n")
     assert dedup([tmp_path / "in"], tmp_path / "out", progress=QUIET)["survivors"] == whole["survivors"]
     for file in sorted(p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*") if p.is_file()):
         assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()

@@ -13,7 +13,6 @@ removals to --removals FILE; the judgements are kept in benchmarks/evidence/near
 from __future__ import annotations
 
 import argparse
-import difflib
 import hashlib
 import json
 import os
@@ -222,13 +221,9 @@ def removals(found: dict[str, list[tuple[str, str]]], engine: Engine, count: int
     chosen = random.Random(0).sample(sorted(drawn), min(count, len(drawn)))
     with out.open("w") as file:
         for number, (path, witness, _, similarity, mine, theirs) in enumerate(chosen):
-            lines = [
-                line[2:]
-                for line in difflib.ndiff(
-                    [" ".join(x.split()) for x in theirs.splitlines()], [" ".join(x.split()) for x in mine.splitlines()]
-                )
-                if line.startswith("+ ") and line[2:].strip()
-            ]
+            known = {" ".join(line.split()) for line in theirs.splitlines()}
+            own = [" ".join(line.split()) for line in mine.splitlines()]
+            lines = [line for line in own if line and line not in known]
             file.write(f"== {number} {similarity:.2f} {len(mine)} {path}\n   {witness} {len(theirs)}\n")
             file.writelines(f"   + {line[:150]}\n" for line in lines[:8])
             file.write(f"   ({len(lines)} lines)\n")

@@ -80,6 +80,7 @@ def dedup(
     partial = out.with_name(f".{out.name}.partial")
     engine, progress = Engine(workers), progress or Reporter()
     try:
+        shutil.rmtree(partial / "data", ignore_errors=True)  # of a killed run, perhaps with other inputs
         (partial / "data").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}", where=str(out)) from None

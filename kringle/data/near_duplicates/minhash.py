@@ -31,7 +31,7 @@ from kringle.randomness import stream
 
 SHORTEST = 10  # tokens: with fewer, a file gets no signature (BigCode's MIN_NUM_TOKENS and --min-token-length)
 _MERSENNE = np.uint64((1 << 61) - 1)
-_LOW = np.uint64(0xFFFFFFFF)
+_LOW, _ONE = np.uint64(0xFFFFFFFF), np.uint64(1)
 _S32, _S61 = np.uint64(32), np.uint64(61)
 _SEEN = 1 << 14  # slots of the table of shingles seen, per document
 _KNOWN = 1 << 15  # slots of the table of short shingles whose SHA-1 is known, for all documents of a batch
@@ -112,8 +112,7 @@ def _permute_legacy(h: np.uint64, a: NDArray[np.uint64], b: NDArray[np.uint64], 
     for k in range(len(a)):
         x = a[k] * h + b[k]
         x = (x & _MERSENNE) + (x >> _S61)  # 2^61 is 1 modulo 2^61 - 1
-        x = x - _MERSENNE if x >= _MERSENNE else x
-        x &= _LOW
+        x = (x + ((x + _ONE) >> _S61)) & _LOW  # subtracting 2^61 - 1 from what is not below it adds 1 to its low bits
         lowest[k] = min(lowest[k], x)
 
 
