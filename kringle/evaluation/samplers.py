@@ -174,9 +174,10 @@ class TransformersSampler:
         self.name = path.resolve().name
         try:
             self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-            self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, local_files_only=True).eval()
+            self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"transformers cannot load it: {error}", where=str(path)) from None
+        self._model.eval()
         settings = self._model.config
         self._context = int(
             getattr(settings, "max_position_embeddings", 0) or getattr(settings, "n_positions", 0) or 2048
