@@ -177,7 +177,7 @@ class TransformersSampler:
             self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"transformers cannot load it: {error}", where=str(path)) from None
-        self._model.eval()
+        self._model.train(False)
         settings = self._model.config
         self._context = int(
             getattr(settings, "max_position_embeddings", 0) or getattr(settings, "n_positions", 0) or 2048
