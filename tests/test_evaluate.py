@@ -13,6 +13,7 @@ from score_support import write_lines
 
 from kringle.errors import UserError
 from kringle.evaluation.samplers import KringleSampler, Prompt, TransformersSampler, open_sampler
+from kringle.evaluation.suites import load_suite
 from kringle.model.exchange import save
 from kringle.model.transformer import Transformer
 from kringle.study.evaluating import evaluate_command
@@ -58,6 +59,21 @@ def test_everything_of_one_model(folder: Path, tmp_path: Path) -> None:
     again = evaluate_command(folder, ["starter", str(tasks)], out, **run).record  # type: ignore[arg-type]
     assert again["suites"]["starter"]["verdicts"] == starter["verdicts"]
     assert (out / "samples-starter.jsonl").read_bytes() == made
+
+
+def test_docstrings_are_compared_and_not_run(folder: Path, tmp_path: Path) -> None:
+    rows = [
+        {"code": 'def add(a, b):\n    """Add.\n\n    More."""\n    return a + b\n', "docstring_tokens": ["Add", "."]},
+        {"code": "def sub(a, b):\n    return a - b\n", "docstring_tokens": ["Take", "b", "away"]},
+    ]
+    write_lines(tmp_path / "codexglue-code-to-text-python.jsonl", rows)
+    suite = load_suite("codexglue-docstrings", tmp_path)
+    assert [one.prompt for one in suite.problems] == ['def add(a, b):\n    """', 'def sub(a, b):\n    """']
+    found = evaluate_command(folder, ["codexglue-docstrings"], tmp_path / "out", data=tmp_path, quiet=True).record
+    assert 0 <= found["suites"]["codexglue-docstrings"]["bleu"] < 100
+    write_lines(tmp_path / "codexglue-code-to-text-python.jsonl", [{"code": "def (", "docstring_tokens": []}])
+    with pytest.raises(UserError, match="line 1: code is no Python function"):
+        load_suite("codexglue-docstrings", tmp_path)
 
 
 def test_transformers_measures_the_same_bits(folder: Path) -> None:

@@ -89,8 +89,9 @@ def test_an_unknown_problem_is_the_user_s_mistake() -> None:
 
 
 def test_an_unknown_language_is_the_user_s_mistake() -> None:
-    with pytest.raises(UserError, match="no runner for cobol programs; there is one for python"):
-        score(dataclasses.replace(SMALL, language="cobol"), COMPLETIONS[:1], 1)
+    problems = tuple(dataclasses.replace(one, language="cobol") for one in SMALL.problems)
+    with pytest.raises(UserError, match="no runner for cobol programs; there is one for java, javascript, python"):
+        score(dataclasses.replace(SMALL, problems=problems), COMPLETIONS[:1], 1)
 
 
 def test_a_jail_that_dies_is_replaced() -> None:

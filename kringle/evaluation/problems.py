@@ -5,6 +5,7 @@
     multipl-e     JSON Lines: name, language, prompt, tests, stop_tokens               (nuprl/MultiPL-E)
     fim-task      Parquet or JSON Lines: name, language, prompt, suffix, canonical_solution, tests
                   (bigcode/santacoder-fim-task)
+    docstrings    JSON Lines: code, docstring_tokens                                   (CodeXGLUE, code-to-text)
     mbpp          JSON Lines: task_id, text, code, test_list, test_setup_code          (google-research/mbpp)
 
 A problem is text only. What its program is, and where that program ends and its tests begin, is decided here, once.
@@ -235,7 +236,38 @@ def _mbpp(row: Mapping[str, Any], where: str) -> Problem:
     return Problem(f"Mbpp/{row.get('task_id')}", prompt, "", code, body, calls_check=False)
 
 
+def _docstring(row: Mapping[str, Any], where: str) -> Problem:
+    """CodeXGLUE's Python functions: the prompt ends with the opening quotes of the docstring, which is to be written.
+
+    Nothing is run: `canonical_solution` is the reference, its tokens with spaces between them (BLEU splits words and
+    signs again, so undoing the tokenisation would change nothing).
+    """
+    (code,) = _texts(row, ("code",), where)
+    words = row.get("docstring_tokens")
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise UserError("docstring_tokens is missing or no list of texts", where=where)
+    name = str(row.get("url") or row.get("path") or hashlib.sha1(code.encode()).hexdigest())
+    return Problem(name, _up_to_docstring(code, where), "", " ".join(words), "", calls_check=False)
+
+
+def _up_to_docstring(code: str, where: str) -> str:
+    """A function's text up to and with the opening quotes of its docstring; where it has none, of the place for one."""
+    lines = code.splitlines(keepends=True)
+    try:
+        function = ast.parse(code).body[0]
+    except (SyntaxError, ValueError, IndexError):
+        function = None
+    if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+        raise UserError("code is no Python function", where=where)
+    first = function.body[0]
+    indentation = lines[first.lineno - 1][: first.col_offset]
+    if indentation.strip():  # the body stands on the line of the signature
+        raise UserError("the function's body has no line of its own", where=where)
+    return "".join(lines[: first.lineno - 1]) + indentation + '"""'
+
+
 _FORMATS: dict[str, Parse] = {
+    "docstrings": _docstring,
     "human-eval": _human_eval,
     "infilling": _infilling,
     "multipl-e": multipl_e,

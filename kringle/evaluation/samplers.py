@@ -174,10 +174,10 @@ class TransformersSampler:
         self.name = path.resolve().name
         try:
             self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-            model: Any = cast("Any", transformers.AutoModelForCausalLM.from_pretrained(path, local_files_only=True))
-            self._model = model.eval()
+            self._model = cast("Any", transformers.AutoModelForCausalLM.from_pretrained(path, local_files_only=True))
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"transformers cannot load it: {error}", where=str(path)) from None
+        self._model.train(False)
         settings = self._model.config
         self._context = int(
             getattr(settings, "max_position_embeddings", 0) or getattr(settings, "n_positions", 0) or 2048

@@ -60,7 +60,8 @@ class Protocol:
     whether the prompt counts towards that length (as it does in MultiPL-E and in BigCode's harness).
 
     truncate: what a prompt that is longer than the model's context loses; "left" is its beginning, "outside" is what
-    lies furthest from the gap that is to be filled. measure: "execution", or "exact" where the line itself counts.
+    lies furthest from the gap that is to be filled. measure: "execution"; "exact" where the line itself counts; "bleu"
+    where a text is compared and nothing is run.
     """
 
     strip_prompt: bool
@@ -217,7 +218,7 @@ def _settings(path: Path) -> dict[str, Any]:
         raise UserError("limits must be greater than zero", where=str(path))
     _check_choice(settings, "format", FORMATS, str(path))
     _check_choice(settings["protocol"], "truncate", ("left", "outside"), f"{path}: protocol")
-    _check_choice(settings["protocol"], "measure", ("execution", "exact"), f"{path}: protocol")
+    _check_choice(settings["protocol"], "measure", ("execution", "exact", "bleu"), f"{path}: protocol")
     for kind in settings.get("verdicts", {}):
         if kind not in list(Kind):
             raise UserError(f"{kind!r} is no verdict", where=f"{path}: verdicts", hint=f"they are {', '.join(Kind)}")

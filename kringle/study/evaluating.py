@@ -68,7 +68,14 @@ def evaluate_command(
             "problems": len(problems),
         }
         file = out / f"samples-{suite.name}.jsonl"
+        if suite.protocol.measure == "bleu":
+            settings |= {"samples": 1, "temperature": 0.0}  # the paper's: greedy
         truncated = _sample(sampler, suite, problems, settings, file, reporter)
+        if suite.protocol.measure == "bleu":
+            value = _docstring_bleu(suite, problems, file)
+            record["suites"][suite.name] = {"bleu": value, "sampler": settings, "truncated_prompts": truncated}
+            lines.append(f"{suite.name}: smoothed BLEU-4 {value:.2f} over {len(problems)} docstrings")
+            continue
         summary = score_file(
             file,
             suite,
@@ -137,6 +144,15 @@ def _sample(
     write_atomically(file, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
     write_atomically(note, json.dumps({"settings": settings, "truncated": truncated}) + "\n")
     return truncated
+
+
+def _docstring_bleu(suite: Suite, problems: Sequence[Problem], file: Path) -> float:
+    """Of the first line of each completion, against the reference."""
+    from kringle.evaluation.bleu import mean_bleu
+
+    written = {row["task_id"]: row["completion"] for row in map(json.loads, file.read_text().splitlines())}
+    pairs = [(one.canonical_solution, written[one.task_id].strip().partition("\n")[0]) for one in problems]
+    return mean_bleu(pairs)
 
 
 def _completion(suite: Suite, problem: Problem, text: str) -> str:

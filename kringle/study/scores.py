@@ -56,6 +56,10 @@ def score_command(
     if workers is not None and workers < 1:
         raise UserError(f"needs at least one worker, got {workers}", where="--workers")
     suite = load_for(file, suite_name, data)
+    if suite.protocol.measure == "bleu":
+        raise UserError(
+            f"{suite.name} is not scored by running anything", where="--suite", hint="kringle evaluate measures it"
+        )
     summary = score_file(
         file,
         suite,

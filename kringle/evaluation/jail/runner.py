@@ -10,7 +10,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from kringle.errors import UserError
+from kringle.evaluation.jail.java import JavaRunner
+from kringle.evaluation.jail.javascript import JavaScriptRunner
 from kringle.evaluation.jail.levels import Level
+from kringle.evaluation.jail.python import PythonRunner
+from kringle.evaluation.jail.runtimes import find_java, find_node
 from kringle.evaluation.jail.verdicts import Kind, Limits, Verdict
 from kringle.evaluation.problems import Problem
 
@@ -42,28 +46,10 @@ class Missing:
         """Nothing was started."""
 
 
-def _python(limits: Limits, level: Level) -> Runner:
-    from kringle.evaluation.jail.python import PythonRunner
-
-    return PythonRunner(limits, level)
-
-
-def _javascript(limits: Limits, level: Level) -> Runner:
-    from kringle.evaluation.jail.javascript import JavaScriptRunner
-
-    return JavaScriptRunner(limits, level)
-
-
-def _java(limits: Limits, level: Level) -> Runner:
-    from kringle.evaluation.jail.java import JavaRunner
-
-    return JavaRunner(limits, level)
-
-
 _RUNNERS: dict[str, Callable[[Limits, Level], Runner]] = {
-    "python": _python,
-    "java": _java,
-    "javascript": _javascript,
+    "python": PythonRunner,
+    "java": JavaRunner,
+    "javascript": JavaScriptRunner,
 }
 
 
@@ -83,9 +69,7 @@ def open_runner(language: str, limits: Limits, level: Level) -> Runner:
 
 def missing_runtime(language: str) -> str:
     """Why programs of a language cannot run here, in one line; "" where they can."""
-    from kringle.evaluation.jail import runtimes
-
-    find = {"java": runtimes.find_java, "javascript": runtimes.find_node}.get(language)
+    find = {"java": find_java, "javascript": find_node}.get(language)
     if find is None:
         return ""
     found = find()
