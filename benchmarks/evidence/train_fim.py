@@ -3,7 +3,7 @@
     python benchmarks/evidence/train_fim.py                   100,000 windows of 257 tokens; some minutes of a core
     python benchmarks/evidence/train_fim.py --windows 5000 --context 2048
 
-Text is Python's own library, tokenized with 2,048 tokens learnt from it. Ours are the windows that the trainer gets; the
+Text is Python's own library, tokenized with 2,048 tokens learnt from it. Ours are the windows that the trainer gets; an
 oracle (tests/fim_oracle.py, written from the description alone) takes the same windows with a generator of its own,
 drawn from in order. Two-sample tests at 0.1%: Kolmogorov-Smirnov for the places of both cuts and for lengths, normal
 approximation for counts. Every 50th window is also given to the oracle with our draws, and must come out the same.

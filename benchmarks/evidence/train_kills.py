@@ -2,8 +2,8 @@
 
     python benchmarks/evidence/train_kills.py                 20 kills, 80 steps
 
-Every kill is a SIGKILL a random moment after a random step. Compared are all weights and, but for times and memory, every
-line of the log. Writes benchmarks/results/train_kills.json; exit code 1 if anything differs.
+Every kill is a SIGKILL a random moment after a random step. Compared are all weights and, but for times and memory,
+every line of the log. Writes benchmarks/results/train_kills.json; exit code 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -93,9 +93,8 @@ def main() -> int:
     }
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(said, indent=1) + "\n")
-    print(
-        f"{sum(d['exit'] == -signal.SIGKILL for d in deaths)} kills; weights equal: {equal}; logs equal: {lines == same_lines}"
-    )
+    died = sum(death["exit"] == -signal.SIGKILL for death in deaths)
+    print(f"{died} kills; weights equal: {equal}; logs equal: {lines == same_lines}")
     return 0 if equal and lines == same_lines else 1
 
 

@@ -1,4 +1,4 @@
-"""One, two and four processes train the same model: losses to 1e-10 in float64 over 50 steps, to 1e-5 in float32 over 5.
+"""One, two and four processes train one model: losses to 1e-10 in float64 over 50 steps, to 1e-5 in float32 over 5.
 
     python benchmarks/evidence/train_worlds.py
 
@@ -50,7 +50,7 @@ def main() -> int:
                             "strategy": strategy,
                             "largest_relative_difference": far,
                             "limit": limit,
-                        }  # fmt: skip
+                        }
                     )
                     print(rows[-1], flush=True)
     passed = all(row["largest_relative_difference"] <= row["limit"] for row in rows)

@@ -137,7 +137,7 @@ def make_batches(
             batch_tokens=settings.batch_tokens,
             fim=settings.fim,
             seed=seed,
-            steps=max(1, settings.steps),
+            steps=settings.shown_steps,
         )
     return Batches(
         store,
@@ -283,8 +283,7 @@ def _evaluate(job: ArmJob, out: Path) -> dict[str, Any]:
     model.eval()
     store, batches = _batches(job)
     files = _held_out(job, store)
-    end = np.array([tokenizer.specials.end_of_text])  # all that a model has been shown that was not trained here
-    sequences = list(batches.shown(job.arm.training.steps)) or [end]
+    sequences = list(batches.shown(job.arm.training.shown_steps))
     shown = measure.Shown(sequences, tokenizer.decode_bytes(np.concatenate(sequences)))
     scored = measure.scored_files(files, store, job.evaluation.held_out_bytes)
     rows = measure.measure_bits(model, tokenizer, scored, store, shown)
