@@ -329,7 +329,12 @@ class TrainingSettings:
     @property
     def steps(self) -> int:
         """Optimizer steps: the tokens, rounded to whole batches; none where training is skipped."""
-        return 0 if self.skip else max(1, round(self.tokens / self.batch_tokens))
+        return 0 if self.skip else self.shown_steps
+
+    @property
+    def shown_steps(self) -> int:
+        """Steps whose batches a baseline is made of: where training is skipped, those that it would have had."""
+        return max(1, round(self.tokens / self.batch_tokens))
 
     @property
     def horizon(self) -> int:

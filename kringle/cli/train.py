@@ -24,6 +24,7 @@ def train(
     """Train one ablation with all processes that torchrun started; without torchrun, on this machine's GPU or CPU.
 
     \b
+    kringle train fim                                              the GPU or CPU of this machine, no torchrun
     kringle run santacoder-1b --work /data/study --until encode
     torchrun --nproc-per-node 8 -m kringle train fim --work /data/study
     torchrun --nnodes 12 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\

@@ -88,7 +88,8 @@ def load(folder: Path) -> tuple[Transformer, Tokenizer]:
         weights = native_weights(read_weights(folder), config)
         model.load_state_dict(weights, assign=True)  # refuses missing, unexpected and misshapen tensors
     except (OSError, RuntimeError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        raise UserError(f"weights do not fit the configuration ({error})", where=str(folder)) from error
+        where = folder / WEIGHTS_FILE if (folder / WEIGHTS_FILE).exists() else folder
+        raise UserError(f"weights do not fit the configuration ({error})", where=str(where)) from error
     return model.requires_grad_(True), tokenizer
 
 

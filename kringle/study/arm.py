@@ -169,7 +169,7 @@ def make_batches(
             batch_tokens=settings.batch_tokens,
             fim=settings.fim,
             seed=seed,
-            steps=max(1, settings.steps),
+            steps=settings.shown_steps,
         )
     return Batches(
         store,

@@ -45,8 +45,7 @@ def measure_arm(job: ArmJob, out: Path) -> dict[str, Any]:
     scratch = out / "scratch"
     store, _, batches, settings = batches_of(job, scratch)
     files = held_out(job, store)
-    end = np.array([tokenizer.specials.end_of_text])  # all that a model has been shown that was not trained here
-    sequences = list(batches.shown(settings.steps)) or [end]
+    sequences = list(batches.shown(settings.shown_steps))
     shutil.rmtree(scratch, ignore_errors=True)
     shown = measure.Shown(sequences, tokenizer.decode_bytes(np.concatenate(sequences)))
     scored = measure.scored_files(files, store, job.evaluation.held_out_bytes)

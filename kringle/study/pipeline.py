@@ -443,5 +443,6 @@ def _farewell(context: Context, where: Path, seconds: float) -> None:
         say(finding)
     say("")
     say(f"Done in {seconds:,.0f} s. Report: {where}")
-    say(f"Models: {where.parent.parent / 'models'}, each loadable by transformers")
+    loadable = all(run.arm.model.positions == "learned" for run in context.plan.runs)
+    say(f"Models: {where.parent.parent / 'models'}" + (", each loadable by transformers" if loadable else ""))
     say("Next: open the report, ask `kringle why FILE` about a file, or train on your own code with --source DIR")
