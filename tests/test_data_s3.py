@@ -16,7 +16,6 @@ from run_fixtures import kringle
 LOUD = "NOT CHECKED: tables on S3 (pip install 's3fs' 'moto[server]')"
 pytest.importorskip("s3fs", reason=LOUD)
 pytest.importorskip("moto.server", reason=LOUD)
-pytest.importorskip("kringle.data.sources.stack", reason="NOT CHECKED: tables on S3; this version reads no tables")
 
 RECIPE = Path(__file__).parent.parent / "kringle" / "recipes" / "laptop.yaml"
 
