@@ -40,7 +40,7 @@ def run_clean(tmp_path: Path, recipe: str, *, pii: bool = True) -> dict[str, Any
     out.mkdir()
     shards = ShardStore(tmp_path / "clean-shards", "test")
     cleaning = CleanSettings(decontaminate=(), pii=pii)
-    return clean(cleaning, tmp_path / "out/documents", out, shards, InProcess(), QUIET, {}, recipe)
+    return clean(cleaning, tmp_path / "out/documents", out, shards, InProcess(), QUIET, {}, recipe=recipe)
 
 
 def test_survivors_are_redacted_and_named_by_what_they_hold_now(tmp_path: Path) -> None:

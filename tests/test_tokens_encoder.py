@@ -196,8 +196,8 @@ def test_a_foreign_tokenizer_encodes_with_the_library(tmp_path: Path) -> None:
     file = tmp_path / "tokenizer.json"
     described = json.loads(file.read_text(encoding="utf-8"))
     described["pre_tokenizer"] = {
-        "type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True,
-    }  # fmt: skip
+        "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True,
+    }  # fmt: skip  # digits are not apart: GPT-2's form
     file.write_text(json.dumps(described), encoding="utf-8")
     foreign = Tokenizer.load(tmp_path)
     assert foreign.encoder is None
@@ -205,7 +205,7 @@ def test_a_foreign_tokenizer_encodes_with_the_library(tmp_path: Path) -> None:
     backend = tokenizers.Tokenizer.from_file(str(file))
     backend.encode_special_tokens = True
     assert [ids.tolist() for ids in foreign.encode_batch(texts)] == [expected(backend, t) for t in texts]
-    assert foreign.encode("return") == expected(backend, "return") != shared.tokenizer().encode("return")
+    assert foreign.encode("return 2024") == expected(backend, "return 2024")
 
 
 FUZZ = """

@@ -55,7 +55,11 @@ def opt_out(work: Path, keys: Sequence[str], copies: Copies) -> dict[str, Any]:
 def remembered_rules(root: Path) -> tuple[str, ...]:
     """The opt-outs that a workspace remembers; none where there is no workspace yet."""
     path = opt_outs_file(root)
-    return read_rules(path, "opt-outs of the workspace") if path.exists() else ()
+    try:
+        remembered = path.exists()
+    except OSError:  # a folder that may not be entered: whoever opens the workspace says so
+        return ()
+    return read_rules(path, "opt-outs of the workspace") if remembered else ()
 
 
 def _remember(root: Path, rules: Sequence[str]) -> None:

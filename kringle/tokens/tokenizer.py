@@ -12,13 +12,14 @@ section "Tokenizer"). The special tokens follow the trained vocabulary in the or
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import tokenizers
@@ -26,9 +27,10 @@ from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers
 
 from kringle.errors import UserError
-from kringle.tokens.encoder import Encoder
-from kringle.tokens.learning import learn
-from kringle.tokens.words import Counter, Words
+
+if TYPE_CHECKING:
+    from kringle.tokens.encoder import Encoder
+    from kringle.tokens.words import Words
 
 Spelling = Literal["underscore", "hyphen"]
 
@@ -83,7 +85,7 @@ class Tokenizer:
     `special_tokens` are the five as this tokenizer spells them, `specials` their ids: behind the text in SantaCoder's
     manner, in front of it in StarCoder's. Text encodes to ids below `text_size`: by `kringle.tokens.encoder`, or by the
     `tokenizers` library where `encoder` is None, because the file describes a tokenizer of another form than Kringle
-    trains (a foreign model's).
+    trains (a foreign model's), or because numba is not installed; the ids are the same.
     """
 
     def __init__(
@@ -134,7 +136,7 @@ class Tokenizer:
         backend.no_truncation()  # a file may ask for both; documents are encoded whole
         backend.no_padding()
         try:
-            encoder = Encoder.read(raw.decode("utf-8"), byte_of_character())
+            encoder = _encoder(raw.decode("utf-8"))
             made = cls(backend, hashlib.sha256(raw).hexdigest(), spelling, encoder)
         except KeyError as error:
             raise UserError(f"is not byte-level: its vocabulary holds the character {error}", where=str(file)) from None
@@ -210,12 +212,23 @@ class Tokenizer:
         (folder / "special_tokens_map.json").write_text(json.dumps(names, indent=2) + "\n")
 
 
+def _encoder(file: str) -> Encoder | None:
+    """The compiled encoder for the text of a `tokenizer.json`, where it is of its form and there is numba."""
+    if importlib.util.find_spec("numba") is None:
+        return None
+    from kringle.tokens.encoder import Encoder
+
+    return Encoder.read(file, byte_of_character())
+
+
 def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path, spelling: Spelling = "underscore") -> Tokenizer:
     """Train on `texts` and write `out/tokenizer.json`; `vocab_size` counts neither the specials nor the padding.
 
     The result depends on the texts alone, not on their order: words are counted first, and ties are broken by id.
     `kringle.tokens.vocabulary` does the same from a folder of documents, in parallel.
     """
+    from kringle.tokens.words import Counter
+
     counter = Counter()
     for text in texts:
         data = text.encode()
@@ -240,6 +253,8 @@ def write_tokenizer(words: Words, vocab_size: int, out: Path, spelling: Spelling
     single = [0] * ALL_BYTES
     for id, character in enumerate(sorted(byte_of)):  # the library numbers its alphabet by code point
         single[byte_of[character]] = id
+    from kringle.tokens.learning import learn
+
     spellings, merges = learn(words, single, vocab_size)
     if len(spellings) < vocab_size:
         raise UserError(
