@@ -19,10 +19,11 @@ import numpy as np
 from kringle import __version__
 from kringle.machine import machine
 from kringle.recipe import Arm as RecipeArm
-from kringle.recipe import FilterSettings, Recipe
+from kringle.recipe import Recipe
 from kringle.study import canary, report, seeds
 from kringle.study.arm import split_of
 from kringle.study.controls import check_controls, pairs, refuse
+from kringle.study.describe import describe, flat
 from kringle.study.examples import examples
 from kringle.study.findings import findings, limitations
 from kringle.study.judgements import (
@@ -37,6 +38,7 @@ from kringle.study.judgements import (
     suite_result,
 )
 from kringle.study.licences import release_note, summary
+from kringle.study.overlap import overlaps
 from kringle.study.plan import Options, Plan, Run
 from kringle.study.problems import problem_map
 from kringle.study.results import (
@@ -48,7 +50,6 @@ from kringle.study.results import (
     HeldOut,
     HeldOutPoint,
     LossPoint,
-    Overlap,
     RecipeText,
     Results,
     Section,
@@ -57,7 +58,6 @@ from kringle.study.results import (
     TokenizerResult,
     Training,
 )
-from kringle.study.teaching import DOCUMENTS
 from kringle.study.verdicts import SeedVariance
 from kringle.workspace import Stage as WorkspaceStage
 from kringle.workspace import fingerprint
@@ -122,7 +122,7 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
         comparisons=comparisons,
         controls=controls,
         problems=problem_map(done, measured),
-        overlaps=_overlaps(done),
+        overlaps=overlaps(done),
         means=_means(arms, by_arm),
         examples=examples(done, measured, recipe.evaluation.benchmarks),
         stages=tuple(_stage(kind, stage, computed, options) for kind, stage in plan.stages() if kind != "report"),
@@ -163,7 +163,7 @@ def _arm(run: Run, recipe: Recipe, measured: Measurements | None, options: Optio
         return Arm(
             name=run.arm.name,
             summary=describe(run.arm, recipe),
-            changes=_flat(run.arm.difference),
+            changes=flat(run.arm.difference),
             is_base=False,
             seed=run.seed,
             command=_with(options, f"--only {run.arm.name}"),
@@ -176,7 +176,7 @@ def _arm(run: Run, recipe: Recipe, measured: Measurements | None, options: Optio
     return Arm(
         name=run.arm.name,
         summary=describe(run.arm, recipe),
-        changes=_flat(run.arm.difference),
+        changes=flat(run.arm.difference),
         is_base=run.arm is recipe.base,
         seed=run.seed,
         command=_with(options, f"--only {run.arm.name}"),
@@ -262,71 +262,6 @@ def _curve(log: Path) -> tuple[LossPoint, ...]:
         )
         for part in stretches
     )
-
-
-_CONTROLS = {
-    "seed": "Control: {of} again with another seed",
-    "harm": "Control: {of} with the lines of {share:.0%} of its files shuffled",
-    "size": "Control: as many bytes of each language as {of} keeps, chosen at random",
-}
-
-
-def describe(arm: RecipeArm, recipe: Recipe) -> str:
-    """What an arm is, in words; the base is described by what it has, every other arm by what it changes."""
-    if arm is recipe.base:
-        attention = {"mqa": "multi-query", "mha": "multi-head"}[arm.model.attention]
-        return f"The base: {attention} attention, {arm.training.fim.rate:.0%} of the pieces rearranged for infilling"
-    changes = _flat(arm.difference)
-    words = (
-        [] if arm.control is None else [_CONTROLS[arm.control.kind].format(of=arm.control.of, share=arm.control.share)]
-    )
-    if arm.control is not None and arm.control.kind == "size":
-        changes = {key: value for key, value in changes.items() if not key.startswith("filter.")}
-    for key in list(changes):
-        if key == "model.attention":
-            words.append({"mqa": "multi-query attention", "mha": "multi-head attention"}[changes.pop(key)])
-        elif key == "training.fim.rate" and arm.training.fim.rate == 0:
-            words.append("left-to-right training only")
-            changes.pop(key)
-        elif key == "training.tokens":
-            words.append(f"{arm.training.tokens:,} tokens instead of {recipe.base.training.tokens:,}")
-            changes.pop(key)
-        elif key == "training.metadata" and arm.training.metadata:
-            words.append("each file begins with a line of its language and path")
-            changes.pop(key)
-    if (comments := arm.filter.comments) is not None and arm.control is None:
-        words.append(f"only files whose comment-to-code ratio is above {comments.above:g} and below {comments.below:g}")
-        changes = {key: value for key, value in changes.items() if not key.startswith("filter.comments")}
-    text = "; ".join(words + [f"{key} = {value}" for key, value in changes.items()])
-    return text[:1].upper() + text[1:]
-
-
-def _flat(difference: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """`{"training": {"fim": {"rate": 0}}}` -> `{"training.fim.rate": "0"}`."""
-    flat: dict[str, str] = {}
-    for key, value in difference.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat
-
-
-def _overlaps(done: Sequence[Run]) -> tuple[Overlap, ...]:
-    """What each filter keeps, and what two of them keep both, from the lists that the trainings left."""
-    kept = {}
-    for run in done:
-        filtered = run.arm.filter != FilterSettings() and run.arm.control is None
-        path = run.train.folder / DOCUMENTS
-        if filtered and run.arm.name not in kept and path.is_file():  # an older version left none
-            kept[run.arm.name] = dict(np.load(path))
-    names = list(kept)
-    found = []
-    for i, one in enumerate(names):
-        for other in names[i:]:
-            both = np.isin(kept[one]["documents"], kept[other]["documents"])
-            found.append(Overlap(one, other, int(both.sum()), int(kept[one]["sizes"][both].sum())))
-    return tuple(found)
 
 
 # -- data --------------------------------------------------------------------------------------------------------------
