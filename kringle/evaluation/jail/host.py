@@ -245,7 +245,11 @@ def readable_folders(runtime: Runtime | None = None) -> list[str]:
     prefix = os.path.realpath(sys.base_prefix)
     if not any(prefix == folder or prefix.startswith(folder + "/") for folder in folders):
         folders.append(prefix)
-    return folders + [folder for folder in (runtime.folders if runtime else ()) if folder not in folders]
+    more = [folder for folder in (runtime.folders if runtime else ()) if folder not in folders]
+    for folder in more:
+        if folder.startswith("/tmp/"):
+            raise JailError(f"{folder} lies below /tmp, which is the program's own in a jail: install Kringle elsewhere")
+    return folders + more
 
 
 def _environment() -> dict[str, str]:
