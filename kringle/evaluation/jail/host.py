@@ -248,7 +248,7 @@ def readable_folders(runtime: Runtime | None = None) -> list[str]:
     more = [folder for folder in (runtime.folders if runtime else ()) if folder not in folders]
     for folder in more:
         if folder.startswith("/tmp/"):
-            raise JailError(f"{folder} lies below /tmp, which is the program's own in a jail: install Kringle elsewhere")
+            raise JailError(f"{folder} lies below /tmp, which a jail gives to the program: install Kringle elsewhere")
     return folders + more
 
 
