@@ -2,8 +2,9 @@
 
 A fingerprint made from this changes when anything changes that could change a result, and only then; nobody keeps lists
 by hand. Imports are read from the source (those inside functions too, those for type checkers alone not). Data files
-beside a module (tables, templates, suites) count as its code. Not covered: modules that are imported by a name which is
-computed, and files that are run as programs without being imported; a stage names those among its entries.
+beside a module (tables, templates, suites) count as its code where it speaks of them. Not covered: modules that are
+imported by a name which is computed, and files that are run as programs without being imported; a stage names those
+among its entries.
 """
 
 from __future__ import annotations
@@ -132,15 +133,22 @@ class _Imports(ast.NodeVisitor):
 
 
 def _files(modules: frozenset[str]) -> Iterator[Path]:
-    """The modules' files, and the data files that lie beside them or in folders beside them."""
-    folders = set()
+    """The modules' files, and the data files beside them, or in folders beside them, that they speak of."""
+    sources: dict[Path, list[bytes]] = {}
     for module in modules:
         path = _path(module)
         assert path is not None
         yield path
-        folders.add(path.parent)
-    for folder in folders - {ROOT}:
-        yield from _data(folder)
+        sources.setdefault(path.parent, []).append(_content(path))
+    for folder, contents in sources.items():
+        if folder != ROOT:
+            text = b"".join(contents)
+            yield from (file for file in _data(folder) if any(word in text for word in _words(file, folder)))
+
+
+def _words(file: Path, folder: Path) -> Iterator[bytes]:
+    """What source code says that reads this file: its name, its suffix, or the folder that it lies in."""
+    yield from (word.encode() for word in (file.name, file.suffix, *file.relative_to(folder).parts[:-1]) if word)
 
 
 def _data(folder: Path) -> Iterator[Path]:

@@ -266,7 +266,7 @@ class ModelSettings:
     """Shape of the transformer (see `kringle.model.transformer.ModelConfig`).
 
     `init` names a model directory to start from: shape, context and tokenizer are then its own, and `layers`, `width`
-    and `heads` are left out of the recipe (0 here until `kringle.study.init` has looked them up).
+    and `heads` are left out of the recipe (0 here until `kringle.study.start` has looked them up).
     """
 
     layers: int = _parsed(parse_count, 0)

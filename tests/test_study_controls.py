@@ -19,7 +19,8 @@ from training_fixtures import tokenizer, write_store
 from kringle.errors import UserError
 from kringle.recipe import Margins, Recipe, parse_recipe
 from kringle.study import altered
-from kringle.study.controls import REFUSED, check_controls, control_arms, pairs, refuse, training_seed
+from kringle.study.altered import training_seed
+from kringle.study.controls import REFUSED, check_controls, control_arms, pairs, refuse
 from kringle.study.findings import findings
 from kringle.study.judgements import Measurements, compare_arms, seed_variances
 from kringle.study.plan import Options, resolve

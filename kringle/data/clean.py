@@ -25,7 +25,7 @@ from kringle.data.contamination import BenchmarkString, Finder, load_strings
 from kringle.data.contamination_tokens import TokenFinder
 from kringle.data.near_duplicates.method import Fidelity, Method
 from kringle.data.near_duplicates.stage import STEP, Found, near_duplicates_of
-from kringle.data.redacted import RedactedShard, corpus_key, publish, require
+from kringle.data.redacted import RedactedShard, corpus_key, publish
 from kringle.data.table import (
     DECISION,
     DOCUMENT,
@@ -89,8 +89,6 @@ def clean(
     """
     strings = load_strings(settings.decontaminate, benchmarks, fidelity)
     parts = document_shards(documents)
-    if settings.pii:
-        require(fidelity)
     key = corpus_key(recipe) if settings.pii else None
     tasks = [
         Task(

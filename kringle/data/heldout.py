@@ -57,7 +57,7 @@ def split(
     division = divide(files, share, seed)
     held = {f.id: f for f in files if division.holds_out(f.repo, f.path, f.language)}
     training = {f.id for f in files} - held.keys()
-    twins, folded = _exact_copies(documents, held, division)
+    twins, folded = _exact_copies(documents, held, training, division)
     ids = [id for id in held if id not in twins]
     copies, seen = _near_copies(documents, ids, training, out, shards, engine, progress)
     copies |= {id: Copy(1.0, witness) for id, witness in twins.items()}
@@ -87,7 +87,9 @@ class Copy(NamedTuple):
     witness: str
 
 
-def _exact_copies(documents: Path, held: Mapping[str, File], division: Division) -> tuple[dict[str, str], int]:
+def _exact_copies(
+    documents: Path, held: Mapping[str, File], training: Collection[str], division: Division
+) -> tuple[dict[str, str], int]:
     """Held-out ids of which another place with the same bytes is not held out, with the first such place; and how many
     training documents have a copy in a place that is held out, where it counts as the training document's copy."""
     found: dict[str, str] = {}
@@ -99,7 +101,7 @@ def _exact_copies(documents: Path, held: Mapping[str, File], division: Division)
                 outside = [place for place in places if not division.holds_out(*place, language)]
                 if id in held and outside:
                     found[id] = "the same as " + "/".join(min(outside))
-                elif id not in held and len(outside) < len(places):
+                elif id in training and len(outside) < len(places):
                     folded += 1
     return found, folded
 

@@ -261,6 +261,10 @@ def identity(path: Path) -> str:
 
 
 def shard_fingerprint(path: Path) -> str:
-    """A fingerprint of a document shard's rows: the ids say everything about content, so no content is read."""
-    table = read_table(path, list(dict.fromkeys(["id", identity(path), "repo", "path", "language", "size"])))
-    return fingerprint([column.to_pylist() for column in table.columns])
+    """A fingerprint of a document shard's rows: every column but the content, which its ids stand for."""
+    file = _open(path)
+    try:
+        columns = [name for name in file.schema_arrow.names if name != "content"]
+    finally:
+        file.close()
+    return fingerprint(columns, [column.to_pylist() for column in read_table(path, columns).columns])

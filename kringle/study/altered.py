@@ -13,10 +13,17 @@ import numpy as np
 
 from kringle.data.languages import EXTENSIONS
 from kringle.randomness import stream, uniform
+from kringle.recipe import Arm
 from kringle.tokens.store import Document, TokenStore
 from kringle.tokens.tokenizer import Tokenizer
 
+SEED_STEP = 1_000_003  # between a seed and that of its control: far from any that a recipe would list
 AT_ONCE = 256  # documents encoded together
+
+
+def training_seed(arm: Arm, seed: int) -> int:
+    """The seed that an arm's run is trained with; its number in the study stays `seed`."""
+    return seed + SEED_STEP if arm.control is not None and arm.control.kind == "seed" else seed
 
 
 def header(language: str, path: str) -> str:

@@ -18,7 +18,6 @@ import numpy as np
 from kringle.errors import UserError
 from kringle.recipe import Arm, EvaluationSettings, FilterSettings, TrainingSettings
 from kringle.study import altered
-from kringle.study.controls import training_seed
 from kringle.workspace import Stage
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ def batches_of(job: ArmJob, scratch: Path) -> tuple[TokenStore, TokenStore, Batc
     if settings.budget == "epochs":
         settings = at_equal_epochs(settings, store, pool, documents)
     arm = replace(job.arm, training=settings)
-    return store, own, make_batches(arm, training_seed(job.arm, job.seed), own, documents, tokenizer), settings
+    return store, own, make_batches(arm, altered.training_seed(job.arm, job.seed), own, documents, tokenizer), settings
 
 
 def make_batches(

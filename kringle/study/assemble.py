@@ -90,7 +90,7 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
     for run in done:
         by_arm.setdefault(run.arm.name, {})[run.seed] = measured[run.name]
     arms = tuple(_arm(run, recipe, measured.get(run.name), options) for run in plan.runs)
-    asked = pairs([arm for arm in recipe.arms if arm.name in by_arm])
+    asked = [(arm, beside) for arm, beside in pairs(recipe.arms) if arm in by_arm and beside in by_arm]
     before = compare_arms(
         by_arm,
         [(arm, beside) for arm, beside in asked if set(by_arm[arm]) & set(by_arm[beside])],  # some runs broke off
@@ -164,7 +164,7 @@ def _arm(run: Run, recipe: Recipe, measured: Measurements | None, options: Optio
             name=run.arm.name,
             summary=describe(run.arm, recipe),
             changes=flat(run.arm.difference),
-            is_base=False,
+            is_base=run.arm is recipe.base,
             seed=run.seed,
             command=_with(options, f"--only {run.arm.name}"),
             training=None,

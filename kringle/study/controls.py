@@ -22,7 +22,6 @@ from kringle.study.findings import CONTROL
 from kringle.study.results import Comparison, ControlCheck
 
 OTHER_SEED, HARM, SIZE = CONTROL + "seed", CONTROL + "harm", CONTROL + "size-"
-SEED_STEP = 1_000_003  # between a seed and that of its control: far from any that a recipe would list
 PRIMARY = "bits per byte"  # the measure on which the planted harm must show: the steadiest one
 REFUSED = "verdict refused: a control failed"
 
@@ -47,11 +46,6 @@ def control_arms(arms: Sequence[Arm], settings: ControlSettings) -> tuple[Arm, .
         if arm.name in taken:
             raise UserError(f"'{arm.name}' is the name of a control", where="ablations", hint="choose another name")
     return tuple(made)
-
-
-def training_seed(arm: Arm, seed: int) -> int:
-    """The seed that an arm's run is trained with; its number in the study stays `seed`."""
-    return seed + SEED_STEP if arm.control is not None and arm.control.kind == "seed" else seed
 
 
 def pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:

@@ -25,6 +25,8 @@ def examples(runs: Sequence[Run], measured: Mapping[str, Measurements], benchmar
     firsts: dict[str, Run] = {}
     for run in runs:
         firsts.setdefault(run.arm.name, run)
+    if not firsts:
+        return ()
     base = next(iter(firsts.values()))
     tasks = _tasks(measured[base.name].lines)
     shown = [_infilling(name, measured[run.name].lines[number]) for number in tasks for name, run in firsts.items()]

@@ -41,11 +41,13 @@ def _headline(comparisons: Sequence[Comparison]) -> str:
     base = comparisons[0].base
     asked = [c for c in comparisons if not c.arm.startswith(CONTROL)]
     decided = [c for c in asked if c.verdict != "undecided"]
+    if not asked:
+        return f"Nothing but controls was compared with {base}."
     if not decided:
         arms = list(dict.fromkeys(c.arm for c in asked if c.base == base))
         which = f"neither {' nor '.join(arms)}" if len(arms) == 2 else f"none of {', '.join(arms)}"
         subject = f"{arms[0]} is not" if len(arms) == 1 else f"{which} is"
-        reason = "; ".join(dict.fromkeys(c.remark for c in comparisons))
+        reason = "; ".join(dict.fromkeys(c.remark for c in comparisons if c.remark))
         return f"Undecided: {subject} shown to differ from {base} or to equal it ({reason})."
     parts = []
     for name, beside in dict.fromkeys((c.arm, c.base) for c in decided):

@@ -280,6 +280,8 @@ def compare_arms(
     """Every pair of arms on every measure that all have; runs[arm][seed], the base first. One family for Holm's
     correction. `unpaired` names arms with seeds of their own; `stored` is the between-seed variance of an earlier study
     by measure, for a study without one."""
+    if not pairs:
+        return []
     base = next(iter(runs))
     found: list[tuple[_Measure, tuple[str, str], Difference]] = []
     for measure in _measures(runs, base, margins, suites):

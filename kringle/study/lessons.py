@@ -44,7 +44,7 @@ def answer(results: Results, claim: Claim) -> tuple[str, Comparison | None, str]
     if arm.not_run is not None:
         return "not run", None, arm.not_run
     measure = measure_for(results, claim)
-    base = next(a.name for a in results.arms if a.is_base)
+    base = next((a.name for a in results.arms if a.is_base), None)
     ours = next((c for c in results.comparisons if (c.arm, c.base, c.measure) == (claim.arm, base, measure)), None)
     if ours is None:
         return "not run", None, "not measured"

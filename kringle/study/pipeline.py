@@ -180,10 +180,13 @@ def without_opt_outs(recipe: Recipe, work: Path) -> Recipe:
 def _look_around(recipe: Recipe) -> tuple[Survey, dict[str, Path], dict[str, Any]]:
     """What the plan depends on outside the workspace: sources, suites and the jail's level, with their fingerprints."""
     from kringle.data.contamination import benchmark_file, load_strings
+    from kringle.data.redacted import require
     from kringle.data.survey import survey
     from kringle.evaluation.jail.levels import probe
     from kringle.evaluation.suites import load_suite, problems_file
 
+    if recipe.clean.pii:
+        require(recipe.fidelity)
     files = {name: path for name in recipe.clean.decontaminate if (path := benchmark_file(name)) is not None}
     names = sorted({*recipe.clean.decontaminate, *recipe.evaluation.suites} - files.keys())
     folder = recipe.evaluation.benchmarks
@@ -420,6 +423,8 @@ def _publish(workspace: Workspace, plan: Plan) -> None:
     for run in plan.runs:
         if (run.train.folder / "model").is_dir():
             _link(run.train.folder / "model", models / run.name)
+        else:  # of an arm that is not run now there may be an older model
+            (models / run.name).unlink(missing_ok=True)
 
 
 def _link(target: Path, name: Path) -> None:

@@ -7,8 +7,9 @@ that depend on their difference.
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -119,8 +120,8 @@ def resolve(options: Options, text: str | None = None) -> Recipe:
 def _own_source(text: str) -> Source:
     """What `--source` names: `KIND:WHERE`, or a path or URL whose kind shows.
 
-    A URL, a table and a folder of nothing but tables are a `stack`; a bare repository is read through git; any other
-    folder, with or without repositories in it, as files, and so is an archive.
+    A URL, a table and a folder of tables (README, licence and hidden files aside) are a `stack`; a bare repository is
+    read through git; any other folder, with or without repositories in it, as files, and so is an archive.
     """
     from kringle.data.sources.stack import is_table, is_url
 
@@ -132,12 +133,26 @@ def _own_source(text: str) -> Source:
     path = Path(text).expanduser()
     try:
         bare = (path / "HEAD").is_file() and (path / "objects").is_dir()
-        names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")] if path.is_dir() else []
+        tables = not bare and path.is_dir() and _holds_tables_alone(path, is_table)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=str(path), hint="check its permissions") from None
-    if names and all(is_table(name) for name in names):
+    if tables:
         return source_of("stack", str(path))
     return Source("git" if bare else "folder", path)
+
+
+def _holds_tables_alone(folder: Path, is_table: Callable[[str], bool]) -> bool:
+    """Whether the files below a folder are tables; ends at the first that is something else."""
+    found = False
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.startswith(".") or name.upper().startswith(("README", "LICENSE", "LICENCE")):
+                continue
+            if not is_table(str(Path(place, name))):
+                return False
+            found = True
+    return found
 
 
 @dataclass(frozen=True)
@@ -214,8 +229,9 @@ class Plan:
 
 
 def near_dedup_settings(recipe: Recipe) -> list[NearDedupSettings]:
-    """The near-duplicate filters of all arms, each once."""
-    asked = [arm.filter.near_dedup for arm in recipe.arms]
+    """The near-duplicate filters of all arms, each once: those of the recipe as it is written, also where only some
+    arms are asked for, so that what was computed serves both."""
+    asked = [arm.filter.near_dedup for arm in parse_recipe(recipe.text).arms]
     return list(dict.fromkeys(settings for settings in asked if settings is not None))
 
 

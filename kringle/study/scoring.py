@@ -6,7 +6,7 @@ Without a jail nothing is executed: the suite counts as not run, and everything 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kringle.evaluation.jail.levels import JailReport, Name, probe
 from kringle.evaluation.measure import read_lines, write_lines
@@ -15,7 +15,9 @@ from kringle.evaluation.suites import Completion, load_suite
 from kringle.progress import Reporter
 from kringle.recipe import EvaluationSettings
 from kringle.study.licences import summary as summary_of
-from kringle.study.plan import Run
+
+if TYPE_CHECKING:
+    from kringle.study.plan import Run
 
 
 def score_run(

@@ -12,8 +12,8 @@ import numpy as np
 
 from kringle.engine import tick
 from kringle.recipe import plain
+from kringle.study.altered import training_seed
 from kringle.study.arm import ArmJob, NotRun, batches_of
-from kringle.study.controls import training_seed
 from kringle.study.start import checkpoint_fingerprint
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def train_arm(job: ArmJob, out: Path, world: World | None = None, look: Look | N
     if world.first:
         np.savez_compressed(out / DOCUMENTS, documents=documents, sizes=store.sizes[documents])
     if settings.skip:
+        shutil.rmtree(out / "scratch", ignore_errors=True)
         return {**_untrained(job, out), **summary}
     name = job.train.name.removeprefix("train@")
     trackers = open_trackers(settings.track, out / "tracking", name, plain(job.arm)) if world.first else []
@@ -105,7 +106,7 @@ def train_arm(job: ArmJob, out: Path, world: World | None = None, look: Look | N
     finally:
         for tracker in trackers:
             tracker.close()
-    shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
     if world.first:
         _notice(job, out)
         shutil.rmtree(out / "checkpoints")  # they served resuming; the model and the log are published
