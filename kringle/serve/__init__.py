@@ -1,0 +1,1 @@
+"""A server for editors: completions over HTTP, and the playground page."""

@@ -1,0 +1,42 @@
+"""Models that write a given text, whatever they are asked: real ones, whose weights say at which position what comes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from kringle.model.exchange import save
+from kringle.model.transformer import ModelConfig, Transformer, padded_vocabulary
+from kringle.tokens.tokenizer import train_tokenizer
+
+CONTEXT = 1024
+VOCABULARY = 300
+
+
+def write_reciter(folder: Path, text: str, *, layers: int = 1, width: int = 64, certainty: float = 0.3) -> str:
+    """Save a model that writes `text` over and over again, beginning wherever in it the prompt's length puts it.
+
+    Token and position embeddings meet in the last LayerNorm alone: every block adds nothing (but takes its time), and
+    the embedding of position p is that of the token that comes at p + 1. `certainty` scales the logits. Returns the
+    text three times over: any completion of less than two rounds is part of it.
+    """
+    tokenizer = train_tokenizer([text * 20], VOCABULARY, folder / "tokenizer")
+    config = ModelConfig(layers, width, 4, "mqa", CONTEXT, padded_vocabulary(tokenizer.vocab_size))
+    model = Transformer(config)
+    model.initialise(0)
+    generator = torch.Generator().manual_seed(1)
+    tokens = tokenizer.encode(text)
+    with torch.no_grad():
+        weights = model.transformer
+        weights.wte.weight.copy_(torch.randn(config.vocab_size, width, generator=generator))
+        weights.wte.weight[tokenizer.specials.end_of_text :] = 0
+        weights.wte.weight[tokenizer.specials.end_of_text :, 0] = -1
+        for block in weights.h:
+            block.attn.c_proj.weight.zero_()
+            block.mlp.c_proj.weight.zero_()
+        weights.ln_f.weight.fill_(certainty)
+        for position in range(CONTEXT):
+            weights.wpe.weight[position] = 8 * weights.wte.weight[tokens[(position + 1) % len(tokens)]]
+    save(model, tokenizer, folder)
+    return text * 3
