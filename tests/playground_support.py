@@ -1,10 +1,16 @@
-"""Models that write a given text, whatever they are asked: real ones, whose weights say at which position what comes."""
+"""A server to drive, and models that write a given text whatever they are asked: real ones, whose weights say at which
+position what comes."""
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
 from pathlib import Path
 
 import torch
+import uvicorn
+from fastapi import FastAPI
 
 from kringle.model.exchange import save
 from kringle.model.transformer import ModelConfig, Transformer, padded_vocabulary
@@ -40,3 +46,26 @@ def write_reciter(folder: Path, text: str, *, layers: int = 1, width: int = 64, 
             weights.wpe.weight[position] = 8 * weights.wte.weight[tokens[(position + 1) % len(tokens)]]
     save(model, tokenizer, folder)
     return text * 3
+
+
+class Server:
+    """An application on a free port of this machine, on a thread of its own."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._thread = threading.Thread(target=lambda: self._server.run([self._socket]), daemon=True)
+
+    def __enter__(self) -> Server:
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive(), "the server did not start"
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join()
+        self._socket.close()

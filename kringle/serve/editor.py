@@ -1,6 +1,6 @@
 """The playground's code editor: CodeMirror 6 as its npm packages, pinned in `editor.yaml`, served without a bundler.
 
-    python -m kringle.serve.editor      fetch what is missing (`make setup` does)
+    python -m kringle.serve.editor [LIST..]      fetch what is missing of it, and of other lists (`make setup` does)
 
 The packages' files stay in the cache as they came, checked against their SHA-256 at every start, and are read from
 there: one ES module each, whose imports of one another an import map resolves. Nothing of them runs on this side.
@@ -33,9 +33,9 @@ class Editor:
     imports: Mapping[str, str]
 
 
-def fetch() -> None:
+def fetch(list_of_packages: Path = LIST) -> None:
     """Download the packages that the cache lacks. UserError where one cannot be had."""
-    packages(str(LIST))
+    packages(str(list_of_packages))
 
 
 def load() -> Editor | None:
@@ -67,11 +67,12 @@ def _module(folder: Path, package: Pinned) -> tuple[str, bytes]:
 
 
 def main() -> int:
-    """Fetch the editor; 2 and one line where that fails."""
+    """Fetch the editor and the other lists that are named; 2 and one line where that fails."""
     try:
-        fetch()
+        for one in (LIST, *map(Path, sys.argv[1:])):
+            fetch(one)
     except UserError as error:
-        print(f"the playground's code editor is not installed: {error}", file=sys.stderr)
+        print(f"not installed: {error}", file=sys.stderr)
         return 2
     return 0
 

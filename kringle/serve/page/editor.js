@@ -145,7 +145,7 @@ export function createEditor(parent, { nonce, label, onEdit, onSelect, onAccept,
   const own = [
     { key: "Tab", run: () => accept(false) },
     { key: "Mod-ArrowRight", run: () => accept(true) },
-    ...keys.map(({ key, run }) => ({ key, run: () => run() !== false, preventDefault: true })),
+    ...keys.map(({ key, run }) => ({ key, run: () => run() !== false })),
   ];
   const view = new EditorView({
     parent,
@@ -160,7 +160,7 @@ export function createEditor(parent, { nonce, label, onEdit, onSelect, onAccept,
         suggestionField, copiesField, copiedFrom,
         language.of([]), indent.of([]),
         EditorState.tabSize.of(4),
-        EditorView.contentAttributes.of({ "aria-label": label, spellcheck: "false", autocapitalize: "off" }),
+        EditorView.contentAttributes.of({ "aria-label": label, spellcheck: "false", autocapitalize: "off", tabindex: "0" }),
         EditorView.updateListener.of((update) => {
           if (update.docChanged && !quiet) {
             const accepted = update.transactions.some((one) => one.annotation(acceptedPart));

@@ -53,6 +53,7 @@ class View {
     const facts = [`${lane.tokens} token${lane.tokens === 1 ? "" : "s"}`];
     if (lane.wait !== null) facts.push(`first after ${Math.round(lane.wait)} ms`);
     facts.push(lane.finish === null ? (lane.tokens ? "writing" : "waiting") : (FINISHES[lane.finish] ?? lane.finish));
+    if (lane.note) facts.push(lane.note);
     this.facts.textContent = lane.error ? lane.error.message : facts.join(" · ");
     this.facts.classList.toggle("wrong", lane.error !== null);
   }

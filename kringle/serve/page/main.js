@@ -10,14 +10,15 @@ import { Sources, membership } from "./sources.js";
 
 const PAUSE = 250; // milliseconds without a key before a suggestion is asked for
 
-const state = await get("/playground/state");
+const { editor: hasEditor, attribution, get: getEditor } = document.documentElement.dataset;
+const attributed = attribution === "yes";
 const nonce = by("main").nonce;
 let editor, settings, lanes, sources;
 let chosen = 0; // the lane that the editor shows
 let timer = null;
 let last = null; // kind of the last run that was announced as ended
 
-const session = new Session(onRun, state.attribution ? { attribution: true } : {});
+const session = new Session(onRun, attributed ? { attribution: true } : {});
 const problems = new Problems(by("start"), open);
 
 function notice(...children) {
@@ -33,7 +34,7 @@ function start(kind, several = false) {
   const { from, to } = editor.selection;
   const after = text.slice(to);
   const request = settings.request(several);
-  if (problems.problem && request.models.length) request.stop = problems.problem.stop;
+  if (problems.problem) request.stop = problems.problem.stop;
   if (kind === "typing" && settings.typing === "line") request.stop = ["\n"];
   if (kind === "typing") request.models = request.models.slice(0, 1);
   chosen = 0;
@@ -251,28 +252,30 @@ by("stop").addEventListener("click", () => {
 by("tests").addEventListener("click", test);
 by("language").addEventListener("change", () => editor.setLanguage(by("language").value));
 
-const { createEditor } = await import(state.editor ? "./editor.js" : "./fallback.js");
+const { createEditor } = await import(hasEditor === "yes" ? "./editor.js" : "./fallback.js");
 editor = createEditor(by("editor"), {
   nonce, label: "Code", onEdit, onSelect, onAccept,
   keys: [...keys, { key: "Escape", run: () => stop() }],
 });
 lanes = new Lanes(by("lanes"), use);
-sources = new Sources(by("sources"), state.attribution);
-membership(by("membership"), state.attribution);
+sources = new Sources(by("sources"), attributed);
+membership(by("membership"), attributed);
 
 by("key").addEventListener("change", (event) => {
   useKey(event.target.value);
   void connect();
 });
 
+const short = (count) => (count < 1e6 ? `${Math.round(count / 1e3)}k` : count < 1e9 ? `${(count / 1e6).toFixed(1)}M` : `${(count / 1e9).toFixed(2)}B`);
+
 async function connect() {
   try {
     const { data } = await get("/v1/models");
     settings = new Settings(by("settings"), data, controls);
-    by("serving").textContent = data.map((model) => model.id).join(" and ");
+    by("serving").textContent = data.map((model) => `${model.id}: ${short(model.parameters)} parameters, context ${model.context_length}`).join("; ");
     await problems.load();
     open(problems.chosen());
-    if (!state.editor) notice(h("p", {}, h("strong", {}, "The code editor is not installed. "), "This is a plain text field without colours. To get the editor, run "), h("code", {}, state.get_editor), " with a network and start the server again.");
+    if (hasEditor !== "yes") notice(h("p", {}, h("strong", {}, "The code editor is not installed. "), "This is a plain text field without colours. To get the editor, run "), h("code", {}, getEditor), " with a network and start the server again.");
     document.documentElement.dataset.ready = "true";
     editor.focus();
   } catch (error) {

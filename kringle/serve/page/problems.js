@@ -26,7 +26,7 @@ export class Problems {
   }
 
   async load() {
-    this.suites = await get("/playground/problems");
+    this.suites = await get("/v1/playground/problems");
     this.suites.forEach((suite, s) => {
       const entries = suite.problems.map((problem, p) => [`problem ${s} ${p}`, `${problem.task_id} ${problem.title}`]);
       this.select.append(group(`Problems: ${suite.name}`, entries));
@@ -54,7 +54,7 @@ export class Problems {
     box.className = "verdict";
     box.replaceChildren(h("p", {}, `Running the tests of ${this.problem.task_id} in the jail`));
     try {
-      const found = await ask("/playground/tests", { suite: this.problem.suite, task_id: this.problem.task_id, text });
+      const found = await ask("/v1/playground/tests", { suite: this.problem.suite, task_id: this.problem.task_id, text });
       const [tone, word, plain] = VERDICTS[found.verdict];
       box.classList.add(tone);
       box.replaceChildren(

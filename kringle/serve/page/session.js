@@ -4,22 +4,25 @@ import { complete } from "./api.js";
 
 // One completion under way. Times are milliseconds of performance.now().
 export class Lane {
-  constructor(model, index) {
-    Object.assign(this, { model, index, pieces: [], text: "", spans: [], tokens: 0, finish: null, error: null });
+  constructor(model, index, note) {
+    Object.assign(this, { model, index, note, pieces: [], text: "", spans: [], tokens: 0, finish: null, error: null });
     this.started = performance.now();
     this.first = this.last = null;
   }
 
   add(piece) {
     const now = performance.now();
-    if (piece.tokens.length || piece.text) {
+    for (const { text, tokens } of apart(piece)) {
       this.first ??= now;
       this.last = now;
-      this.tokens += piece.tokens.length || 1;
-      this.pieces.push({ text: piece.text, tokens: piece.tokens, start: this.text.length });
-      this.text += piece.text;
+      this.tokens += tokens.length || 1;
+      this.pieces.push({ text, tokens, start: this.text.length });
+      this.text += text;
     }
-    if (piece.spans?.length) this.spans = joined(this.spans, piece.spans.map((span) => inUnits(span, this.text)));
+    if (piece.spans) {
+      const spans = piece.spans.map((span) => inUnits(span, this.text));
+      this.spans = piece.finish ? spans : joined(this.spans, spans); // the last piece tells all of them
+    }
     if (piece.finish) this.finish = piece.finish;
   }
 
@@ -31,6 +34,13 @@ export class Lane {
   get wait() {
     return this.first === null ? null : this.first - this.started;
   }
+}
+
+// Token by token, where a piece has several and their texts are whole characters.
+function apart({ text, tokens }) {
+  if (tokens.length > 1 && tokens.map((token) => token.text).join("") === text)
+    return tokens.map((token) => ({ text: token.text, tokens: [token] }));
+  return text || tokens.length ? [{ text, tokens }] : [];
 }
 
 // Positions come in characters; the page counts as JavaScript does, in UTF-16.
@@ -58,17 +68,19 @@ export class Session {
     return this.run !== null && this.run.open > 0;
   }
 
-  // Start a run; `settings` holds models, count, and the fields of a request. Returns it; it goes on by itself.
+  // Start a run; `settings` holds models ({id, fills_gaps, ..}), count, and the fields of a request. It goes on by itself.
   start(kind, range, prompt, suffix, settings) {
     this.stop();
     const { models, count, ...fields } = settings;
     const run = { kind, range, lanes: [], open: models.length, control: new AbortController(), error: null };
     this.run = run;
     for (const model of models) {
-      const lanes = Array.from({ length: count }, (_, index) => new Lane(model, index));
+      const filling = suffix !== null && model.fills_gaps;
+      const note = suffix !== null && !filling ? "sees only what stands before" : null;
+      const lanes = Array.from({ length: count }, (_, index) => new Lane(model.id, index, note));
       run.lanes.push(...lanes);
-      const request = { model, prompt, n: count, logprobs: 5, ...this.always, ...fields };
-      if (suffix !== null) request.suffix = suffix;
+      const request = { model: model.id, prompt, n: count, logprobs: 5, ...this.always, ...fields };
+      if (filling) request.suffix = suffix;
       this.follow(run, lanes, request);
     }
     this.onChange(run);

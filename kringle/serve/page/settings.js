@@ -7,7 +7,7 @@ const NAMES = ["model", "beside", "temperature", "top_p", "max_tokens", "seed", 
 
 export class Settings {
   constructor(form, models, onChange) {
-    this.form = form;
+    Object.assign(this, { form, models });
     const options = () => models.map((model) => h("option", { value: model.id }, model.id));
     this.field("model").append(...options());
     this.field("beside").append(...options());
@@ -45,9 +45,9 @@ export class Settings {
   // Fields of a request, with the models to ask and how many completions of each.
   request(several) {
     const number = (name) => Number(this.field(name).value);
-    const models = [this.field("model").value, this.field("beside").value].filter(Boolean);
+    const names = [...new Set([this.field("model").value, this.field("beside").value])].filter(Boolean);
     return {
-      models,
+      models: names.map((name) => this.models.find((model) => model.id === name)),
       count: several ? number("alternatives") : 1,
       temperature: number("temperature"), top_p: number("top_p"), max_tokens: number("max_tokens"), seed: number("seed"),
     };

@@ -2,30 +2,32 @@
 
 import { get } from "./api.js";
 import { by, copyButton, h } from "./dom.js";
-import { kindOf } from "./spans.js";
+import { kindOf, sourcesOf } from "./spans.js";
 
 export class Sources {
+  // `known`: whether this server has an index of the training data.
   constructor(box, known) {
-    Object.assign(this, { box, known, kept: [] });
+    Object.assign(this, { box, known, kept: [], shown: null });
     this.show(null);
   }
 
-  // Spans of accepted text stay listed until another text is opened.
+  // Copies in accepted text stay listed until another text is opened.
   keep(text, spans) {
     for (const span of spans) this.kept.push(copyOf(span, text));
   }
 
   show(run) {
     if (!this.known) {
-      const why = "This server has no index of the training data: start it in a study's workspace, or with --work DIR.";
+      const why = "This server has no index of the training data. Start it with --work and the folder of a study to see which parts of a text are copies, and of what.";
       this.box.replaceChildren(h("p", { class: "empty" }, why));
       return;
     }
     const found = [...this.kept];
     for (const lane of run?.lanes ?? []) for (const span of lane.spans) found.push(copyOf(span, lane.text));
     const distinct = [...new Map(found.map((copy) => [copy.text, copy])).values()];
-    if (this.shown === JSON.stringify(distinct)) return;
-    this.shown = JSON.stringify(distinct);
+    const shown = JSON.stringify(distinct);
+    if (this.shown === shown) return;
+    this.shown = shown;
     const none = "Nothing of 50 characters or more is a copy of the training data. Copies are underlined and listed here.";
     this.box.replaceChildren(distinct.length ? h("ul", { class: "copies" }, ...distinct.map(item)) : h("p", { class: "empty" }, none));
   }
@@ -33,52 +35,52 @@ export class Sources {
 
 const copyOf = (span, text) => ({ ...span, text: text.slice(span.start, span.end) });
 
-function item(copy) {
-  const places = copy.sources.map((place) =>
-    h(
-      "li", {},
-      h("b", {}, place.repository || "no repository"),
-      h("span", { class: "path" }, place.path),
-      h("span", { class: "licence" }, place.licences.join(", ") || "licence unknown"),
-    ),
-  );
-  return h(
+const item = (copy) =>
+  h(
     "li", {},
     h("p", { class: "facts" }, `${copy.text.length} characters, ${kindOf(copy)}`),
-    h("pre", { tabindex: 0, "aria-label": "Copied text" }, copy.text),
-    h("ul", { class: "places" }, ...places),
+    h("pre", { tabindex: 0, role: "group", "aria-label": "Copied text" }, copy.text),
+    sourcesOf(copy),
   );
-}
 
 export function membership(form, known) {
-  const box = by("membership-answer");
-  if (!known) {
-    by("membership-panel").hidden = true;
-    return;
-  }
+  by("membership-panel").hidden = !known;
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const name = form.elements.repository.value.trim();
+    const look = (kind) => get(`/v1/membership?${kind}=${encodeURIComponent(name)}`);
     try {
-      box.replaceChildren(...answer(name, await get(`/v1/attribution?repository=${encodeURIComponent(name)}`)));
+      let found = await look("repository");
+      if (!found.found && !name.includes("/")) found = await look("owner");
+      by("membership-answer").replaceChildren(...answer(name, found));
     } catch (error) {
-      box.replaceChildren(h("p", { class: "wrong" }, error.message));
+      by("membership-answer").replaceChildren(h("p", { class: "wrong" }, error.message));
     }
   });
 }
 
+const files = (count) => `${count} file${count === 1 ? "" : "s"}`;
+
 function answer(name, found) {
-  if (!found.repositories.length) return [h("p", {}, h("strong", {}, "No. "), `Nothing called ${name} is in the training data of this model.`)];
-  const parts = [h("p", {}, h("strong", {}, "Yes. "), "To take it out, run this where the study's workspace is:")];
-  for (const repository of found.repositories) {
-    const command = found.optout ?? `kringle optout ${repository.name}`;
-    parts.push(
-      h(
-        "div", { class: "found" },
-        h("p", {}, h("b", {}, repository.name), ` · ${repository.files} file${repository.files === 1 ? "" : "s"} · `, repository.licences.join(", ") || "licence unknown"),
-        h("p", { class: "joined" }, h("code", { class: "command" }, command), copyButton(() => command, "the opt-out command")),
-      ),
-    );
-  }
-  return parts;
+  if (!found.found) return [h("p", {}, h("strong", {}, "No. "), `Nothing of ${name} was collected for this model.`)];
+  const { "trained on": trained, "held out": held, "left out": left } = found.counts;
+  const also = [held.files && `${files(held.files)} held out`, left.files && `${files(left.files)} left out`].filter(Boolean);
+  const said = trained.files
+    ? [h("strong", {}, "Yes. "), `The model was trained on ${files(trained.files)} of it`, also.length ? `; ${also.join(", ")}.` : "."]
+    : [h("strong", {}, "Not trained on. "), `Of what was collected: ${also.join(", ")}.`];
+  const listed = found.files.map((file) =>
+    h(
+      "li", {},
+      h("span", { class: "path" }, `${file.repository} ${file.path}`),
+      h("span", { class: "licence" }, [file.became, file.step, file.licence].filter(Boolean).join(" · ")),
+    ),
+  );
+  if (found.more) listed.push(h("li", { class: "facts" }, `and ${found.more} more`));
+  return [
+    h("p", {}, ...said),
+    found.licences.length ? h("p", { class: "facts" }, found.licences.join(", ")) : null,
+    h("p", { class: "facts" }, "To take it out, run"),
+    h("p", { class: "joined" }, h("code", { class: "command" }, found.opt_out), copyButton(() => found.opt_out, "the opt-out command")),
+    h("details", {}, h("summary", {}, "The files"), h("ul", { class: "places" }, ...listed)),
+  ].filter(Boolean);
 }

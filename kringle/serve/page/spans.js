@@ -1,4 +1,4 @@
-// Spans of a text that occur in the training data: {start, end, exact, sources: [{repository, path, licences}]}.
+// Spans of a text that occur in the training data: {start, end, exact, sources: [{repository, path, line, licence}], more}.
 
 import { h } from "./dom.js";
 
@@ -25,24 +25,21 @@ export function segments(text, spans, from = 0) {
 
 export const kindOf = (span) => (span.exact ? "as it is" : "but for white space");
 
-// Where a span occurs, as a list.
-export function placesOf(span) {
-  return h(
-    "div",
-    { class: "places" },
-    h("p", {}, `${span.end - span.start} characters of the training data, ${kindOf(span)}`),
+// The files that a span occurs in.
+export function sourcesOf(span) {
+  const items = span.sources.map((source) =>
     h(
-      "ul",
+      "li",
       {},
-      ...span.sources.map((place) =>
-        h(
-          "li",
-          {},
-          h("b", {}, place.repository || "no repository"),
-          h("span", { class: "path" }, place.path),
-          h("span", { class: "licence" }, place.licences.join(", ") || "licence unknown"),
-        ),
-      ),
+      h("b", {}, source.repository || "no repository"),
+      h("span", { class: "path" }, source.line ? `${source.path}, line ${source.line}` : source.path),
+      h("span", { class: "licence" }, source.licence || "licence unknown"),
     ),
   );
+  if (span.more) items.push(h("li", { class: "facts" }, `and ${span.more} more`));
+  return h("ul", { class: "places" }, ...items);
 }
+
+// The same with how long the copy is.
+export const placesOf = (span) =>
+  h("div", {}, h("p", { class: "facts" }, `${span.end - span.start} characters of the training data, ${kindOf(span)}`), sourcesOf(span));
