@@ -39,34 +39,49 @@ class Ticket:
     """One submitted request. Iterating gives its pieces as they are drawn and ends when all its samples have ended.
 
     A caller that cannot wait on a thread gives `woken`: it is called, on the service's thread, whenever there is a new
-    piece and at the end; `next(0)` then gives what there is.
+    piece and at the end, and asks `poll` then.
     """
 
     def __init__(self, service: Canceller, request: Request, *, woken: Callable[[], None] | None = None) -> None:
         self.request = request
         self._woken = woken or _nobody
         self._service = service
-        self._events: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Piece | Completion | None] = queue.SimpleQueue()
         self._completions: list[Completion] = []
         self._error: BaseException | None = None
         self._done = threading.Event()
 
     def __iter__(self) -> Iterator[Piece]:
         """Pieces, once; raises the fault that ended the request, if one did."""
-        while (piece := self._events.get()) is not None:
+        while (piece := self.next()) is not None:
             yield piece
-        self._events.put(None)  # a second iteration ends at once
-        if self._error is not None:
-            raise self._error
 
     def next(self, timeout: float | None = None) -> Piece | None:
         """The next piece, or None at the end; `queue.Empty` after `timeout` seconds without one."""
-        piece = self._events.get(timeout=timeout)
-        if piece is None:
-            self._events.put(None)
-            if self._error is not None:
-                raise self._error
-        return piece
+        while True:
+            event = self._events.get(timeout=timeout)
+            if event is None:
+                self._events.put(None)  # whoever asks again is told the same
+                if self._error is not None:
+                    raise self._error
+            if not isinstance(event, Completion):
+                return event
+
+    def poll(self) -> list[Piece | Completion]:
+        """What became known since the last call, without waiting: pieces, and the completion of each sample after its
+        last one. Raises the fault that ended the request once all before it has been told."""
+        events: list[Piece | Completion] = []
+        while True:
+            try:
+                event = self._events.get_nowait()
+            except queue.Empty:
+                return events
+            if event is None:
+                self._events.put(None)
+                if self._error is not None and not events:
+                    raise self._error
+                return events
+            events.append(event)
 
     def result(self, timeout: float | None = None) -> list[Completion]:
         """All completions, ordered by sample; waits for them. TimeoutError after `timeout` seconds, or the fault that
@@ -94,7 +109,9 @@ class Ticket:
     def complete(self, completion: Completion) -> bool:
         """Take one sample's completion; whether it was the last one, which ends the ticket."""
         self._completions.append(completion)
+        self._events.put(completion)
         if len(self._completions) < self.request.samples:
+            self._woken()
             return False
         self.finish()
         return True
