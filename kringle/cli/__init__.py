@@ -17,9 +17,10 @@ from kringle.cli import (  # isort: skip  # the order of `kringle --help`
     score,
     exchange,
     release,
+    serve,
     bench,
     doctor,
 )
 
 __all__ = ["app", "main"]
-_ = (run, data, forecast, train, megatron, dedup, redact, sample, score, exchange, release, bench, doctor)
+_ = (run, data, forecast, train, megatron, dedup, redact, sample, score, exchange, release, serve, bench, doctor)
