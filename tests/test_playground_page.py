@@ -35,6 +35,7 @@ pytestmark = [
 ]
 # One line, so that the rest of a line is long, and as hostile as a model's text can be.
 TEXT = "<script>window.hacked = 1</script> \"quoted\" 'text' <img src=x onerror=window.hacked=1> & </pre></div> "
+expect.set_options(timeout=60_000)  # compiled kernels may have to be compiled first
 NAMES = ("writer", "<b title>'slow'</b> \"&amp;\"")  # the second model's name is hostile, too
 WRITTEN = TEXT * 4
 
@@ -74,7 +75,7 @@ def opened(browser: Browser, url: str, width: int = 1440, theme: str = "light") 
         reduced_motion="reduce",  # type: ignore[arg-type]
     )
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)
     said: list[str] = []
     asked: list[str] = []
     page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
