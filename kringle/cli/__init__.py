@@ -18,9 +18,13 @@ from kringle.cli import (  # isort: skip  # the order of `kringle --help`
     score,
     exchange,
     release,
+    serve,
     bench,
     doctor,
 )
 
 __all__ = ["app", "main"]
-_ = (run, data, attribution, forecast, train, megatron, dedup, redact, sample, score, exchange, release, bench, doctor)
+_ = (
+    *(run, data, attribution, forecast, train, megatron, dedup, redact, sample, score, exchange, release, serve),
+    *(bench, doctor),
+)

@@ -8,10 +8,10 @@ models, models that need code of their own (`trust_remote_code` is never set).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,14 @@ from kringle.generation.stops import first_stop
 from kringle.randomness import stream
 
 ROWS = 64  # samples of one prompt that advance together
+
+
+class Step(NamedTuple):
+    """One token of each of R samples; logits are (R, V), or (1, V) after the prompt."""
+
+    tokens: np.ndarray  # (R,)
+    log_probabilities: np.ndarray  # (R,)
+    logits: torch.Tensor
 
 
 class ForeignModel:
@@ -108,41 +116,55 @@ class ForeignModel:
 
     def _rows(self, number: int, request: Request, first: int, count: int, limit: int) -> Iterator[Completion]:
         samples = np.arange(first, first + count)
-        uniforms = np.stack([stream(request.seed, "sample", request.key, int(i)).random(limit) for i in samples])
         drawn = np.zeros((count, 0), np.int64)
         scores = np.zeros((count, 0), np.float32)
-        ids = torch.tensor([list(request.prompt)], device=self.model.device)
-        cache: Any = None
-        position = 0
-        while len(samples):
-            with torch.inference_mode():
-                out = self.model(
-                    input_ids=ids,
-                    past_key_values=cache,
-                    use_cache=True,
-                    cache_position=torch.arange(position, position + ids.shape[1], device=self.model.device),
-                    position_ids=torch.arange(position, position + ids.shape[1], device=self.model.device)[None],
-                )
-            position += ids.shape[1]
-            cache, logits = out.past_key_values, out.logits[:, -1].float()
-            rows, step = len(samples), drawn.shape[1]
-            shape = Truncation(
-                np.full(rows, request.temperature), np.full(rows, request.top_p), np.full(rows, request.top_k or 0)
-            )
-            tokens, log_probabilities = select(logits.clone(), shape, uniforms[:, step].copy())
-            drawn = np.concatenate([drawn, tokens[:, None]], axis=1)
-            scores = np.concatenate([scores, log_probabilities[:, None]], axis=1)
+        steps = self.steps(request, samples, limit)
+        step = next(steps)
+        while True:
+            drawn = np.concatenate([drawn, step.tokens[:, None]], axis=1)
+            scores = np.concatenate([scores, step.log_probabilities[:, None]], axis=1)
             texts = [self._bytes(row) for row in drawn]
-            ended = np.isin(tokens, self.ends) | (step + 1 == limit)
+            ended = np.isin(step.tokens, self.ends) | (drawn.shape[1] == limit)
             for i, text in enumerate(texts):
                 ended[i] |= first_stop(text, request.stops) >= 0
             for i in np.flatnonzero(ended).tolist():
                 yield self._completion(number, request, int(samples[i]), drawn[i], scores[i], texts[i], limit)
             going = np.flatnonzero(~ended)
-            if cache is not None and len(going) and (rows != len(going) or logits.shape[0] != rows):
+            if not len(going):
+                return
+            samples, drawn, scores = samples[going], drawn[going], scores[going]
+            step = steps.send(going)
+
+    def steps(self, request: Request, samples: np.ndarray, limit: int) -> Generator[Step, np.ndarray, None]:
+        """Draw a token of each sample at a time, without an end: `send` says which of the rows go on (their places in
+        the last step)."""
+        uniforms = np.stack([stream(request.seed, "sample", request.key, int(i)).random(limit) for i in samples])
+        ids = torch.tensor([list(request.prompt)], device=self.model.device)
+        cache: Any = None
+        position = drawn = 0
+        while True:
+            places = torch.arange(position, position + ids.shape[1], device=self.model.device)
+            with torch.inference_mode():
+                out = self.model(
+                    input_ids=ids,
+                    past_key_values=cache,
+                    use_cache=True,
+                    cache_position=places,
+                    position_ids=places[None],
+                )
+            position += ids.shape[1]
+            cache, logits = out.past_key_values, out.logits[:, -1].float()
+            rows = len(uniforms)
+            shape = Truncation(
+                np.full(rows, request.temperature), np.full(rows, request.top_p), np.full(rows, request.top_k or 0)
+            )
+            tokens, log_probabilities = select(logits.clone(), shape, uniforms[:, drawn].copy())
+            drawn += 1
+            going = yield Step(tokens, log_probabilities, logits)
+            if cache is not None and (rows != len(going) or logits.shape[0] != rows):
                 cache = self._choose(cache, logits.shape[0], going)
-            samples, drawn, scores, uniforms = samples[going], drawn[going], scores[going], uniforms[going]
-            ids = torch.from_numpy(drawn[:, -1:].copy()).to(self.model.device)
+            uniforms = uniforms[going]
+            ids = torch.from_numpy(tokens[going][:, None].copy()).to(self.model.device)
 
     @staticmethod
     def _choose(cache: Any, held: int, rows: np.ndarray) -> Any:

@@ -135,8 +135,7 @@ def open_model(folder: Path, precision: str = "auto", *, rows: int = ROWS, invar
     try:
         return OwnModel(folder, precision, rows, invariant)
     except UserError as ours:
-        kind = json.loads((folder / "config.json").read_text()).get("model_type")
-        if precision not in ("auto", "fp32", "bf16") or invariant or (kind == "gpt_bigcode" and _is_ours(folder)):
+        if precision not in ("auto", "fp32", "bf16") or invariant or belongs_to_us(folder):
             raise
         try:
             return OtherModel(folder, precision)
@@ -144,10 +143,16 @@ def open_model(folder: Path, precision: str = "auto", *, rows: int = ROWS, invar
             raise UserError(f"{theirs.what}; and as one of ours: {ours.what}", where=str(folder)) from None
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether the tokenizer is one of ours, so that what does not fit is a fault and not another family."""
+def belongs_to_us(folder: Path) -> bool:
+    """Whether configuration and tokenizer are ours, so that what does not fit is a fault and not another family."""
     from kringle.tokens.tokenizer import Tokenizer
 
+    try:
+        settings = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return True  # nobody's; our own message says what is wrong with it
+    if not isinstance(settings, dict) or settings.get("model_type") != "gpt_bigcode":
+        return False
     try:
         Tokenizer.load(folder)
     except UserError:

@@ -29,6 +29,7 @@ from kringle.errors import UserError
 from kringle.generation.weights import Matrix, Precision, Streams, choose_precision, effective
 from kringle.model.transformer import LAYER_NORM_EPSILON, ModelConfig, Rotation, Transformer, angles, rotate
 
+BLOCK = 64  # tokens of a prompt that are run at once where bits must not depend on which of them were known
 FEW = 4  # up to as many rows, streaming the weights through one kernel beats the library's blocked products
 
 
@@ -181,32 +182,47 @@ class Decoder:
             ) from error
 
     @torch.inference_mode()
-    def prefill(self, tokens: list[int]) -> Prompt:
-        """Run a prompt (P,) alone, so that nothing else in flight can change its result by a rounding."""
-        with _one_thread() if self.invariant else _as_it_is():
-            return self._prefill(tokens)
+    def prefill(self, tokens: list[int], past: Prompt | None = None, known: int = 0) -> Prompt:
+        """Run a prompt (P,) alone, so that nothing else in flight can change its result by a rounding.
 
-    def _prefill(self, tokens: list[int]) -> Prompt:
-        c, blocked = self.config, self.blocked
-        ids = torch.tensor(tokens, device=self.device)
-        x, rotation = self._embed(ids, torch.arange(len(tokens), device=self.device))
-        keys, values = [], []
-        for layer in blocked.layers:
-            q, k, v = self._split(layer.attention_in(layer.ln_1(x)), rotation)  # (P, G, Q, D), (P, G, D), (P, G, D)
-            k, v = k.transpose(0, 1), v.transpose(0, 1)  # (G, P, D)
-            # Stride 0 instead of a copy: each key-value head appears once per query head that reads it.
-            heads = (c.key_value_heads, c.heads // c.key_value_heads, len(tokens), c.head_size)
+        The first `known` tokens are not run where `past` begins with them: its keys and values are taken over. Of an
+        invariant decoder `known` is a multiple of `BLOCK`, and the result has the same bits whatever it is.
+        """
+        with _one_thread() if self.invariant else _as_it_is():
+            c = self.config
+            shape = (c.layers, c.key_value_heads, len(tokens), c.head_size)
+            keys = torch.empty(shape, dtype=self.cached, device=self.device)
+            values = torch.empty_like(keys)
+            if past is not None:
+                keys[:, :, :known], values[:, :, :known] = past.keys[:, :, :known], past.values[:, :, :known]
+            ids = torch.tensor(tokens, device=self.device)
+            step = BLOCK if self.invariant else len(tokens)
+            for start in range(known, len(tokens), step):
+                x = self._prefill(ids, keys, values, slice(start, min(start + step, len(tokens))))
+            logits = self.blocked.output(self.blocked.final(x[-1:]))[0]
+            return Prompt(keys, values, logits.float())
+
+    def _prefill(self, ids: Tensor, keys: Tensor, values: Tensor, part: slice) -> Tensor:
+        """Run tokens `part` of a prompt, of which keys and values (L, G, P, D) hold what is before them; fills in
+        theirs. Returns (n, E)."""
+        c = self.config
+        start, end = part.start, part.stop
+        x, rotation = self._embed(ids[part], torch.arange(start, end, device=self.device))
+        seen = torch.ones(end - start, end, dtype=torch.bool, device=self.device).tril(start) if start else None
+        # Stride 0 instead of a copy: each key-value head appears once per query head that reads it.
+        heads = (c.key_value_heads, c.heads // c.key_value_heads, end, c.head_size)
+        for number, layer in enumerate(self.blocked.layers):
+            q, k, v = self._split(layer.attention_in(layer.ln_1(x)), rotation)  # (n, G, Q, D), (n, G, D), (n, G, D)
+            keys[number, :, part], values[number, :, part] = k.transpose(0, 1), v.transpose(0, 1)
             y = F.scaled_dot_product_attention(
-                q.permute(1, 2, 0, 3).reshape(1, c.heads, len(tokens), c.head_size),
-                k[:, None].expand(heads).flatten(0, 1)[None],
-                v[:, None].expand(heads).flatten(0, 1)[None],
-                is_causal=True,
+                q.permute(1, 2, 0, 3).reshape(1, c.heads, end - start, c.head_size),
+                keys[number, :, None, :end].to(q.dtype).expand(heads).flatten(0, 1)[None],
+                values[number, :, None, :end].to(q.dtype).expand(heads).flatten(0, 1)[None],
+                attn_mask=seen,
+                is_causal=seen is None,
             )
             x = self._finish(layer, x, y[0].transpose(0, 1).reshape(x.shape))
-            keys.append(k.to(self.cached))
-            values.append(v.to(self.cached))
-        logits = blocked.output(blocked.final(x[-1:]))[0]
-        return Prompt(torch.stack(keys), torch.stack(values), logits.float())
+        return x
 
     @torch.inference_mode()
     def store(self, prompt: Prompt, rows: Tensor) -> None:

@@ -17,15 +17,17 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from kringle.errors import UserError
-from kringle.generation.decoder import FEW, Decoder, Prompt, Sharing
+from kringle.generation.decoder import BLOCK, FEW, Decoder, Prompt, Sharing
 from kringle.generation.healing import Vocabulary as Healer
 from kringle.generation.lookup import guess
 from kringle.generation.memory import SHARED_BYTES, Memory, Plan, free_memory
+from kringle.generation.prefixes import PrefixCache
 from kringle.generation.requests import (
     Alternatives,
     Completion,
@@ -142,7 +144,8 @@ class Engine:
     """Rows that advance together. Not thread-safe: one thread calls `add`, `cancel` and `advance`.
 
     `columns` is the most tokens that a row can hold, prompt and completion (less one: the last token is never fed);
-    with `requests` it is what these need, and they are added. Between steps rows 0 .. active - 1 are busy.
+    with `requests` it is what these need, and they are added. Between steps rows 0 .. active - 1 are busy. Up to
+    `prefix_bytes` of the memory hold prompts that were run before (`kringle.generation.prefixes`).
     """
 
     def __init__(
@@ -157,6 +160,7 @@ class Engine:
         precision: Precision | None = None,
         few: int = FEW,
         invariant: bool = False,
+        prefix_bytes: int = 0,
     ) -> None:
         _check_vocabulary(model, tokenizer)
         self.config: ModelConfig = model.config
@@ -174,7 +178,11 @@ class Engine:
         self.memory = Memory.of(
             plans, model.config, self.element, self.columns, self.vocab_size, weight.device, memory_limit
         )
+        if prefix_bytes and self.memory.limit is not None:
+            self.memory = replace(self.memory, limit=self.memory.limit - prefix_bytes)
         self.memory.check(rows)
+        self.prefixes = PrefixCache(prefix_bytes, BLOCK if invariant else 1) if prefix_bytes else None
+        self.known: dict[int, int] = {}  # tokens of a plan's prompt that did not have to be run
         self.decoder = Decoder(
             model,
             rows=rows,
@@ -240,15 +248,24 @@ class Engine:
             self.deadlines[number] = deadline
         if streaming:
             self.streamed.add(number)
-        if request.stops not in self.stop_number:
-            if len(self.stop_number) >= STOP_SETS and not self.rows["active"].any():
-                self.stop_number, self.may_stop = {}, self.may_stop[:0]
-            self.stop_number[request.stops] = len(self.stop_number)
-            table = completing_tokens(self.token_bytes, request.stops)
-            self.may_stop = np.concatenate([self.may_stop, table[None]])
+        self._know_stops(request.stops)
         self.waiting.append((number, 0))
         self.settled = False
         return number
+
+    def _know_stops(self, stops: tuple[bytes, ...]) -> None:
+        """Give a set of stop strings a number and a table; of many, only those of requests in flight are kept."""
+        if stops in self.stop_number:
+            return
+        if len(self.stop_number) >= STOP_SETS:
+            used = {plan.request.stops for plan in self.plans.values()} & self.stop_number.keys()
+            old = {self.stop_number[one]: number for number, one in enumerate(used)}
+            self.may_stop = self.may_stop[list(old)]
+            self.stop_number = {one: number for number, one in enumerate(used)}
+            for slot in np.flatnonzero(self.rows["active"]):
+                self.rows["stops"][slot] = old[int(self.rows["stops"][slot])]
+        self.stop_number[stops] = len(self.stop_number)
+        self.may_stop = np.concatenate([self.may_stop, completing_tokens(self.token_bytes, stops)[None]])
 
     def cancel(self, number: int, finish: Finish = "cancelled") -> list[Completion]:
         """End a request now: the completions of its samples so far, those that had not started with empty texts."""
@@ -300,6 +317,7 @@ class Engine:
         self.deadlines.pop(number, None)
         self.streamed.discard(number)
         self.unfinished.pop(number, None)
+        self.known.pop(number, None)
         del self.plans[number]
 
     def _inputs(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -349,7 +367,7 @@ class Engine:
             free = np.flatnonzero(~self.rows["active"])[: plan.request.samples - first]
             if number not in self.held:
                 try:
-                    self.held[number] = self.decoder.prefill(list(plan.request.prompt))
+                    self.held[number] = self._read(number)
                 except Exception as error:  # whatever it is, it is this prompt's alone: the others go on
                     self.waiting.popleft()
                     self._forget(number)
@@ -366,6 +384,18 @@ class Engine:
                 del self.held[number]
             yield from self._draw(free, prompt.logits[None])
         self._compact()
+
+    def _read(self, number: int) -> Prompt:
+        """Run a plan's prompt, or what of it was not run before."""
+        tokens = list(self.plans[number].request.prompt)
+        if self.prefixes is None:
+            return self.decoder.prefill(tokens)
+        past, known = self.prefixes.find(tokens)
+        same = past is not None and known == len(tokens)
+        prompt = past if past is not None and same else self.decoder.prefill(tokens, past, known)
+        self.known[number] = known
+        self.prefixes.keep(tokens, prompt)
+        return prompt
 
     def _fits(self, plan: Plan) -> bool:
         """Whether one more prompt fits beside those held; it always does when no row is busy."""
@@ -525,7 +555,11 @@ class Engine:
         log_probabilities: list[float] = row["log_probabilities"][:count].tolist()
         state = self.watched.get((int(row["plan"]), int(row["sample"])))
         alternatives = state.alternatives if state else []
-        return Completion(int(row["plan"]), int(row["sample"]), tokens, text, finish, log_probabilities, alternatives)
+        number = int(row["plan"])
+        known = self.known.get(number, 0)
+        return Completion(
+            number, int(row["sample"]), tokens, text, finish, log_probabilities, alternatives, known=known
+        )
 
     def _compact(self) -> None:
         """Move busy rows into the gaps so that they are the first ones, and note which rows share which prompt."""

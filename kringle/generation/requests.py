@@ -152,6 +152,7 @@ class Completion:
     finish: Finish
     log_probabilities: list[float]
     alternatives: list[Alternatives] = field(default_factory=list)  # one per token, where the request asked for them
+    known: int = 0  # tokens of the prompt that were not run again, because an earlier prompt began with them
 
     @property
     def log_probability(self) -> float:

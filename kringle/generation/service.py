@@ -18,8 +18,9 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import Protocol
 
 from kringle.errors import UserError
 from kringle.generation.engine import Engine
@@ -30,33 +31,57 @@ from kringle.model.transformer import Transformer
 SERVICE_ROWS = 16  # samples that advance together; more wait. Two cores give each of 16 a sixteenth of their arithmetic
 
 
-class Ticket:
-    """One submitted request. Iterating gives its pieces as they are drawn and ends when all its samples have ended."""
+class Busy(UserError):
+    """As many requests are waiting as may wait."""
 
-    def __init__(self, service: Service, request: Request) -> None:
+
+class Ticket:
+    """One submitted request. Iterating gives its pieces as they are drawn and ends when all its samples have ended.
+
+    A caller that cannot wait on a thread gives `woken`: it is called, on the service's thread, whenever there is a new
+    piece and at the end, and asks `poll` then.
+    """
+
+    def __init__(self, service: Canceller, request: Request, *, woken: Callable[[], None] | None = None) -> None:
         self.request = request
+        self._woken = woken or _nobody
         self._service = service
-        self._events: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Piece | Completion | None] = queue.SimpleQueue()
         self._completions: list[Completion] = []
         self._error: BaseException | None = None
         self._done = threading.Event()
 
     def __iter__(self) -> Iterator[Piece]:
         """Pieces, once; raises the fault that ended the request, if one did."""
-        while (piece := self._events.get()) is not None:
+        while (piece := self.next()) is not None:
             yield piece
-        self._events.put(None)  # a second iteration ends at once
-        if self._error is not None:
-            raise self._error
 
     def next(self, timeout: float | None = None) -> Piece | None:
         """The next piece, or None at the end; `queue.Empty` after `timeout` seconds without one."""
-        piece = self._events.get(timeout=timeout)
-        if piece is None:
-            self._events.put(None)
-            if self._error is not None:
-                raise self._error
-        return piece
+        while True:
+            event = self._events.get(timeout=timeout)
+            if event is None:
+                self._events.put(None)  # whoever asks again is told the same
+                if self._error is not None:
+                    raise self._error
+            if not isinstance(event, Completion):
+                return event
+
+    def poll(self) -> list[Piece | Completion]:
+        """What became known since the last call, without waiting: pieces, and the completion of each sample after its
+        last one. Raises the fault that ended the request once all before it has been told."""
+        events: list[Piece | Completion] = []
+        while True:
+            try:
+                event = self._events.get_nowait()
+            except queue.Empty:
+                return events
+            if event is None:
+                self._events.put(None)
+                if self._error is not None and not events:
+                    raise self._error
+                return events
+            events.append(event)
 
     def result(self, timeout: float | None = None) -> list[Completion]:
         """All completions, ordered by sample; waits for them. TimeoutError after `timeout` seconds, or the fault that
@@ -73,13 +98,40 @@ class Ticket:
 
     def cancel(self) -> None:
         """End it soon, with finish `cancelled` and what there is; does nothing if it has ended."""
-        self._service._cancel(self)
+        self._service.cancel(self)
 
-    def _finish(self, error: BaseException | None = None) -> None:
+    # -- for the service -----------------------------------------------------------------------------------------------
+
+    def tell(self, piece: Piece) -> None:
+        self._events.put(piece)
+        self._woken()
+
+    def complete(self, completion: Completion) -> bool:
+        """Take one sample's completion; whether it was the last one, which ends the ticket."""
+        self._completions.append(completion)
+        self._events.put(completion)
+        if len(self._completions) < self.request.samples:
+            self._woken()
+            return False
+        self.finish()
+        return True
+
+    def finish(self, error: BaseException | None = None) -> None:
         if not self._done.is_set():
             self._error = error
             self._done.set()
             self._events.put(None)
+            self._woken()
+
+
+def _nobody() -> None:
+    """Who waits in `next` needs no call."""
+
+
+class Canceller(Protocol):
+    """What a ticket needs of the service that made it."""
+
+    def cancel(self, ticket: Ticket) -> None: ...
 
 
 class Service:
@@ -87,8 +139,8 @@ class Service:
 
     `rows` samples advance together; each row holds up to the model's context. `memory_limit`, in bytes, bounds keys,
     values and logits (None: what is free now); where the rows do not fit, UserError says how many would. At most
-    `waiting` requests may wait for a row (None: any number); one more is refused. Speculation applies to a request
-    alone in flight; everything else is the engine's (`kringle.generation.engine`).
+    `waiting` requests may wait for a row (None: any number); one more is refused with `Busy`. Speculation applies to a
+    request alone in flight; everything else is the engine's (`kringle.generation.engine`).
     """
 
     def __init__(
@@ -100,8 +152,18 @@ class Service:
         memory_limit: int | None = None,
         precision: Precision | None = None,
         waiting: int | None = None,
+        invariant: bool = False,
+        prefix_bytes: int = 0,
     ) -> None:
-        self._engine = Engine(model, tokenizer, rows=rows, memory_limit=memory_limit, precision=precision)
+        self._engine = Engine(
+            model,
+            tokenizer,
+            rows=rows,
+            memory_limit=memory_limit,
+            precision=precision,
+            invariant=invariant,
+            prefix_bytes=prefix_bytes,
+        )
         self._most_waiting = waiting
         self._condition = threading.Condition()
         self._new: deque[tuple[Ticket, float | None]] = deque()
@@ -131,17 +193,17 @@ class Service:
         with self._condition:
             return self._engine.active, len(self._tickets) + len(self._new), self._tokens
 
-    def submit(self, request: Request, *, deadline: float | None = None) -> Ticket:
+    def submit(
+        self, request: Request, *, deadline: float | None = None, woken: Callable[[], None] | None = None
+    ) -> Ticket:
         """Queue a request; `deadline` is in seconds from now. UserError for what this model cannot run."""
         request.check(self._engine.config, self._engine.vocab_size)
-        ticket = Ticket(self, request)
+        ticket = Ticket(self, request, woken=woken)
         with self._condition:
             if self._closing:
                 raise UserError("the service is closed", where="sampling")
             if self._most_waiting is not None and len(self._new) + self._queued() >= self._most_waiting:
-                raise UserError(
-                    f"{self._most_waiting} requests are waiting already", where="sampling", hint="try later"
-                )
+                raise Busy(f"{self._most_waiting} requests are waiting already", where="sampling", hint="try later")
             self._new.append((ticket, None if deadline is None else time.monotonic() + deadline))
             self._condition.notify()
         return ticket
@@ -156,7 +218,8 @@ class Service:
     def _queued(self) -> int:
         return len(self._engine.waiting)
 
-    def _cancel(self, ticket: Ticket) -> None:
+    def cancel(self, ticket: Ticket) -> None:
+        """As `Ticket.cancel`."""
         with self._condition:
             self._cancelled.append(ticket)
             self._condition.notify()
@@ -188,7 +251,7 @@ class Service:
             try:
                 number = self._engine.add(ticket.request, deadline=deadline, streaming=True)
             except Exception as error:
-                ticket._finish(error)
+                ticket.finish(error)
             else:
                 self._tickets[number] = ticket
         for ticket in cancelled:
@@ -203,19 +266,17 @@ class Service:
             return
         if isinstance(event, Fault):
             del self._tickets[event.request]
-            ticket._finish(event.error)
+            ticket.finish(event.error)
             return
         if isinstance(event, Piece):
             self._tokens += 1
-            ticket._events.put(event)
+            ticket.tell(event)
             return
-        ticket._completions.append(event)
-        if len(ticket._completions) == ticket.request.samples:
+        if ticket.complete(event):
             del self._tickets[event.request]
-            ticket._finish()
 
     def _fail(self, error: Exception) -> None:
         broken, self._tickets = self._tickets, {}
         self._engine.reset()
         for ticket in broken.values():
-            ticket._finish(error)
+            ticket.finish(error)
