@@ -23,11 +23,11 @@ from run_fixtures import (
     write_recipe,
 )
 
-DATA = {"collect", "clean", "split", "annotate", "tokenizer", "encode"}
+DATA = {"collect", "clean", "split", "annotate", "tokenizer", "encode", "attribution"}
 
 
 def of_arms(*arms: str) -> set[str]:
-    return {f"{kind}@{arm}-s0" for arm in arms for kind in ("train", "evaluate", "score")}
+    return {f"{kind}@{arm}-s0" for arm in arms for kind in ("train", "evaluate", "score", "memorisation")}
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +122,10 @@ def test_a_study_in_parts_is_the_study_in_one_go(study: Study, tmp_path: Path) -
 
     # One arm alone has all cores to itself; its model must be the one that it becomes beside others all the same.
     _, computed = rerun(work, study.recipe, "--until", "train", "--only", "fim")
-    assert computed == {"annotate", "tokenizer", "encode", "train@fim-s0"}
+    assert computed == {"annotate", "tokenizer", "encode", "attribution", "train@fim-s0"}
     done, computed = rerun(work, study.recipe, "--until", "train", "--only", "fim")
     assert computed == set()
-    assert "Nothing to do: all 7 stages are up to date." in done.err
+    assert "Nothing to do: all 8 stages are up to date." in done.err
 
     _, computed = rerun(work, study.recipe, "--only", "no-fim")
     assert computed == {"train@no-fim-s0", "report", *of_arms("fim", "no-fim")} - {"train@fim-s0"}

@@ -171,7 +171,7 @@ def test_a_corpus_that_is_too_small(tmp_path: Path) -> None:
     assert unfinished(work) == []
     assert not (work / "report").exists()
     assert {manifest["stage"] for manifest in manifests(work).values()} == {
-        *("collect", "clean", "split", "annotate", "tokenizer", "encode"),
+        *("collect", "clean", "split", "annotate", "tokenizer", "encode", "attribution"),
     }
 
 

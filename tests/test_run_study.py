@@ -82,8 +82,9 @@ def test_the_last_line_of_output_is_for_machines(study: Study) -> None:
     assert result["report"] == str(study.work / "report/report.html")
     assert result["work"] == str(study.work)
     kinds = Counter(name.partition("@")[0] for name in result["computed"])
-    once = ("collect", "clean", "split", "annotate", "tokenizer", "encode", "report")
-    assert kinds == {**dict.fromkeys(once, 1), **dict.fromkeys(("train", "evaluate", "score"), len(ARMS))}
+    once = ("collect", "clean", "split", "annotate", "tokenizer", "encode", "attribution", "report")
+    of_arms = ("train", "evaluate", "score", "memorisation")
+    assert kinds == {**dict.fromkeys(once, 1), **dict.fromkeys(of_arms, len(ARMS))}
     assert set(result["computed"]) == {manifest["stage"] for manifest in manifests(study.work).values()}
 
 

@@ -11,10 +11,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kringle.attribution.kernels import SEED, SHORTEST, Bytes
+from kringle.attribution.kernels import HEAVY, KEPT, NO_TAG, SEED, SHORTEST, SIDE, STEP, Bytes, seed_hash_at, tag_of
 
 CHECKPOINT = 256  # tokens
-FULLY_FOLLOWED = 16  # seeds at one offset of the text; further ones only where they could make a known copy longer
+MOST_KNOWN = 64  # stretches that overlap at one place; of more, seeds are followed twice
+FULLY_FOLLOWED = 64  # seeds inside a known stretch, for other places of it; further ones only to reach beyond it
 
 _kernel = njit(nogil=True, cache=True)
 
@@ -65,83 +66,374 @@ def _byte(
 
 
 @_kernel
-def follow(
+def _agreement(
     text: Bytes,
-    offsets: NDArray[np.int64],
-    documents: NDArray[np.int64],
-    places: NDArray[np.int64],
+    at: int,
+    tokens: NDArray[np.unsignedinteger],
+    first: int,
+    stop: int,
+    starts: NDArray[np.int64],
+    blob: Bytes,
+    marks: NDArray[np.uint32],
+    place: int,
+) -> tuple[int, int]:
+    """(start, end) of the longest text[start:end] around `at` that the document with the tokens `first` to `stop` - 1
+    has around its byte `place`; end == at where the two differ there."""
+    token, inside = _token_at(tokens, first, starts, marks, place)
+    end = at
+    number, byte = token, starts[tokens[token]] + inside
+    while end < len(text):
+        if byte == starts[tokens[number] + 1]:
+            number += 1
+            if number == stop:
+                break
+            byte = starts[tokens[number]]
+            continue  # a token may stand for no bytes
+        if blob[byte] != text[end]:
+            break
+        byte += 1
+        end += 1
+    start = at
+    number, byte = token, starts[tokens[token]] + inside
+    while start > 0 and end >= at + SEED:
+        if byte == starts[tokens[number]]:
+            if number == first:
+                break
+            number -= 1
+            byte = starts[tokens[number] + 1]
+            continue
+        if blob[byte - 1] != text[start - 1]:
+            break
+        byte -= 1
+        start -= 1
+    return start, end
+
+
+@_kernel
+def _compare(
+    text: Bytes,
+    at: int,
+    before: int,
+    after: int,
+    tokens: NDArray[np.unsignedinteger],
+    first: int,
+    stop: int,
+    starts: NDArray[np.int64],
+    blob: Bytes,
+    marks: NDArray[np.uint32],
+    place: int,
+) -> int:
+    """-1, 0 or 1: how the document compares with the text, first in the `after` bytes from `place` and `at` on, then in
+    the `before` bytes before them, the nearest first. A document that has ended comes first."""
+    token, inside = _token_at(tokens, first, starts, marks, place)
+    number, byte = token, starts[tokens[token]] + inside
+    done = 0
+    while done < after:
+        if byte == starts[tokens[number] + 1]:
+            number += 1
+            if number == stop:
+                return -1
+            byte = starts[tokens[number]]
+            continue
+        if blob[byte] != text[at + done]:
+            return -1 if blob[byte] < text[at + done] else 1
+        byte += 1
+        done += 1
+    number, byte = token, starts[tokens[token]] + inside
+    done = 0
+    while done < before:
+        if byte == starts[tokens[number]]:
+            if number == first:
+                return -1
+            number -= 1
+            byte = starts[tokens[number] + 1]
+            continue
+        if blob[byte - 1] != text[at - done - 1]:
+            return -1 if blob[byte - 1] < text[at - done - 1] else 1
+        byte -= 1
+        done += 1
+    return 0
+
+
+@_kernel
+def _document_of(sample_starts: NDArray[np.int64], sample: int) -> int:
+    """The document that has this sample."""
+    low, high = 0, len(sample_starts) - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if sample_starts[middle] <= sample:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@_kernel
+def _equal_range(
+    text: Bytes,
+    at: int,
+    before: int,
+    after: int,
+    order: NDArray[np.uint32],
+    low: int,
+    high: int,
+    through: bool,
+    entries: NDArray[np.uint32],
+    sample_starts: NDArray[np.int64],
     tokens: NDArray[np.unsignedinteger],
     firsts: NDArray[np.int64],
     lasts: NDArray[np.int64],
-    sizes: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    blob: Bytes,
+    mark_starts: NDArray[np.int64],
+    marks: NDArray[np.uint32],
+) -> tuple[int, int]:
+    """Of the sorted samples `low` to `high` - 1 those that agree with the text in `after` bytes from `at` and in
+    `before` bytes before it: a range (low, high). They are entries[order[i]] where `through`, else entries[i]."""
+    first_equal, last_equal = high, high
+    for side in range(2):
+        bottom, top = low, high
+        while bottom < top:
+            middle = (bottom + top) // 2
+            sample = int(np.int64(entries[order[middle]] if through else entries[middle]))
+            document = _document_of(sample_starts, sample)
+            sign = _compare(
+                text, at, before, after, tokens, firsts[document], lasts[document], starts, blob,
+                marks[mark_starts[document] : mark_starts[document + 1]],
+                (sample - sample_starts[document]) * STEP,
+            )  # fmt: skip
+            if sign < 0 or (side == 1 and sign == 0):
+                bottom = middle + 1
+            else:
+                top = middle
+        if side == 0:
+            first_equal = bottom
+        else:
+            last_equal = bottom
+    return first_equal, last_equal
+
+
+@_kernel
+def _plan(
+    text: Bytes,
+    at: int,
+    before: int,
+    after: int,
+    low: int,
+    high: int,
+    begin: int,
+    entries: NDArray[np.uint32],
+    backward: NDArray[np.uint32],
+    sample_starts: NDArray[np.int64],
+    tokens: NDArray[np.unsignedinteger],
+    firsts: NDArray[np.int64],
+    lasts: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    blob: Bytes,
+    mark_starts: NDArray[np.int64],
+    marks: NDArray[np.uint32],
+    ranges: NDArray[np.int64],
+) -> None:
+    """Fill `ranges` (2, 2) with ranges of `backward` and of `entries`, both of one heavy bucket, that hold every seed
+    that agrees with the text in `before` bytes before it, in `after` bytes from its beginning on, and in `SHORTEST` in
+    all. Such a seed agrees in x bytes before it or in SHORTEST - x + 1 from its beginning on, whatever x is: of a few
+    x that with the smallest ranges is taken."""
+    best = -1
+    for option in range(5):
+        if option == 0:
+            x, y = 0, after
+        elif option == 1:
+            x, y = before, 0
+        else:
+            x = 18 if option == 2 else 9 if option == 3 else 26
+            y = max(after, SHORTEST - x + 1)
+            x = max(before, x)
+        if (option == 0 and after <= SEED) or (option == 1 and before == 0):
+            continue
+        left_low = left_high = right_low = right_high = 0
+        if 0 < x <= at:
+            left_low, left_high = _equal_range(
+                text, at, min(x, SHORTEST - SEED), SEED, backward, begin, begin + high - low, True, entries,
+                sample_starts, tokens, firsts, lasts, starts, blob, mark_starts, marks,
+            )  # fmt: skip
+        if 0 < y <= len(text) - at:
+            right_low, right_high = _equal_range(
+                text, at, 0, min(y, SHORTEST), backward, low, high, False, entries, sample_starts, tokens, firsts,
+                lasts, starts, blob, mark_starts, marks,
+            )  # fmt: skip
+        cost = left_high - left_low + right_high - right_low
+        if best < 0 or cost < best:
+            best = cost
+            ranges[0, 0], ranges[0, 1] = left_low, left_high
+            ranges[1, 0], ranges[1, 1] = right_low, right_high
+        if best <= KEPT:
+            break
+
+
+@_kernel
+def _add(known: NDArray[np.int64], count: int, start: int, end: int) -> int:
+    """Add text[start:end] to the `count` known stretches (start, end), none inside another, in order; returns how many
+    there are then, or -1 if it is one of them, -2 if it is inside one, -3 if there is no room."""
+    for i in range(count):
+        if known[i, 0] <= start and end <= known[i, 1]:
+            return -1 if known[i, 0] == start and known[i, 1] == end else -2
+    left = 0
+    for i in range(count):
+        if not (start <= known[i, 0] and known[i, 1] <= end):
+            known[left, 0], known[left, 1] = known[i, 0], known[i, 1]
+            left += 1
+    if left == len(known):
+        return -3
+    i = left
+    while i > 0 and known[i - 1, 0] > start:
+        known[i, 0], known[i, 1] = known[i - 1, 0], known[i - 1, 1]
+        i -= 1
+    known[i, 0], known[i, 1] = start, end
+    return left + 1
+
+
+@_kernel
+def search(
+    text: Bytes,
+    shift: int,
+    directory: NDArray[np.uint32],
+    entries: NDArray[np.uint32],
+    tags: NDArray[np.uint8],
+    heavy: NDArray[np.int64],
+    backward: NDArray[np.uint32],
+    sample_starts: NDArray[np.int64],
+    tokens: NDArray[np.unsignedinteger],
+    firsts: NDArray[np.int64],
+    lasts: NDArray[np.int64],
     starts: NDArray[np.int64],
     blob: Bytes,
     mark_starts: NDArray[np.int64],
     marks: NDArray[np.uint32],
     found: NDArray[np.int64],
 ) -> int:
-    """Fill rows (start, end, candidate) of `found` (C, 3) with the stretches text[start:end], `SHORTEST` bytes or more,
-    that the documents share through the candidates' seeds; returns how many.
+    """Fill rows (start, end, document, byte of it) of `found` (C, 4) with the stretches text[start:end], `SHORTEST`
+    bytes or more, that documents share, as far as there is room; returns how many there are in all.
 
-    Candidate c says that text[offsets[c]:] and byte places[c] of document documents[c] may begin with the same seed;
-    offsets ascend. Document d has sizes[d] bytes and the tokens firsts[d] to lasts[d] - 1; token t is
-    blob[starts[t] : starts[t + 1]].
+    Document d has the samples sample_starts[d] to sample_starts[d + 1] - 1 and the tokens firsts[d] to lasts[d] - 1;
+    token t is blob[starts[t] : starts[t + 1]].
+
+    Let text[a:b] be the known stretch that ends last, found at offset c. What is not inside it has a seed within `STEP`
+    offsets from c (if it begins before a) or in the last `SHORTEST` - 1 before b (if it ends after b), because a common
+    stretch has one among every `STEP` offsets; so the offsets between those are passed over.
+
+    Seeds in a heavy bucket (`kringle.attribution.seeds`) are not all followed. What lies inside no known stretch
+    begins before the first of those that cover the seed, or ends after the last, or begins before one and ends after
+    the one before that: for each of these the seeds are found by bisection (`_plan`). A few more are followed for the
+    sake of other places.
     """
-    count = 0
-    known_start = known_end = tried = 0  # the copy that reaches furthest so far
-    last = -1
-    for c in range(len(offsets)):
-        at, document = offsets[c], documents[c]
-        if at != last:
-            last, tried = at, 0
-        first, stop = firsts[document], lasts[document]
-        here = marks[mark_starts[document] : mark_starts[document + 1]]
-        if tried >= FULLY_FOLLOWED and known_start <= at and at + SEED <= known_end:
-            # It can add to the known copy only if it agrees with the text in the byte before it or in the one after.
-            before, after = places[c] - (at - known_start) - 1, places[c] + (known_end - at)
-            if not (
-                known_start > 0
-                and before >= 0
-                and _byte(tokens, first, starts, blob, here, before) == text[known_start - 1]
-            ) and not (
-                known_end < len(text)
-                and after < sizes[document]
-                and _byte(tokens, first, starts, blob, here, after) == text[known_end]
-            ):
-                continue
-        tried += 1
-        token, inside = _token_at(tokens, first, starts, here, places[c])
-        end = at
-        number, byte = token, starts[tokens[token]] + inside
-        while end < len(text):
-            if byte == starts[tokens[number] + 1]:
-                number += 1
-                if number == stop:
-                    break
-                byte = starts[tokens[number]]
-                continue  # a token may stand for no bytes
-            if blob[byte] != text[end]:
-                break
-            byte += 1
-            end += 1
-        if end - at < SEED:
+    count = pieces = 0
+    known = np.empty((MOST_KNOWN, 2), dtype=np.int64)  # stretches that were found, none inside another, in order
+    ranges = np.zeros((2, 2), dtype=np.int64)
+    known_end = known_from = tried = 0  # the end of the last of them, where it was found, what was followed since
+    at = 0
+    while at + SEED <= len(text):
+        if known_from + STEP <= at and at < known_end - SHORTEST + 1:
+            at = known_end - SHORTEST + 1
             continue
-        start = at
-        number, byte = token, starts[tokens[token]] + inside
-        while start > 0:
-            if byte == starts[tokens[number]]:
-                if number == first:
+        bucket = int(np.int64(seed_hash_at(text, at) >> np.uint64(shift)))
+        low, high = int(np.int64(directory[bucket])), int(np.int64(directory[bucket + 1]))
+        if low == high:
+            at += 1
+            continue
+        while pieces > 0 and known[0, 1] < at + SEED:  # nothing that is still to be found lies inside it
+            known[:-1] = known[1:].copy()
+            pieces -= 1
+        is_heavy = high - low > HEAVY
+        begin = int(heavy[np.searchsorted(heavy[:, 0], bucket), 1]) if is_heavy else 0
+        left, right = tag_of(text, at - SIDE, at), tag_of(text, at + SEED, at + SEED + SIDE)
+        again = True
+        while again:
+            again = False
+            first_known, last_known = pieces, pieces  # those that cover the seed
+            for i in range(pieces):
+                if known[i, 0] <= at and at + SEED <= known[i, 1]:
+                    first_known, last_known = min(first_known, i), i + 1
+            covered = last_known - first_known if first_known < pieces else 0
+            to_left = covered == 0 or at < known_from + STEP or known[last_known - 1, 1] != known_end
+            to_right = covered == 0 or at >= known_end - SHORTEST + 1 or known[last_known - 1, 1] != known_end
+            for gap in range(covered + 1 if is_heavy else 1):
+                # Before known stretch number `gap` and after the one before it, as far as they are there.
+                if covered and not is_heavy and not to_left and not to_right and tried >= FULLY_FOLLOWED:
                     break
-                number -= 1
-                byte = starts[tokens[number] + 1]
-                continue
-            if blob[byte - 1] != text[start - 1]:
-                break
-            byte -= 1
-            start -= 1
-        if end - start >= SHORTEST:
-            if end > known_end:
-                known_start, known_end = start, end
-            found[count, 0], found[count, 1], found[count, 2] = start, end, c
-            count += 1
+                if is_heavy:
+                    if not (to_right if gap == covered else to_left):
+                        continue
+                    before = at - known[first_known + gap, 0] + 1 if gap < covered else 0
+                    after = known[first_known + gap - 1, 1] - at + 1 if gap > 0 else 0
+                    if before > at or after > len(text) - at:
+                        continue
+                    _plan(
+                        text, at, before, after, low, high, begin, entries, backward, sample_starts, tokens, firsts,
+                        lasts, starts, blob, mark_starts, marks, ranges,
+                    )  # fmt: skip
+                else:
+                    ranges[0, 0], ranges[0, 1], ranges[1, 0], ranges[1, 1] = 0, 0, low, high
+                more = -1  # seeds to follow for other places of a new stretch, before everything is planned again
+                for side in range(2):
+                    for entry in range(ranges[side, 0], ranges[side, 1]):
+                        if not is_heavy:
+                            same_left = left != NO_TAG and tags[entry, 0] == left
+                            if not same_left and not (right != NO_TAG and tags[entry, 1] == right):
+                                continue
+                        sample = int(np.int64(entries[backward[entry]] if side == 0 else entries[entry]))
+                        document = _document_of(sample_starts, sample)
+                        place = (sample - sample_starts[document]) * STEP
+                        start, end = _agreement(
+                            text, at, tokens, firsts[document], lasts[document], starts, blob,
+                            marks[mark_starts[document] : mark_starts[document + 1]], place,
+                        )  # fmt: skip
+                        tried += 1
+                        more -= more > 0
+                        if end - start >= SHORTEST:
+                            added = _add(known, pieces, start, end)
+                            if added != -2:
+                                if count < len(found):
+                                    found[count, 0], found[count, 1] = start, end
+                                    found[count, 2], found[count, 3] = document, place - (at - start)
+                                count += 1
+                            if added > 0:
+                                pieces = added
+                                more = KEPT
+                                if known[pieces - 1, 1] > known_end:
+                                    known_end, known_from, tried = known[pieces - 1, 1], at, 0
+                        if is_heavy and more == 0:
+                            again = True
+                            break
+                    if again:
+                        break
+                if more >= 0 and is_heavy:
+                    again = True
+                    break
+        at += 1
     return count
+
+
+@_kernel
+def spread(
+    tokens: NDArray[np.unsignedinteger],
+    first: int,
+    starts: NDArray[np.int64],
+    marks: NDArray[np.uint32],
+    place: int,
+    whole_starts: NDArray[np.int64],
+    whole_blob: Bytes,
+    whole_marks: NDArray[np.uint32],
+) -> int:
+    """Which byte of a document as it is (`whole_...`) is byte `place` of it without white space."""
+    token, inside = _token_at(tokens, first, starts, marks, place)
+    mark = (token - first) // CHECKPOINT
+    at = int(whole_marks[mark])
+    for number in range(first + mark * CHECKPOINT, token):
+        at += whole_starts[tokens[number] + 1] - whole_starts[tokens[number]]
+    for byte in whole_blob[whole_starts[tokens[token]] : whole_starts[tokens[token] + 1]]:
+        if byte != 32 and (byte < 9 or byte > 13):
+            if inside == 0:
+                break
+            inside -= 1
+        at += 1
+    return at

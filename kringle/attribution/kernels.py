@@ -4,6 +4,10 @@ A document is sampled at every `STEP`-th byte: a seed of `SEED` bytes there, has
 bytes left and right of the seed a tag of 8 bits each. Any common stretch of `SHORTEST` bytes holds a whole seed, and
 beside it `SIDE` bytes on one side at least, because SHORTEST = SEED + STEP - 1 and 2 * SIDE <= SHORTEST - SEED. So a
 query that looks up all its own offsets, and follows only seeds with an equal tag on one side, misses nothing.
+
+Of samples with equal surroundings (`AROUND` steps on both sides) only the first `KEPT` are kept. A stretch is covered
+by the `STEP` - 1 bytes before and the `SHORTEST` after each of its samples, all of them well inside the surroundings,
+so whatever a sample that was left out would have led to, one that was kept leads to as well, in another place.
 """
 
 from __future__ import annotations
@@ -16,6 +20,9 @@ SHORTEST = 50  # bytes: what counts as a copy; a character has one or more of th
 SEED = 16  # two words of 64 bits
 STEP = SHORTEST - SEED + 1
 SIDE = (SHORTEST - SEED) // 2
+AROUND = 2  # steps; 175 bytes in all. One would be enough for what is found, more keep long stretches in one piece
+KEPT = 16  # samples with the same surroundings; more than are ever listed as sources
+HEAVY = 256  # samples in one bucket from which on they are sorted, to be bisected
 NO_TAG = 0  # where there is no whole side; equal to no tag
 
 Bytes = NDArray[np.uint8]
@@ -43,12 +50,12 @@ def _word(text: Bytes, start: int, length: int) -> np.uint64:
 
 
 @_kernel
-def _seed_hash(text: Bytes, at: int) -> np.uint64:
+def seed_hash_at(text: Bytes, at: int) -> np.uint64:
     return _mix(_mix(_word(text, at, 8) + _GOLDEN) ^ _word(text, at + 8, 8))
 
 
 @_kernel
-def _tag(text: Bytes, start: int, end: int) -> np.uint8:
+def tag_of(text: Bytes, start: int, end: int) -> np.uint8:
     """1 to 255 of the `SIDE` bytes from `start`; `NO_TAG` where the text does not have them all."""
     if start < 0 or end > len(text):
         return np.uint8(NO_TAG)
@@ -58,15 +65,34 @@ def _tag(text: Bytes, start: int, end: int) -> np.uint8:
 
 
 @_kernel
-def sample(text: Bytes, step: int, hashes: NDArray[np.uint64], left: Bytes, right: Bytes) -> int:
-    """Fill hash and tags of the seeds at 0, step, 2 * step, ...; returns how many there are."""
+def seed_hashes(text: Bytes, hashes: NDArray[np.uint64]) -> int:
+    """Fill the hashes of the seeds at 0, STEP, 2 * STEP, ...; returns how many there are."""
     count = 0
-    for at in range(0, len(text) - SEED + 1, step):
-        hashes[count] = _seed_hash(text, at)
-        left[count] = _tag(text, at - SIDE, at)
-        right[count] = _tag(text, at + SEED, at + SEED + SIDE)
+    for at in range(0, len(text) - SEED + 1, STEP):
+        hashes[count] = seed_hash_at(text, at)
         count += 1
     return count
+
+
+@_kernel
+def sides(text: Bytes, left: Bytes, right: Bytes, around: NDArray[np.uint64]) -> None:
+    """Fill the tags of the seeds at 0, STEP, 2 * STEP, ..., and a hash of the surroundings of each."""
+    steps = (len(text) + STEP - 1) // STEP
+    blocks = np.zeros(steps + 2 * AROUND, dtype=np.uint64)  # outside the text: 0
+    for i in range(steps):
+        start, end = i * STEP, min((i + 1) * STEP, len(text))
+        value = _GOLDEN * np.uint64(end - start)
+        for word in range(start, end, 8):
+            value = _mix(value ^ _word(text, word, min(8, end - word)))
+        blocks[AROUND + i] = value
+    for i in range(max(0, (len(text) - SEED) // STEP + 1)):
+        at = i * STEP
+        left[i] = tag_of(text, at - SIDE, at)
+        right[i] = tag_of(text, at + SEED, at + SEED + SIDE)
+        value = np.uint64(0)
+        for j in range(i, i + 2 * AROUND + 1):
+            value = _mix(value + _GOLDEN) ^ blocks[j]
+        around[i] = value
 
 
 @_kernel
@@ -109,10 +135,12 @@ def scatter(
     buckets: NDArray[np.uint32],
     left: Bytes,
     right: Bytes,
+    around: NDArray[np.uint64],
     first: int,
     cursor: NDArray[np.int64],
     entries: NDArray[np.uint32],
     tags: NDArray[np.uint8],
+    surroundings: NDArray[np.uint64],
 ) -> None:
     """Put samples number `first`, `first` + 1, ... at their buckets' cursors; tags (E, 2) are left and right."""
     for i in range(len(buckets)):
@@ -121,34 +149,82 @@ def scatter(
         entries[place] = first + i
         tags[place, 0] = left[i]
         tags[place, 1] = right[i]
+        surroundings[place] = around[i]
 
 
 @_kernel
-def look_up(
-    text: Bytes,
-    shift: int,
-    directory: NDArray[np.uint32],
+def thin(
+    directory: NDArray[np.int64],
     entries: NDArray[np.uint32],
     tags: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    samples: NDArray[np.int64],
+    surroundings: NDArray[np.uint64],
 ) -> int:
-    """Fill (offset in `text`, sample) of every seed that may be equal, as far as the arrays have room; returns how many
-    there are in all."""
-    count = 0
-    for at in range(len(text) - SEED + 1):
-        bucket = _seed_hash(text, at) >> np.uint64(shift)
-        first, last = np.int64(directory[bucket]), np.int64(directory[bucket + np.uint64(1)])
-        if first == last:
-            continue
-        left = _tag(text, at - SIDE, at)
-        right = _tag(text, at + SEED, at + SEED + SIDE)
+    """Leave `KEPT` samples of each surroundings in a bucket, the first ones, in place; returns how many are left."""
+    left = 0
+    first = directory[0]
+    for bucket in range(len(directory) - 1):
+        last = directory[bucket + 1]
+        kept = np.ones(last - first, dtype=np.bool_)
+        if last - first > KEPT:
+            here = surroundings[first:last]
+            order = np.argsort(here, kind="mergesort")  # a stable one
+            equal = 0
+            for i in range(1, len(order)):
+                equal = equal + 1 if here[order[i]] == here[order[i - 1]] else 0
+                kept[order[i]] = equal < KEPT
+        directory[bucket] = left
         for place in range(first, last):
-            same_left = left != NO_TAG and tags[place, 0] == left
-            same_right = right != NO_TAG and tags[place, 1] == right
-            if same_left or same_right:
-                if count < len(offsets):
-                    offsets[count] = at
-                    samples[count] = entries[place]
-                count += 1
-    return count
+            if kept[place - first]:
+                entries[left] = entries[place]
+                tags[left, 0] = tags[place, 0]
+                tags[left, 1] = tags[place, 1]
+                left += 1
+        first = last
+    directory[-1] = left
+    return left
+
+
+@_kernel
+def contexts(text: Bytes, places: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[np.int16]) -> None:
+    """For the seeds at `places` fill rows of `out` (H, 2 * SHORTEST - SEED): the `SHORTEST` bytes from the seed's first
+    on, then those before it, the nearest first; -1 outside the text."""
+    for i in range(len(places)):
+        for j in range(SHORTEST):
+            at = places[i] + j
+            out[rows[i], j] = text[at] if at < len(text) else -1
+        for j in range(SHORTEST - SEED):
+            at = places[i] - 1 - j
+            out[rows[i], SHORTEST + j] = text[at] if at >= 0 else -1
+
+
+@_kernel
+def _comes_after(context: NDArray[np.int16], a: int, b: int, backward: bool) -> bool:
+    for j in range(SEED if backward else SHORTEST):
+        if context[a, j] != context[b, j]:
+            return bool(context[a, j] > context[b, j])
+    if backward:
+        for j in range(SHORTEST, context.shape[1]):
+            if context[a, j] != context[b, j]:
+                return bool(context[a, j] > context[b, j])
+    return False
+
+
+@_kernel
+def sort_contexts(context: NDArray[np.int16], rows: NDArray[np.int64], backward: bool) -> None:
+    """Sort `rows` of `context` in place: by what follows from the seed on, or (`backward`) by the seed and what comes
+    before it. A stable merge sort."""
+    other = np.empty_like(rows)
+    width = 1
+    while width < len(rows):
+        for start in range(0, len(rows), 2 * width):
+            middle, end = min(start + width, len(rows)), min(start + 2 * width, len(rows))
+            i, j = start, middle
+            for k in range(start, end):
+                if i < middle and (j >= end or not _comes_after(context, rows[i], rows[j], backward)):
+                    other[k] = rows[i]
+                    i += 1
+                else:
+                    other[k] = rows[j]
+                    j += 1
+        rows[:] = other
+        width *= 2

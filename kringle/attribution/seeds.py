@@ -4,8 +4,12 @@
     directory.npy   (B + 1,) uint32: bucket b, the first bits of a seed's hash, has the entries directory[b] and on
     entries.npy     (S,) uint32: samples, bucket by bucket
     tags.npy        (S, 2) uint8: left and right tag of each
+    heavy.npy       (H, 2) int64: the buckets with more than `HEAVY` entries, ascending, and where each begins in
+    backward.npy    (E,) uint32: their entries, sorted by the seed and the bytes before it, the nearest first
 
-About 6.5 bytes a sample, with 8 to 16 samples a bucket.
+The entries of a heavy bucket are sorted by the bytes from the seed's first on, so that a look-up can bisect both ways.
+About 6.3 bytes a sample, with 16 to 32 samples a bucket, and 8 more while it is built. Samples of which there are many
+with the same surroundings are left out (`kringle.attribution.kernels`).
 """
 
 from __future__ import annotations
@@ -19,12 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kringle.attribution import kernels
-from kringle.attribution.kernels import SEED, STEP, Bytes
+from kringle.attribution.kernels import HEAVY, SEED, SHORTEST, STEP, Bytes
 from kringle.errors import UserError
 
-PER_BUCKET = 8  # at least
+PER_BUCKET = 16  # at least
 MOST_SAMPLES = 1 << 32  # entries are numbers of 32 bits: 150 GB of text
-_BATCH = 1 << 20  # candidates that a look-up has room for at first
 
 
 def samples_in(size: int) -> int:
@@ -40,6 +43,8 @@ class SeedTable:
     directory: NDArray[np.uint32]
     entries: NDArray[np.uint32]
     tags: NDArray[np.uint8]
+    heavy: NDArray[np.int64]
+    backward: NDArray[np.uint32]
 
     @classmethod
     def open(cls, folder: Path) -> SeedTable:
@@ -57,47 +62,73 @@ class SeedTable:
             raise UserError(what, hint="build one index for each part of the corpus")
         bits = max(1, (total // PER_BUCKET).bit_length() - 1)
         fill = np.zeros((1 << bits) + 1, dtype=np.int64)
-        for _, buckets, *_ in _sampled(texts(), bits):
-            kernels.count(buckets, fill[1:])
+        for _, _, hashes in _seeds(texts()):
+            kernels.count((hashes >> np.uint64(64 - bits)).astype(np.uint32), fill[1:])
         directory = np.cumsum(fill)
         entries, tags = np.empty(total, dtype=np.uint32), np.empty((total, 2), dtype=np.uint8)
+        surroundings = np.empty(total, dtype=np.uint64)
         cursor = directory[:-1].copy()
-        directory = directory.astype(np.uint32)
-        for first, buckets, left, right in _sampled(texts(), bits):
-            kernels.scatter(buckets, left, right, first, cursor, entries, tags)
-        arrays: tuple[NDArray[Any], ...] = (starts, directory, entries, tags)
+        for first, text, hashes in _seeds(texts()):
+            buckets = (hashes >> np.uint64(64 - bits)).astype(np.uint32)
+            left, right = np.empty(len(hashes), np.uint8), np.empty(len(hashes), np.uint8)
+            around = np.empty(len(hashes), np.uint64)
+            kernels.sides(text, left, right, around)
+            kernels.scatter(buckets, left, right, around, first, cursor, entries, tags, surroundings)
+        kept = kernels.thin(directory, entries, tags, surroundings)
+        entries, tags = entries[:kept], tags[:kept]
+        heavy, backward = _sort_heavy(texts(), starts, directory, entries, tags)
+        arrays: tuple[NDArray[Any], ...] = (starts, directory.astype(np.uint32), entries, tags, heavy, backward)
         for name, array in zip(cls.__annotations__, arrays, strict=True):
             np.save(folder / f"{name}.npy", array)
 
-    def candidates(self, text: Bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Where stretches of `text` may occur: offsets in it (C,), documents (C,), byte offsets of the seed in them."""
-        bits = (len(self.directory) - 1).bit_length() - 1
-        room = _BATCH
-        while True:
-            offsets, samples = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64)
-            count = kernels.look_up(text, 64 - bits, self.directory, self.entries, self.tags, offsets, samples)
-            if count <= room:
-                break
-            room = count
-        offsets, samples = offsets[:count], samples[:count]
-        documents = np.searchsorted(self.starts, samples, side="right") - 1
-        return offsets, documents, (samples - self.starts[documents]) * STEP
+    @property
+    def shift(self) -> int:
+        """By how many bits a seed's hash is shifted to give its bucket."""
+        return 64 - ((len(self.directory) - 1).bit_length() - 1)
 
 
-def _sampled(texts: Iterable[Bytes], bits: int) -> Iterator[tuple[int, NDArray[np.uint32], Bytes, Bytes]]:
-    """(number of the first sample, buckets, left tags, right tags) of stretches of samples, many texts at a time."""
-    first = count = 0
-    room = 1 << 16
-    hashes, left, right = np.empty(room, np.uint64), np.empty(room, np.uint8), np.empty(room, np.uint8)
+def _sort_heavy(
+    texts: Iterable[Bytes],
+    starts: NDArray[np.int64],
+    directory: NDArray[np.int64],
+    entries: NDArray[np.uint32],
+    tags: NDArray[np.uint8],
+) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """Sort the entries of heavy buckets, with their tags, in place; returns `heavy` and `backward`."""
+    sizes = np.diff(directory)
+    buckets = np.flatnonzero(sizes > HEAVY)
+    ends = np.cumsum(sizes[buckets])
+    heavy = np.stack([buckets, ends - sizes[buckets]], axis=1)
+    total = int(ends[-1]) if len(ends) else 0
+    # What is row r of the contexts stands at entries[where[r]].
+    where = np.arange(total) + np.repeat(directory[buckets] - heavy[:, 1], sizes[buckets])
+    context = np.empty((total, 2 * SHORTEST - SEED), dtype=np.int16)
+    samples = entries[where].astype(np.int64)
+    order = np.argsort(samples)
+    samples = samples[order]
+    borders = np.searchsorted(samples, starts)
+    for document, text in enumerate(texts):
+        first, last = borders[document], borders[document + 1]
+        if first < last:
+            kernels.contexts(text, (samples[first:last] - starts[document]) * STEP, order[first:last], context)
+    backward = np.empty(total, dtype=np.uint32)
+    for bucket, begin in heavy.tolist():
+        place, end = int(directory[bucket]), begin + int(sizes[bucket])
+        rows = np.arange(begin, end)
+        kernels.sort_contexts(context, rows, False)
+        entries[place : place + end - begin] = entries[place + rows - begin]
+        tags[place : place + end - begin] = tags[place + rows - begin]
+        sorted_context = context[rows]
+        rows = np.arange(end - begin)
+        kernels.sort_contexts(sorted_context, rows, True)
+        backward[begin:end] = place + rows
+    return heavy, backward
+
+
+def _seeds(texts: Iterable[Bytes]) -> Iterator[tuple[int, Bytes, NDArray[np.uint64]]]:
+    """(number of the first sample, text, hashes of its seeds) for every text."""
+    first = 0
     for text in texts:
-        wanted = samples_in(len(text))
-        if count + wanted > room:
-            if count:
-                yield first, (hashes[:count] >> np.uint64(64 - bits)).astype(np.uint32), left[:count], right[:count]
-                first, count = first + count, 0
-            if wanted > room:
-                room = wanted
-                hashes, left, right = np.empty(room, np.uint64), np.empty(room, np.uint8), np.empty(room, np.uint8)
-        count += kernels.sample(text, STEP, hashes[count:], left[count:], right[count:])
-    if count:
-        yield first, (hashes[:count] >> np.uint64(64 - bits)).astype(np.uint32), left[:count], right[:count]
+        hashes = np.empty(samples_in(len(text)), np.uint64)
+        first += kernels.seed_hashes(text, hashes)
+        yield first - len(hashes), text, hashes

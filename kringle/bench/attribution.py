@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kringle.attribution.index import AttributionIndex, build
+from kringle.attribution.building import build
+from kringle.attribution.index import AttributionIndex
 from kringle.bench import Measured, Peers
 from kringle.tokens.store import TokenStore
 from kringle.tokens.tokenizer import train_tokenizer

@@ -8,6 +8,7 @@ from kringle.cli.app import app, main
 from kringle.cli import (  # isort: skip  # the order of `kringle --help`
     run,
     data,
+    attribution,
     forecast,
     train,
     megatron,
@@ -23,4 +24,7 @@ from kringle.cli import (  # isort: skip  # the order of `kringle --help`
 )
 
 __all__ = ["app", "main"]
-_ = (run, data, forecast, train, megatron, dedup, redact, sample, score, exchange, release, serve, bench, doctor)
+_ = (
+    *(run, data, attribution, forecast, train, megatron, dedup, redact, sample, score, exchange, release, serve),
+    *(bench, doctor),
+)

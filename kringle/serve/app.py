@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from kringle import __version__
-from kringle.serve import errors, health, openai_api
+from kringle.serve import errors, health, llama_cpp, ollama, openai_api, tgi
 from kringle.serve.attributing import Attributor
 from kringle.serve.guard import Guard
 from kringle.serve.journal import Journal
@@ -24,7 +24,7 @@ from kringle.serve.models import ServedModel
 from kringle.serve.serving import Serving
 from kringle.serve.settings import Settings
 
-ROUTERS = (openai_api.router, health.router)
+ROUTERS = (openai_api.router, llama_cpp.router, tgi.router, ollama.router, health.router)
 
 
 def build(

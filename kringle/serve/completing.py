@@ -53,6 +53,7 @@ class Asked:
 class TokenText:
     """A token of the text: its bytes there, its place in characters, and what else might have stood there."""
 
+    id: int
     raw: bytes
     offset: int
     log_probability: float
@@ -161,6 +162,11 @@ class Generation:
     @property
     def ended(self) -> bool:
         return all(choice.ending is not None for choice in self.choices)
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.began
 
     @property
     def prompt_tokens(self) -> int:
@@ -274,7 +280,11 @@ class Generation:
             raw = bytes(choice.writer.raw[max(0, start - required) : min(end, max(0, stop - required))])
             if raw:
                 token = TokenText(
-                    raw, choice.characters, piece.log_probability, self._others(piece, start, spelled_first)
+                    piece.token,
+                    raw,
+                    choice.characters,
+                    piece.log_probability,
+                    self._others(piece, start, spelled_first),
                 )
                 choice.characters += sum(byte & 0xC0 != 0x80 for byte in raw)
                 choice.tokens.append(token)

@@ -26,6 +26,7 @@ from kringle.serve.serving import Serving, data, serving
 
 router = APIRouter()
 DEFAULT_TOKENS = 16  # OpenAI's
+TABBY_TEMPERATURE = 0.1  # Tabby's own default
 LOWEST_LOG_PROBABILITY = -9999.0  # JSON has no minus infinity
 FINISH: dict[Ending, str] = {
     "stop": "stop",
@@ -42,8 +43,15 @@ class StreamOptions(Body):
     include_usage: bool | None = None
 
 
+class Segments(Body):
+    """The text around the cursor, as Tabby's editor plug-ins send it."""
+
+    prefix: str
+    suffix: str | None = None
+
+
 class CompletionRequest(Body):
-    """OpenAI's body of `/v1/completions`."""
+    """OpenAI's body of `/v1/completions`; with `segments` Tabby's, whose answer is a part of OpenAI's."""
 
     model: str | None = None
     prompt: str | list[str] | list[TokenId] | list[list[TokenId]] = ""
@@ -65,6 +73,7 @@ class CompletionRequest(Body):
     logit_bias: dict[str, float] | None = None
     user: str | None = None
     attribution: bool | None = False
+    segments: Segments | None = None
 
 
 class FimRequest(Body):
@@ -184,7 +193,10 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     here = serving(request)
     _refuse(body)
     model = here.model(body.model)
-    asked = [_asked(body, prompt) for prompt in _prompts(body.prompt)]
+    if body.segments is not None:
+        asked = [_tabby(body.segments, body, here.settings.new_tokens)]
+    else:
+        asked = [_asked(body, prompt) for prompt in _prompts(body.prompt)]
     generation = here.start(request, model, asked)
     head = _head(generation)
     if body.stream:
@@ -241,6 +253,18 @@ def _asked(body: CompletionRequest, prompt: str | tuple[int, ...]) -> Asked:
         alternatives=body.logprobs,
         attributed=bool(body.attribution),
         exact=bool(body.echo),
+    )
+
+
+def _tabby(segments: Segments, body: CompletionRequest, new_tokens: int) -> Asked:
+    """Tabby's plug-ins leave everything but the text and the temperature to the server."""
+    temperature = TABBY_TEMPERATURE if "temperature" not in body.model_fields_set else body.temperature
+    return Asked(
+        segments.prefix,
+        suffix=segments.suffix or "",
+        new_tokens=new_tokens,
+        temperature=TABBY_TEMPERATURE if temperature is None else temperature,
+        seed=body.seed,
     )
 
 

@@ -20,7 +20,7 @@ from kringle import __version__
 from kringle.machine import machine
 from kringle.recipe import Arm as RecipeArm
 from kringle.recipe import Recipe
-from kringle.study import canary, report, seeds
+from kringle.study import canary, memorisation, report, seeds
 from kringle.study.arm import split_of
 from kringle.study.controls import check_controls, pairs, refuse
 from kringle.study.describe import describe, flat
@@ -102,6 +102,7 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
     controls = check_controls(recipe.arms, before)
     comparisons = refuse(before, controls)
     collected = summary(plan.collect)
+    memorised, copies = memorisation.read(done)
     return Results(
         study=recipe.name,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -128,6 +129,8 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
         stages=tuple(_stage(kind, stage, computed, options) for kind, stage in plan.stages() if kind != "report"),
         commands=_commands(options),
         canary=canary.read(options.work),
+        memorisation=memorised,
+        memorised=copies,
     )
 
 
@@ -373,6 +376,11 @@ def _commands(options: Options) -> tuple[Command, ...]:
         ("infilling", "infilling by exact match", _with(options, "--from evaluate --until evaluate")),
         ("examples", "the completions", _with(options, "--from evaluate --until evaluate")),
         ("left-to-right", "the verdicts behind pass@k", _with(options, "--from score --until score")),
+        (
+            "memorisation",
+            "what of the completions stands in the training data; any text: kringle attribution FILE",
+            _with(options, "--from memorisation --until memorisation"),
+        ),
         ("comparisons", "differences and verdicts", shlex.join(["kringle", "report", "--work", str(options.work)])),
     ]
     return tuple(Command(section, makes, command) for section, makes, command in rows)

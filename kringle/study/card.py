@@ -146,7 +146,7 @@ def assemble_card(plan: Plan, command: str) -> Card:
 
 
 def _stages(plan: Plan) -> Iterator[tuple[str, Stage]]:
-    for kind in ("collect", "clean", "split", "annotate", "tokenizer", "encode"):
+    for kind in ("collect", "clean", "split", "annotate", "tokenizer", "encode", "attribution"):
         yield kind, getattr(plan, kind)
 
 

@@ -50,6 +50,11 @@ def _clip_start(text: str, most: int) -> Markup:
     return join(*shown, between="\n")
 
 
+def lines_around(text: str, keep_end: bool = False) -> Markup:
+    """The first lines of a text, or the last ones, and how much was left out."""
+    return _clip_start(text, _ABOVE) if keep_end else _clip_end(text, _WRITTEN)
+
+
 def _outcome(example: Example) -> Markup:
     if example.correct is None:
         return chip("not judged", "muted")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kringle.engine import tick
-from kringle.evaluation import infilling, measure
+from kringle.evaluation import continuations, infilling, measure
 from kringle.evaluation.measure import HeldOutFile
 from kringle.evaluation.suites import load_suite
 from kringle.model import exchange
@@ -39,7 +39,7 @@ def measure_arm(job: ArmJob, out: Path) -> dict[str, Any]:
     """Measure the model that the train stage published; writes the files that `kringle.evaluation.measure` lists."""
     if (reason := summary(job.train).get("not_run")) is not None:
         return {"not_run": reason}
-    share = job.arm.training.steps * MEASURE_UNITS / (2 + len(job.evaluation.suites))
+    share = job.arm.training.steps * MEASURE_UNITS / (3 + len(job.evaluation.suites))
     model, tokenizer = exchange.load(job.train.folder / "model")
     model.eval()
     scratch = out / "scratch"
@@ -65,10 +65,16 @@ def measure_arm(job: ArmJob, out: Path) -> dict[str, Any]:
     measure.write_lines(out / "infilling.jsonl", measure.infilling_rows(results, files))
     tick(share)
 
+    places = continuations.openings([(f.id, f.repo, f.path, f.language, f.content) for f in files])
+    before = [headers[place.document] for place in places] if headed else None
+    written = continuations.continue_files(model, tokenizer, places, before, seed=measure.MEASURE_SEED)
+    measure.write_lines(out / "continuations.jsonl", written)
+    tick(share)
+
     for name in job.evaluation.suites:
         suite = load_suite(name, job.evaluation.benchmarks)
-        before = altered.header(suite.language, altered.file_name(suite.language)) if headed else ""
-        solutions = measure.measure_solutions(model, tokenizer, suite, before)
+        header = altered.header(suite.language, altered.file_name(suite.language)) if headed else ""
+        solutions = measure.measure_solutions(model, tokenizer, suite, header)
         measure.write_lines(out / f"solutions-{name}.jsonl", solutions)
         samples = measure.sample_suite(
             model,
@@ -77,7 +83,7 @@ def measure_arm(job: ArmJob, out: Path) -> dict[str, Any]:
             samples=job.evaluation.samples,
             temperature=job.evaluation.temperature,
             top_p=job.evaluation.top_p,
-            header=before,
+            header=header,
         )
         measure.write_lines(out / f"samples-{name}.jsonl", samples)
         tick(share)

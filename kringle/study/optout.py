@@ -2,7 +2,7 @@
 
 The rules are remembered in the workspace (`opt-outs.txt`) before anything is rewritten, so a kill in the middle is
 mended by the same command, and every later run, `--from collect` too, leaves the same documents out. Token stores,
-tokenizers and models are listed, not changed: the next run makes new ones.
+attribution indexes, tokenizers and models are listed, not changed: the next run makes new ones.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kringle.data.optout import OptOuts, parse_rule, read_rules
-from kringle.data.table import iter_row_groups, read_table
+from kringle.data.table import CorruptTable, iter_row_groups, read_table
 from kringle.data.withdraw import Copies, Spot, Withdrawal, apply, document_files, find, held_back
 from kringle.errors import UserError
 from kringle.study.pipeline import recall
@@ -104,7 +104,8 @@ def _decision_folders(workspace: Workspace) -> list[Path]:
 
 
 def _listings(root: Path, ids: set[str]) -> dict[str, Any]:
-    """Token stores, tokenizers, models, checkpoints and records that were made with the documents `ids`."""
+    """Token stores, attribution indexes, tokenizers, models, checkpoints and records that were made with the documents
+    `ids`."""
     manifests = dict(_manifests(root))
     stores: dict[str, int] = {}
     for path in sorted(root.glob("s*/*/**/ids.bin")):
@@ -126,11 +127,27 @@ def _listings(root: Path, ids: set[str]) -> dict[str, Any]:
         checkpoints += [str(partial.relative_to(root)) for partial in partials]
     return {
         "token_stores": [{"store": store, "documents": count} for store, count in stores.items()],
+        "attribution_indexes": _indexes(root, ids),
         "tokenizers": tokenizers,
         "models": models,
         "checkpoints": checkpoints,
         "records": _records(root, ids),
     }
+
+
+def _indexes(root: Path, ids: set[str]) -> list[dict[str, Any]]:
+    """Attribution indexes that lead to one of the documents, unfinished ones too."""
+    found = []
+    for path in sorted((root / "stages").glob("attribution-*/index/documents.parquet")) if ids else ():
+        try:
+            count = sum(id in ids for id in read_table(path, ["id"])["id"].to_pylist())
+        except CorruptTable:
+            if ".partial" not in str(path):
+                raise
+            continue  # a killed run was in the middle of it; the next one begins it again
+        if count:
+            found.append({"index": str(path.parent.relative_to(root)), "documents": count})
+    return found
 
 
 def _manifests(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -161,11 +178,12 @@ def _trained_on(split: Path, ids: set[str]) -> bool:
 
 
 def _records(root: Path, ids: set[str]) -> list[str]:
-    """Evaluation files that name one of the documents, and so may quote it."""
+    """Evaluation files that name one of the documents, and so may quote it, and copies of it that models wrote."""
     if not ids:
         return []
     found = []
-    for path in sorted((root / "stages").glob("evaluate@*/**/*.json*")):
+    stages = root / "stages"
+    for path in sorted([*stages.glob("evaluate@*/**/*.json*"), *stages.glob("memorisation@*/copies.jsonl")]):
         text = path.read_text(encoding="utf-8", errors="replace")
         if path.name != "manifest.json" and any(id in text for id in ids):
             found.append(str(path.relative_to(root)))
@@ -181,6 +199,7 @@ def told(result: dict[str, Any]) -> list[str]:
         ("rewritten", "rewritten; every other file is as it was"),
         ("deleted_shards", "deleted from the store, to be made again without it"),
         ("token_stores", "token stores that hold it (the next run makes new ones)"),
+        ("attribution_indexes", "attribution indexes that lead to it (the next run makes new ones; restart servers)"),
         ("tokenizers", "tokenizers trained with it"),
         ("models", "models trained with it (an arm's own filter may have left it out)"),
         ("checkpoints", "checkpoints of unfinished trainings"),
@@ -201,8 +220,8 @@ def told(result: dict[str, Any]) -> list[str]:
 def _line(entry: str | dict[str, Any]) -> str:
     if isinstance(entry, str):
         return entry
-    if "store" in entry:
-        return f"{entry['store']} ({entry['documents']:,} documents)"
+    if "documents" in entry:
+        return f"{entry.get('store') or entry['index']} ({entry['documents']:,} documents)"
     place = f"{entry['repo']}/{entry['path']}  {entry['id'][:12]}"
     more = entry.get("rule") or entry.get("now") or f"{entry['step']}: {entry['witness']}"
     return f"{place}  {more}"

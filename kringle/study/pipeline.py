@@ -206,12 +206,16 @@ def _suite_fingerprint(suite: Suite) -> str:
 
 
 def _run_stages(context: Context, wanted: Sequence[tuple[str, Stage]], options: Options) -> None:
-    arms_done = False
+    arms_done = memorised = False
     for kind, stage in wanted:
         if kind in ("train", "evaluate"):
             if not arms_done:
                 _run_arms(context, "train" if options.until == "train" else "evaluate")
                 arms_done = True
+        elif kind == "memorisation":
+            if not memorised:
+                _run_memorisation(context)
+                memorised = True
         elif stage.manifest() is None:
             _run_stage(context, kind, stage, options)
         if kind == "split":
@@ -306,6 +310,13 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
             from kringle.tokens.encode import encode
 
             return encode(documents, split_of(plan.split.folder), plan.tokenizer.folder, out, shards, engine, reporter)
+        if kind == "attribution":
+            from kringle.attribution.building import index_documents
+            from kringle.study.arm import split_of
+
+            training = {id for id, part in split_of(plan.split.folder).items() if part == "train"}
+            store = plan.encode.folder / "store"
+            return index_documents(documents, training, plan.tokenizer.folder, store, out, engine, reporter)
         if kind == "score":
             from kringle.study.scoring import score_run
 
@@ -357,6 +368,32 @@ def make_job(plan: Plan, run: Run, until: str, threads: int) -> ArmJob:
         until=until,
         notice=release_note(plan.collect),
     )
+
+
+def _run_memorisation(context: Context) -> None:
+    """Look up what the runs wrote in the attribution index, as many runs side by side as there are workers."""
+    from kringle.study.memorising import MemorisationJob, memorise
+
+    plan = context.plan
+    jobs = [
+        MemorisationJob(
+            stage=run.memorisation,
+            evaluate=run.evaluate,
+            attribution=plan.attribution,
+            documents=plan.documents,
+            split=plan.split.folder,
+            tokenizer=plan.tokenizer.folder,
+            store=plan.encode.folder / "store",
+            evaluation=plan.recipe.evaluation,
+        )
+        for run in plan.runs
+        if run.memorisation.manifest() is None
+    ]
+    with context.reporter.task("memorisation", len(jobs), unit="models") as counter:
+        names = [job.stage.name for job in jobs]
+        engine = Engine(context.engine.workers)
+        for _ in engine.map(memorise, jobs, names=names, on_tick=lambda _, amount: counter.advance(amount)):
+            pass
 
 
 def _forget(wanted: Sequence[tuple[str, Stage]], first: str) -> None:

@@ -37,12 +37,16 @@ STAGES = (
     "annotate",
     "tokenizer",
     "encode",
+    "attribution",
     "train",
     "evaluate",
     "score",
+    "memorisation",
     "report",
 )
-DATA_STAGES = STAGES[: STAGES.index("train")]  # what the machines of a job array can share
+ONCE = STAGES[: STAGES.index("train")]  # for all arms together
+DATA_STAGES = STAGES[: STAGES.index("attribution")]  # what the machines of a job array can share
+OF_RUNS = STAGES[STAGES.index("train") : STAGES.index("report")]  # for each arm and seed
 SPLIT_SEED = 0  # which repositories are held out; the same for every arm and every training seed
 # The programs inside the jail are run by their paths and imported by nobody.
 SCORING = ("study.scoring", "evaluation.jail")
@@ -164,6 +168,7 @@ class Run:
     train: Stage
     evaluate: Stage
     score: Stage
+    memorisation: Stage
 
     @property
     def name(self) -> str:
@@ -181,6 +186,7 @@ class Plan:
     annotate: Stage
     tokenizer: Stage
     encode: Stage
+    attribution: Stage
     runs: tuple[Run, ...]
     report: Stage
 
@@ -195,12 +201,21 @@ class Plan:
         def then(stage: Stage) -> Stage:
             return replace(stage, fingerprint=fingerprints.get(stage.name, stage.fingerprint))
 
-        runs = [replace(r, train=then(r.train), evaluate=then(r.evaluate), score=then(r.score)) for r in self.runs]
+        runs = [
+            replace(
+                run,
+                train=then(run.train),
+                evaluate=then(run.evaluate),
+                score=then(run.score),
+                memorisation=then(run.memorisation),
+            )
+            for run in self.runs
+        ]
         # The report is about those stages, so its fingerprint follows from theirs: one that a newer version wrote about
         # an older version's results must not pass for the report of a new run.
-        scores = {run.score.name: run.score.fingerprint for run in runs}
+        read = {stage.name: stage.fingerprint for run in runs for stage in (run.score, run.memorisation)}
         report = self.report
-        report = replace(report, inputs=scores, fingerprint=fingerprint("report", report.settings, scores, report.code))
+        report = replace(report, inputs=read, fingerprint=fingerprint("report", report.settings, read, report.code))
         return replace(
             self,
             report=report,
@@ -210,14 +225,15 @@ class Plan:
             annotate=then(self.annotate),
             tokenizer=then(self.tokenizer),
             encode=then(self.encode),
+            attribution=then(self.attribution),
             runs=tuple(runs),
         )
 
     def stages(self) -> Iterator[tuple[str, Stage]]:
         """(kind, stage) in order; kinds are `STAGES`."""
-        for kind in STAGES[:6]:
+        for kind in ONCE:
             yield kind, getattr(self, kind)
-        for kind in ("train", "evaluate", "score"):
+        for kind in OF_RUNS:
             for run in self.runs:
                 yield kind, getattr(run, kind)
         yield "report", self.report
@@ -254,6 +270,7 @@ def make_plan(recipe: Recipe, workspace: Workspace, *, sources: str, suites: Map
     annotate = stage("annotate", filters, [collect, clean, split], ["data.signals"])
     tokenizer = stage("tokenizer", tokenizer_settings(recipe), [collect, split], ["tokens.vocabulary"])
     encode = stage("encode", {}, [collect, split, tokenizer], ["tokens.encode"])
+    attribution = stage("attribution", {}, [collect, split, encode], ["attribution.building"])
     evaluation = plain(recipe.evaluation)
     runs = []
     for arm in recipe.arms:
@@ -274,10 +291,13 @@ def make_plan(recipe: Recipe, workspace: Workspace, *, sources: str, suites: Map
             asked = {"suites": evaluated} | {k: v for k, v in evaluation.items() if k not in ("margins", "suites")}
             evaluate = stage(f"evaluate@{name}", asked, [train, encode, split], ["study.measuring"])
             score = stage(f"score@{name}", {"suites": evaluated, "jail": jail}, [evaluate], SCORING)
-            runs.append(Run(arm, seed, train, evaluate, score))
+            read = [evaluate, attribution, split]
+            memorised = stage(f"memorisation@{name}", {}, read, ["study.memorising"])
+            runs.append(Run(arm, seed, train, evaluate, score, memorised))
     margins = plain(recipe.evaluation.margins)
     told = {"margins": margins, "recipe": recipe.text, "arms": [run.name for run in runs]}
     if recipe.seed_variance is not None:
         told["seed_variance"] = fingerprint(seeds.read_text(recipe.seed_variance))
-    report = stage("report", told, [run.score for run in runs], ["study.assemble"])
-    return Plan(recipe, collect, clean, split, annotate, tokenizer, encode, tuple(runs), report)
+    read = [stage for run in runs for stage in (run.score, run.memorisation)]
+    report = stage("report", told, read, ["study.assemble"])
+    return Plan(recipe, collect, clean, split, annotate, tokenizer, encode, attribution, tuple(runs), report)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kringle.errors import UserError
-from kringle.study import canary, difference, gallery, lessons, problem_table, provenance, sections, units
+from kringle.study import canary, difference, gallery, lessons, memorisation, problem_table, provenance, sections, units
 from kringle.study.figures import NARROW, Figure
 from kringle.study.markup import Markup, tag
 from kringle.study.page import Part, Section
@@ -31,7 +31,7 @@ _LISTED = 8  # rows of a table that are shown without unfolding
 
 def all_sections(results: Results) -> tuple[Section, ...]:
     """The page in reading order: the verdict first, how it was made last."""
-    planted = canary.section(results)
+    planted, memorised = canary.section(results), memorisation.section(results)
     return (
         sections.findings(results),
         lessons.lessons(results),
@@ -43,6 +43,7 @@ def all_sections(results: Results) -> tuple[Section, ...]:
         sections.training(results),
         gallery.examples(results),
         problem_table.problems(results),
+        *([memorised] if memorised else []),
         provenance.data(results),
         *([planted] if planted else []),
         provenance.limitations(results),

@@ -36,6 +36,7 @@ Section = Literal[
     "funnel",
     "held-out",
     "tokenizer",
+    "memorisation",
 ]
 
 
@@ -397,6 +398,51 @@ class Canary:
 
 
 @dataclass(frozen=True)
+class Copied:
+    """How much of some texts stands in the training data in stretches of 50 characters or more: shares of the texts and
+    of their characters, exactly, and but for white space (what is exact not counted again)."""
+
+    texts: int
+    characters: int
+    exact: Estimate
+    exact_characters: Estimate
+    white_space: Estimate
+    white_space_characters: Estimate
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """What one run `written` at a temperature, beside `held_out` text that no model saw or wrote. `what`:
+    "continuation" of held-out files, "infilling", or the name of a suite."""
+
+    arm: str
+    seed: int
+    what: str
+    temperature: float
+    written: Copied
+    held_out: Copied
+
+
+@dataclass(frozen=True)
+class MemorisedExample:
+    """A stretch that a model `copied`, between what else it wrote, and the first of the `places` where it stands in the
+    training data. `kind` is "exact" or "white space"."""
+
+    arm: str
+    what: str
+    temperature: float
+    kind: str
+    before: str
+    copied: str
+    after: str
+    repository: str
+    path: str
+    line: int
+    licence: str | None
+    places: int
+
+
+@dataclass(frozen=True)
 class Results:
     """One study. `findings` are sentences, the verdict first; `limitations` say what this run cannot tell;
     `release_note` is a stamp such as "Not for permissive release: ..."; `created` is ISO 8601 time with its zone.
@@ -427,6 +473,8 @@ class Results:
     overlaps: tuple[Overlap, ...] = ()
     means: tuple[Arm, ...] = ()
     canary: Canary | None = None
+    memorisation: tuple[Memorisation, ...] = ()
+    memorised: tuple[MemorisedExample, ...] = ()
 
     def __post_init__(self) -> None:
         if datetime.fromisoformat(self.created).tzinfo is None:
