@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kringle.errors import UserError
+from kringle.serve import editor, playground
 from kringle.serve.app import build
 from kringle.serve.journal import Journal, standard_error
 from kringle.serve.models import ModelOptions, ServedModel, open_models
@@ -23,6 +25,7 @@ class Listening:
     url: str
     models: Sequence[ServedModel]
     keys: int
+    no_editor: str = ""  # why the playground has a plain text field
 
     def lines(self) -> list[str]:
         """For people: where, what, and the next step."""
@@ -35,6 +38,8 @@ class Listening:
         return [
             f"serving at {self.url}",
             *names,
+            f"playground: {self.url}/playground/",
+            *([f"  with a plain text field, {self.no_editor}"] if self.no_editor else []),
             "try it:",
             f"  curl {self.url}/v1/completions{key} -H 'content-type: application/json' "
             '-d \'{"prompt": "def fib(n):\\n", "max_tokens": 32}\'',
@@ -61,9 +66,22 @@ def serve_models(
         sock = stack.enter_context(listen(host, port))  # before the models: a taken port is said at once
         journal = _journal(log, stack)
         models = open_models(names, options)
-        app = build(models, settings, journal=journal)
-        listening = Listening(url(sock), models, len(settings.keys))
+        no_editor = _fetch_editor()
+        extras = [playground.router(attribution=False)]
+        app = build(models, settings, extras, open_paths=playground.OPEN_PATHS, journal=journal)
+        listening = Listening(url(sock), models, len(settings.keys), no_editor)
         run(app, sock, grace=grace, on_started=lambda: say(listening))
+
+
+def _fetch_editor() -> str:
+    """Fetch the playground's code editor where it is not there yet; why that cannot be, or ""."""
+    if editor.load() is None:
+        os.environ.setdefault("npm_config_fetch_retries", "0")  # without a network, starting shall not take minutes
+        try:
+            editor.fetch()
+        except UserError as error:
+            return f"because its code editor cannot be had: {error}"
+    return ""
 
 
 def _journal(log: Path | None, stack: contextlib.ExitStack) -> Journal:
