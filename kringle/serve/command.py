@@ -10,6 +10,7 @@ from typing import Any
 
 from kringle.errors import UserError
 from kringle.serve.app import build
+from kringle.serve.attribution import Attribution, router
 from kringle.serve.journal import Journal, standard_error
 from kringle.serve.models import ModelOptions, ServedModel, open_models
 from kringle.serve.run import listen, run, url
@@ -23,6 +24,7 @@ class Listening:
     url: str
     models: Sequence[ServedModel]
     keys: int
+    documents: int | None = None  # in the attribution index, where there is one
 
     def lines(self) -> list[str]:
         """For people: where, what, and the next step."""
@@ -35,6 +37,7 @@ class Listening:
         return [
             f"serving at {self.url}",
             *names,
+            *([] if self.documents is None else [f"  attribution to {self.documents:,} training documents"]),
             "try it:",
             f"  curl {self.url}/v1/completions{key} -H 'content-type: application/json' "
             '-d \'{"prompt": "def fib(n):\\n", "max_tokens": 32}\'',
@@ -42,7 +45,12 @@ class Listening:
         ]
 
     def record(self) -> dict[str, Any]:
-        return {"url": self.url, "models": [model.name for model in self.models], "keys": self.keys}
+        return {
+            "url": self.url,
+            "models": [model.name for model in self.models],
+            "keys": self.keys,
+            "documents": self.documents,
+        }
 
 
 def serve_models(
@@ -54,15 +62,20 @@ def serve_models(
     port: int,
     grace: float,
     log: Path | None,
+    work: Path | None = None,
     say: Callable[[Listening], None],
 ) -> None:
-    """Serve until a signal. UserError, with nothing left open, for what cannot be loaded or listened on."""
+    """Serve until a signal; `work` is the workspace whose attribution index is served too. UserError, with nothing left
+    open, for what cannot be loaded or listened on."""
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(listen(host, port))  # before the models: a taken port is said at once
         journal = _journal(log, stack)
+        attribution = None if work is None else Attribution.open(work)
         models = open_models(names, options)
-        app = build(models, settings, journal=journal)
-        listening = Listening(url(sock), models, len(settings.keys))
+        extras = [] if attribution is None else [router(attribution)]
+        app = build(models, settings, extras, attributor=attribution, journal=journal)
+        documents = None if attribution is None else len(attribution.trained.index)
+        listening = Listening(url(sock), models, len(settings.keys), documents)
         run(app, sock, grace=grace, on_started=lambda: say(listening))
 
 
