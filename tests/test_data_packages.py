@@ -172,7 +172,7 @@ def test_without_npm_its_registry_is_asked(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("npm_config_registry", f"http://127.0.0.1:{server.server_port}/npm/")
     pinned = write_list(tmp_path / "list.yaml", sha256(NPM), kind="npm", name="'@scope/demo'")
     (container,) = packages(str(pinned)).containers
-    assert Path(container.path).read_bytes() == NPM
+    assert Path(container.place).read_bytes() == NPM
     write_list(pinned, "0" * 64, kind="npm", name="'@scope/other'")
     with pytest.raises(UserError, match=r"@scope/other 1\.0: scope-other-1\.0\.tgz cannot be had from npm's registry"):
         packages(str(pinned))

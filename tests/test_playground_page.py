@@ -12,9 +12,6 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
-from kringle.serve.app import build
-from kringle.serve.models import ModelOptions, open_models
-from kringle.serve.settings import Settings
 from playground_support import Server, write_reciter
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
@@ -22,6 +19,9 @@ from kringle.data.sources.cache import cache_folder, is_cached, load_list
 from kringle.evaluation.jail.levels import Name, probe
 from kringle.evaluation.suites import load_suite
 from kringle.serve import editor, playground
+from kringle.serve.app import build
+from kringle.serve.models import ModelOptions, open_models
+from kringle.serve.settings import Settings
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None

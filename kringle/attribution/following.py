@@ -11,7 +11,19 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kringle.attribution.kernels import HEAVY, KEPT, NO_TAG, SEED, SHORTEST, SIDE, STEP, Bytes, seed_hash_at, tag_of
+from kringle.attribution.kernels import (
+    BEFORE,
+    HEAVY,
+    KEPT,
+    NO_TAG,
+    SEED,
+    SHORTEST,
+    SIDE,
+    STEP,
+    Bytes,
+    seed_hash_at,
+    tag_of,
+)
 
 CHECKPOINT = 256  # tokens
 MOST_KNOWN = 64  # stretches that overlap at one place; of more, seeds are followed twice
@@ -253,7 +265,7 @@ def _plan(
         left_low = left_high = right_low = right_high = 0
         if 0 < x <= at:
             left_low, left_high = _equal_range(
-                text, at, min(x, SHORTEST - SEED), SEED, backward, begin, begin + high - low, True, entries,
+                text, at, min(x, BEFORE), SEED, backward, begin, begin + high - low, True, entries,
                 sample_starts, tokens, firsts, lasts, starts, blob, mark_starts, marks,
             )  # fmt: skip
         if 0 < y <= len(text) - at:

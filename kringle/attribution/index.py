@@ -74,7 +74,8 @@ class Spelling:
         self.blob = np.frombuffer(b"".join(spelt), dtype=np.uint8)
 
     def decode(self, tokens: NDArray[Any]) -> Bytes:
-        text: Bytes = kernels.decode(tokens, self.starts, self.blob)
+        text: Bytes = np.empty(int(np.diff(self.starts)[tokens].sum()), dtype=np.uint8)
+        kernels.decode(tokens, self.starts, self.blob, text)
         return text
 
 

@@ -22,6 +22,7 @@ STEP = SHORTEST - SEED + 1
 SIDE = (SHORTEST - SEED) // 2
 AROUND = 2  # steps; 175 bytes in all. One would be enough for what is found, more keep long stretches in one piece
 KEPT = 16  # samples with the same surroundings; more than are ever listed as sources
+BEFORE = 100  # bytes before a seed that the order of a heavy bucket knows; it knows SHORTEST from its first byte on
 HEAVY = 256  # samples in one bucket from which on they are sorted, to be bisected
 NO_TAG = 0  # where there is no whole side; equal to no tag
 
@@ -65,18 +66,11 @@ def tag_of(text: Bytes, start: int, end: int) -> np.uint8:
 
 
 @_kernel
-def seed_hashes(text: Bytes, hashes: NDArray[np.uint64]) -> int:
-    """Fill the hashes of the seeds at 0, STEP, 2 * STEP, ...; returns how many there are."""
-    count = 0
-    for at in range(0, len(text) - SEED + 1, STEP):
-        hashes[count] = seed_hash_at(text, at)
-        count += 1
-    return count
-
-
-@_kernel
-def sides(text: Bytes, left: Bytes, right: Bytes, around: NDArray[np.uint64]) -> None:
-    """Fill the tags of the seeds at 0, STEP, 2 * STEP, ..., and a hash of the surroundings of each."""
+def sample(
+    text: Bytes, shift: int, buckets: NDArray[np.uint32], tags: NDArray[np.uint8], around: NDArray[np.uint64]
+) -> None:
+    """Fill the buckets of the seeds at 0, STEP, 2 * STEP, ... (their hashes without the last `shift` bits), their tags
+    (S, 2), left and right, and a hash of the surroundings of each."""
     steps = (len(text) + STEP - 1) // STEP
     blocks = np.zeros(steps + 2 * AROUND, dtype=np.uint64)  # outside the text: 0
     for i in range(steps):
@@ -85,10 +79,11 @@ def sides(text: Bytes, left: Bytes, right: Bytes, around: NDArray[np.uint64]) ->
         for word in range(start, end, 8):
             value = _mix(value ^ _word(text, word, min(8, end - word)))
         blocks[AROUND + i] = value
-    for i in range(max(0, (len(text) - SEED) // STEP + 1)):
+    for i in range(len(buckets)):
         at = i * STEP
-        left[i] = tag_of(text, at - SIDE, at)
-        right[i] = tag_of(text, at + SEED, at + SEED + SIDE)
+        buckets[i] = seed_hash_at(text, at) >> np.uint64(shift)
+        tags[i, 0] = tag_of(text, at - SIDE, at)
+        tags[i, 1] = tag_of(text, at + SEED, at + SEED + SIDE)
         value = np.uint64(0)
         for j in range(i, i + 2 * AROUND + 1):
             value = _mix(value + _GOLDEN) ^ blocks[j]
@@ -109,56 +104,31 @@ def without_white_space(text: Bytes, out: Bytes, places: NDArray[np.int64]) -> i
 
 
 @_kernel
-def decode(tokens: NDArray[np.unsignedinteger], starts: NDArray[np.int64], blob: Bytes) -> Bytes:
-    """The bytes behind tokens: token t is blob[starts[t] : starts[t + 1]]."""
-    size = 0
-    for token in tokens:
-        size += starts[token + 1] - starts[token]
-    text = np.empty(size, dtype=np.uint8)
+def decode(tokens: NDArray[np.unsignedinteger], starts: NDArray[np.int64], blob: Bytes, text: Bytes) -> None:
+    """Fill `text` with the bytes behind tokens: token t is blob[starts[t] : starts[t + 1]]."""
     at = 0
     for token in tokens:
         for i in range(starts[token], starts[token + 1]):
             text[at] = blob[i]
             at += 1
-    return text
 
 
 @_kernel
-def count(buckets: NDArray[np.uint32], fill: NDArray[np.int64]) -> None:
-    """Add to `fill` (B,) how many samples fall into each bucket."""
+def sort(buckets: NDArray[np.uint32], directory: NDArray[np.int64], entries: NDArray[np.uint32]) -> None:
+    """Fill `entries` with the numbers of the samples, bucket by bucket, in order, and `directory` (B + 1,), which is
+    given as zeros, with where each bucket begins."""
     for bucket in buckets:
-        fill[bucket] += 1
-
-
-@_kernel
-def scatter(
-    buckets: NDArray[np.uint32],
-    left: Bytes,
-    right: Bytes,
-    around: NDArray[np.uint64],
-    first: int,
-    cursor: NDArray[np.int64],
-    entries: NDArray[np.uint32],
-    tags: NDArray[np.uint8],
-    surroundings: NDArray[np.uint64],
-) -> None:
-    """Put samples number `first`, `first` + 1, ... at their buckets' cursors; tags (E, 2) are left and right."""
+        directory[bucket + 1] += 1
+    for bucket in range(len(directory) - 1):
+        directory[bucket + 1] += directory[bucket]
+    cursor = directory[:-1].copy()
     for i in range(len(buckets)):
-        place = cursor[buckets[i]]
+        entries[cursor[buckets[i]]] = i
         cursor[buckets[i]] += 1
-        entries[place] = first + i
-        tags[place, 0] = left[i]
-        tags[place, 1] = right[i]
-        surroundings[place] = around[i]
 
 
 @_kernel
-def thin(
-    directory: NDArray[np.int64],
-    entries: NDArray[np.uint32],
-    tags: NDArray[np.uint8],
-    surroundings: NDArray[np.uint64],
-) -> int:
+def thin(directory: NDArray[np.int64], entries: NDArray[np.uint32], around: NDArray[np.uint64]) -> int:
     """Leave `KEPT` samples of each surroundings in a bucket, the first ones, in place; returns how many are left."""
     left = 0
     first = directory[0]
@@ -166,7 +136,7 @@ def thin(
         last = directory[bucket + 1]
         kept = np.ones(last - first, dtype=np.bool_)
         if last - first > KEPT:
-            here = surroundings[first:last]
+            here = around[entries[first:last]]
             order = np.argsort(here, kind="mergesort")  # a stable one
             equal = 0
             for i in range(1, len(order)):
@@ -176,8 +146,6 @@ def thin(
         for place in range(first, last):
             if kept[place - first]:
                 entries[left] = entries[place]
-                tags[left, 0] = tags[place, 0]
-                tags[left, 1] = tags[place, 1]
                 left += 1
         first = last
     directory[-1] = left
@@ -186,13 +154,13 @@ def thin(
 
 @_kernel
 def contexts(text: Bytes, places: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[np.int16]) -> None:
-    """For the seeds at `places` fill rows of `out` (H, 2 * SHORTEST - SEED): the `SHORTEST` bytes from the seed's first
-    on, then those before it, the nearest first; -1 outside the text."""
+    """For the seeds at `places` fill rows of `out` (H, SHORTEST + BEFORE): the `SHORTEST` bytes from the first one on,
+    then the `BEFORE` ones before it, the nearest first; -1 outside the text."""
     for i in range(len(places)):
         for j in range(SHORTEST):
             at = places[i] + j
             out[rows[i], j] = text[at] if at < len(text) else -1
-        for j in range(SHORTEST - SEED):
+        for j in range(BEFORE):
             at = places[i] - 1 - j
             out[rows[i], SHORTEST + j] = text[at] if at >= 0 else -1
 

@@ -1,4 +1,4 @@
-"""A seed table: where in a collection of documents a text's seeds occur. Built in two passes, read memory-mapped.
+"""A seed table: where in a collection of documents a text's seeds occur. Built in memory, read memory-mapped.
 
     starts.npy      (D + 1,) int64: document d has the samples starts[d] to starts[d + 1] - 1, at every STEP-th byte
     directory.npy   (B + 1,) uint32: bucket b, the first bits of a seed's hash, has the entries directory[b] and on
@@ -8,13 +8,13 @@
     backward.npy    (E,) uint32: their entries, sorted by the seed and the bytes before it, the nearest first
 
 The entries of a heavy bucket are sorted by the bytes from the seed's first on, so that a look-up can bisect both ways.
-About 6.3 bytes a sample, with 16 to 32 samples a bucket, and 8 more while it is built. Samples of which there are many
+About 6.3 bytes a sample, with 16 to 32 samples a bucket; 20 while it is built. Samples of which there are many
 with the same surroundings are left out (`kringle.attribution.kernels`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kringle.attribution import kernels
-from kringle.attribution.kernels import HEAVY, SEED, SHORTEST, STEP, Bytes
+from kringle.attribution.kernels import BEFORE, HEAVY, SEED, SHORTEST, STEP, Bytes
 from kringle.errors import UserError
 
 PER_BUCKET = 16  # at least
@@ -51,8 +51,8 @@ class SeedTable:
         return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in cls.__annotations__))
 
     @classmethod
-    def build(cls, folder: Path, sizes: NDArray[np.int64], texts: Callable[[], Iterable[Bytes]]) -> None:
-        """Write the table of texts of `sizes` bytes; `texts()` yields them, in order, each time it is called."""
+    def build(cls, folder: Path, sizes: NDArray[np.int64], text: Callable[[int], Bytes]) -> None:
+        """Write the table of texts of `sizes` bytes; `text(d)` gives number d, good until it is called again."""
         folder.mkdir(parents=True, exist_ok=True)
         counts = np.array([samples_in(int(size)) for size in sizes], dtype=np.int64)
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -61,22 +61,19 @@ class SeedTable:
             what = f"{int(sizes.sum()):,} bytes are more than one attribution index holds ({MOST_SAMPLES * STEP:,})"
             raise UserError(what, hint="build one index for each part of the corpus")
         bits = max(1, (total // PER_BUCKET).bit_length() - 1)
-        fill = np.zeros((1 << bits) + 1, dtype=np.int64)
-        for _, _, hashes in _seeds(texts()):
-            kernels.count((hashes >> np.uint64(64 - bits)).astype(np.uint32), fill[1:])
-        directory = np.cumsum(fill)
-        entries, tags = np.empty(total, dtype=np.uint32), np.empty((total, 2), dtype=np.uint8)
-        surroundings = np.empty(total, dtype=np.uint64)
-        cursor = directory[:-1].copy()
-        for first, text, hashes in _seeds(texts()):
-            buckets = (hashes >> np.uint64(64 - bits)).astype(np.uint32)
-            left, right = np.empty(len(hashes), np.uint8), np.empty(len(hashes), np.uint8)
-            around = np.empty(len(hashes), np.uint64)
-            kernels.sides(text, left, right, around)
-            kernels.scatter(buckets, left, right, around, first, cursor, entries, tags, surroundings)
-        kept = kernels.thin(directory, entries, tags, surroundings)
-        entries, tags = entries[:kept], tags[:kept]
-        heavy, backward = _sort_heavy(texts(), starts, directory, entries, tags)
+        buckets, around = np.empty(total, dtype=np.uint32), np.empty(total, dtype=np.uint64)
+        tags = np.empty((total, 2), dtype=np.uint8)
+        for document in range(len(sizes)):
+            here = slice(int(starts[document]), int(starts[document + 1]))
+            kernels.sample(text(document), 64 - bits, buckets[here], tags[here], around[here])
+        directory = np.zeros((1 << bits) + 1, dtype=np.int64)
+        entries = np.empty(total, dtype=np.uint32)
+        kernels.sort(buckets, directory, entries)
+        del buckets
+        entries = entries[: kernels.thin(directory, entries, around)]
+        del around
+        tags = tags[entries]
+        heavy, backward = _sort_heavy(text, starts, directory, entries, tags)
         arrays: tuple[NDArray[Any], ...] = (starts, directory.astype(np.uint32), entries, tags, heavy, backward)
         for name, array in zip(cls.__annotations__, arrays, strict=True):
             np.save(folder / f"{name}.npy", array)
@@ -88,7 +85,7 @@ class SeedTable:
 
 
 def _sort_heavy(
-    texts: Iterable[Bytes],
+    text: Callable[[int], Bytes],
     starts: NDArray[np.int64],
     directory: NDArray[np.int64],
     entries: NDArray[np.uint32],
@@ -102,15 +99,14 @@ def _sort_heavy(
     total = int(ends[-1]) if len(ends) else 0
     # What is row r of the contexts stands at entries[where[r]].
     where = np.arange(total) + np.repeat(directory[buckets] - heavy[:, 1], sizes[buckets])
-    context = np.empty((total, 2 * SHORTEST - SEED), dtype=np.int16)
+    context = np.empty((total, SHORTEST + BEFORE), dtype=np.int16)
     samples = entries[where].astype(np.int64)
     order = np.argsort(samples)
     samples = samples[order]
     borders = np.searchsorted(samples, starts)
-    for document, text in enumerate(texts):
-        first, last = borders[document], borders[document + 1]
-        if first < last:
-            kernels.contexts(text, (samples[first:last] - starts[document]) * STEP, order[first:last], context)
+    for document in np.flatnonzero(np.diff(borders)).tolist():
+        here = slice(int(borders[document]), int(borders[document + 1]))
+        kernels.contexts(text(document), (samples[here] - starts[document]) * STEP, order[here], context)
     backward = np.empty(total, dtype=np.uint32)
     for bucket, begin in heavy.tolist():
         place, end = int(directory[bucket]), begin + int(sizes[bucket])
@@ -123,12 +119,3 @@ def _sort_heavy(
         kernels.sort_contexts(sorted_context, rows, True)
         backward[begin:end] = place + rows
     return heavy, backward
-
-
-def _seeds(texts: Iterable[Bytes]) -> Iterator[tuple[int, Bytes, NDArray[np.uint64]]]:
-    """(number of the first sample, text, hashes of its seeds) for every text."""
-    first = 0
-    for text in texts:
-        hashes = np.empty(samples_in(len(text)), np.uint64)
-        first += kernels.seed_hashes(text, hashes)
-        yield first - len(hashes), text, hashes

@@ -47,6 +47,10 @@ def serve(
         bool, typer.Option("--invariant", help="The same bits whatever else is in flight; slower, fp32.")
     ] = False,
     grace: Annotated[float, typer.Option(help="Seconds to finish what runs after SIGTERM.", min=0)] = 20.0,
+    work: Annotated[
+        Path | None,
+        typer.Option(help="A workspace: tell which spans stand in its last run's training data.", readable=False),
+    ] = None,
     log: Annotated[Path | None, typer.Option(help="A file for the log instead of standard error.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -55,6 +59,7 @@ def serve(
     \b
     kringle serve kringle-work/models/fim-s0
     kringle serve base=kringle-work/models/fim-s0 mha=kringle-work/models/mha-s0 --port 8080
+    kringle serve kringle-work/models/fim-s0 --work kringle-work
     kringle serve ~/santacoder --host 0.0.0.0 --api-key-file keys.txt
     """
     from kringle.quantities import parse_bytes
@@ -87,4 +92,4 @@ def serve(
             print(line, flush=True)
         emit(as_json, listening.record())
 
-    serve_models(models, options, settings, host=host, port=port, grace=grace, log=log, say=say)
+    serve_models(models, options, settings, host=host, port=port, grace=grace, log=log, work=work, say=say)

@@ -18,7 +18,8 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of the completion's text, in characters, that occurs in the training data.
+    """A stretch of the completion's text, in characters, that occurs in the training data, and in `more` further
+    documents than its sources at least.
 
     `kind` is "exact" or "white space"; each source is JSON as it is shown: repository, path, licences.
     """
@@ -27,9 +28,16 @@ class Span:
     end: int
     kind: str
     sources: tuple[Mapping[str, Any], ...]
+    more: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        return {"start": self.start, "end": self.end, "kind": self.kind, "sources": [dict(s) for s in self.sources]}
+        return {
+            "start": self.start,
+            "end": self.end,
+            "kind": self.kind,
+            "sources": [dict(s) for s in self.sources],
+            "more": self.more,
+        }
 
 
 class Follower(Protocol):

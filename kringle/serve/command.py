@@ -12,6 +12,7 @@ from typing import Any
 from kringle.errors import UserError
 from kringle.serve import editor, playground
 from kringle.serve.app import build
+from kringle.serve.attribution import Attribution, router
 from kringle.serve.journal import Journal, standard_error
 from kringle.serve.models import ModelOptions, ServedModel, open_models
 from kringle.serve.run import listen, run, url
@@ -25,6 +26,7 @@ class Listening:
     url: str
     models: Sequence[ServedModel]
     keys: int
+    documents: int | None = None  # in the attribution index, where there is one
     no_editor: str = ""  # why the playground has a plain text field
 
     def lines(self) -> list[str]:
@@ -38,6 +40,7 @@ class Listening:
         return [
             f"serving at {self.url}",
             *names,
+            *([] if self.documents is None else [f"  attribution to {self.documents:,} training documents"]),
             f"playground: {self.url}/playground/",
             *([f"  with a plain text field, {self.no_editor}"] if self.no_editor else []),
             "try it:",
@@ -47,7 +50,12 @@ class Listening:
         ]
 
     def record(self) -> dict[str, Any]:
-        return {"url": self.url, "models": [model.name for model in self.models], "keys": self.keys}
+        return {
+            "url": self.url,
+            "models": [model.name for model in self.models],
+            "keys": self.keys,
+            "documents": self.documents,
+        }
 
 
 def serve_models(
@@ -59,17 +67,23 @@ def serve_models(
     port: int,
     grace: float,
     log: Path | None,
+    work: Path | None = None,
     say: Callable[[Listening], None],
 ) -> None:
-    """Serve until a signal. UserError, with nothing left open, for what cannot be loaded or listened on."""
+    """Serve until a signal; `work` is the workspace whose attribution index is served too. UserError, with nothing left
+    open, for what cannot be loaded or listened on."""
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(listen(host, port))  # before the models: a taken port is said at once
         journal = _journal(log, stack)
+        attribution = None if work is None else Attribution.open(work)
         models = open_models(names, options)
         no_editor = _fetch_editor()
-        extras = [playground.router(attribution=False)]
-        app = build(models, settings, extras, open_paths=playground.OPEN_PATHS, journal=journal)
-        listening = Listening(url(sock), models, len(settings.keys), no_editor)
+        extras = [playground.router(attribution=attribution is not None)]
+        if attribution is not None:
+            extras.append(router(attribution))
+        app = build(models, settings, extras, attributor=attribution, open_paths=playground.OPEN_PATHS, journal=journal)
+        documents = None if attribution is None else len(attribution.trained.index)
+        listening = Listening(url(sock), models, len(settings.keys), documents, no_editor)
         run(app, sock, grace=grace, on_started=lambda: say(listening))
 
 
