@@ -6,14 +6,23 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 import uvicorn
 from fastapi import FastAPI
 
+from kringle.attribution.building import build
+from kringle.data.table import DECISION
 from kringle.model.exchange import save
 from kringle.model.transformer import ModelConfig, Transformer, padded_vocabulary
+from kringle.study.membership import Trained
+from kringle.tokens.store import TokenStore
 from kringle.tokens.tokenizer import train_tokenizer
 
 CONTEXT = 1024
@@ -46,6 +55,26 @@ def write_reciter(folder: Path, text: str, *, layers: int = 1, width: int = 64, 
             weights.wpe.weight[position] = 8 * weights.wte.weight[tokens[(position + 1) % len(tokens)]]
     save(model, tokenizer, folder)
     return text * 3
+
+
+def trained_on(folder: Path, documents: Mapping[tuple[str, str], str]) -> Trained:
+    """What a run leaves that has trained on these texts, by repository and path: the index and what it leads to."""
+    tokenizer = train_tokenizer([text * 20 for text in documents.values()], VOCABULARY, folder)
+    texts = [
+        (f"{i:040x}", "python", len(text.encode()), np.array(tokenizer.encode(text), dtype=np.int64))
+        for i, text in enumerate(documents.values())
+    ]
+    store = TokenStore.write(
+        folder / "store", iter(texts), vocab_size=tokenizer.specials.end_of_text, tokenizer=tokenizer.checksum
+    )
+    rows = [
+        {"number": i, "id": f"{i:040x}", "repo": repo, "path": path, "language": "python", "licenses": ["MIT"]}
+        for i, (repo, path) in enumerate(documents)
+    ]
+    build(store, tokenizer, rows, folder / "index")
+    pq.write_table(pa.Table.from_pylist([], schema=DECISION), folder / "decisions.parquet")
+    stages = ("collect", "clean", "split", "tokenizer", "encode", "attribution")
+    return Trained(folder, {stage: SimpleNamespace(folder=folder) for stage in stages})  # type: ignore[misc]
 
 
 class Server:

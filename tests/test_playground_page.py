@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
-from playground_support import Server, write_reciter
+from playground_support import Server, trained_on, write_reciter
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from kringle.data.sources.cache import cache_folder, is_cached, load_list
@@ -20,6 +20,8 @@ from kringle.evaluation.jail.levels import Name, probe
 from kringle.evaluation.suites import load_suite
 from kringle.serve import editor, playground
 from kringle.serve.app import build
+from kringle.serve.attribution import Attribution
+from kringle.serve.attribution import router as attribution_router
 from kringle.serve.models import ModelOptions, open_models
 from kringle.serve.settings import Settings
 
@@ -38,6 +40,8 @@ TEXT = "<script>window.hacked = 1</script> \"quoted\" 'text' <img src=x onerror=
 expect.set_options(timeout=60_000)  # compiled kernels may have to be compiled first
 NAMES = ("writer", "<b title>'slow'</b> \"&amp;\"")  # the second model's name is hostile, too
 WRITTEN = TEXT * 4
+PLANTED = ("<img src=x onerror=window.hacked=1>", '"quoted" & <b>', "it's/planted")
+PATH = 'it\'s "here" <i>.py'
 
 
 @pytest.fixture(scope="module")
@@ -397,3 +401,49 @@ def test_requests_say_what_the_settings_say(page: Page) -> None:
     }  # fmt: skip
     assert body["prompt"].endswith(".map((word) => ")
     assert body["suffix"].startswith(")")
+
+
+@pytest.fixture(scope="module")
+def attributed(app: FastAPI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with the index of training data that holds the models' text, in repositories of hostile names."""
+    documents = {(name, PATH): f"# Copied into {name}.\ntext = r'''{TEXT}'''\n" for name in PLANTED}
+    attribution = Attribution(trained_on(tmp_path_factory.mktemp("trained"), documents))
+    served = build(
+        list(app.state.serving.models.values()),
+        Settings(),
+        [playground.router(attribution=True), attribution_router(attribution)],
+        attributor=attribution,
+        open_paths=playground.OPEN_PATHS,
+    )
+    with Server(served) as server:
+        yield server.url
+
+
+def test_copies_are_underlined_with_where_they_come_from(browser: Browser, attributed: str) -> None:
+    for page in opened(browser, attributed):
+        begin(page, "An empty page")
+        page.locator(".cm-content").press("Control+Enter")
+        (lane,) = ended(page).all()
+        copied = "".join(lane.locator(".copied").all_text_contents())
+        assert len(copied) >= 50
+        assert copied in WRITTEN
+        assert "".join(page.locator(".ghost .copied").all_text_contents()) == copied
+        told = page.locator("#sources")
+        repository = told.locator("b").first.text_content()
+        assert repository in PLANTED
+        expect(told.locator(".path").first).to_have_text(f"{PATH}, line 2")
+        expect(told.locator(".licence").first).to_have_text("MIT")
+        page.keyboard.press("Tab")
+        assert "".join(page.locator(".cm-line .copied").all_text_contents()) == copied
+        begin(page, "Java: fill in a return")
+        expect(told).to_contain_text("Nothing of 50 characters")
+        page.locator("[name=repository]").fill(repository)
+        page.locator("[name=repository]").press("Enter")
+        answer = page.locator("#membership-answer")
+        expect(answer).to_contain_text("Yes. The model was trained on 1 file of it")
+        expect(answer.locator(".command")).to_contain_text("kringle optout ")
+        answer.locator("summary").click()
+        expect(answer.locator("details .path").first).to_contain_text(repository)
+        page.locator("[name=repository]").fill("nobody")
+        page.locator("[name=repository]").press("Enter")
+        expect(answer).to_contain_text("No. Nothing of nobody was collected")

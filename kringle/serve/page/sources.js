@@ -76,8 +76,10 @@ function answer(name, found) {
     ),
   );
   if (found.more) listed.push(h("li", { class: "facts" }, `and ${found.more} more`));
+  const gone = found.opted_out ? `${files(found.opted_out)} of it opted out by now: the next run leaves them out.` : "";
   return [
     h("p", {}, ...said),
+    gone ? h("p", { class: "facts" }, gone) : null,
     found.licences.length ? h("p", { class: "facts" }, found.licences.join(", ")) : null,
     h("p", { class: "facts" }, "To take it out, run"),
     h("p", { class: "joined" }, h("code", { class: "command" }, found.opt_out), copyButton(() => found.opt_out, "the opt-out command")),
