@@ -138,19 +138,8 @@ function row(other, drawn) {
 
 export class Lanes {
   constructor(parent, onUse) {
-    Object.assign(this, { parent, onUse, run: null, views: [], asked: false });
+    Object.assign(this, { parent, onUse, run: null, views: [] });
     this.draw(null, 0);
-  }
-
-  // Show a run; drawn once a frame however fast pieces come.
-  show(run, chosen) {
-    this.pending = [run, chosen];
-    if (this.asked) return;
-    this.asked = true;
-    requestAnimationFrame(() => {
-      this.asked = false;
-      this.draw(...this.pending);
-    });
   }
 
   draw(run, chosen) {

@@ -16,6 +16,7 @@ const nonce = by("main").nonce;
 let editor, settings, lanes, sources;
 let chosen = 0; // the lane that the editor shows
 let timer = null;
+let asked = false; // for a frame
 let last = null; // kind of the last run that was announced as ended
 
 const session = new Session(onRun, attributed ? { attribution: true } : {});
@@ -43,8 +44,17 @@ function start(kind, several = false) {
   if (kind !== "typing") announce(from < to ? "Filling in the selection" : "Completing");
 }
 
+// Drawn once a frame, however fast tokens come.
 function onRun(run) {
-  if (run !== session.run) return;
+  if (asked || run !== session.run) return;
+  asked = true;
+  requestAnimationFrame(() => {
+    asked = false;
+    if (session.run !== null) draw(session.run);
+  });
+}
+
+function draw(run) {
   const lane = run.lanes[chosen];
   const left = lane.text.length > 0 && !run.used;
   if (left || run.shown) {
@@ -58,7 +68,7 @@ function onRun(run) {
       run.shown = true;
     }
   }
-  lanes.show(run, chosen);
+  lanes.draw(run, chosen);
   sources.show(run);
   controls();
   if (!session.running && last !== run) {
@@ -91,7 +101,7 @@ function show(number) {
   const run = session.run;
   if (run === null || run.used || !run.shown || editor.suggestion === null || editor.suggestion.typed > 0) return false;
   chosen = (number + run.lanes.length) % run.lanes.length;
-  onRun(run);
+  draw(run);
   announce(`Completion ${chosen + 1} of ${run.lanes.length}`);
   return true;
 }

@@ -26,9 +26,10 @@ export class Lane {
     if (piece.finish) this.finish = piece.finish;
   }
 
-  // Tokens per second between the first and the last one.
+  // Tokens per second since the request was sent, the reading of the prompt included. (From the first token on would be
+  // a figure of the network: what comes close together is often read in one piece.)
   get speed() {
-    return this.tokens > 1 && this.last > this.first ? ((this.tokens - 1) * 1000) / (this.last - this.first) : null;
+    return this.tokens > 0 ? (this.tokens * 1000) / (this.last - this.started) : null;
   }
 
   get wait() {
