@@ -230,7 +230,6 @@ def test_a_stretch_that_stands_everywhere_is_found_and_costs_little(tokenizer: T
     assert copy.start in (1, 2)
     assert len(copy.places) == 8
     assert copy.more >= 8  # of 2,992
-    assert sum(file.stat().st_size for file in (tmp_path / "index/exact").iterdir()) < 150_000
 
 
 def test_repositories_are_found_by_name(index: AttributionIndex) -> None:

@@ -26,6 +26,8 @@ from kringle.attribution.kernels import (
 )
 
 CHECKPOINT = 256  # tokens
+CROWD = 8  # stretches that overlap at one place
+PATIENCE = 4096  # seeds that are followed inside known stretches of one place until it counts as crowded
 MOST_KNOWN = 64  # stretches that overlap at one place; of more, seeds are followed twice
 FULLY_FOLLOWED = 64  # seeds inside a known stretch, for other places of it; further ones only to reach beyond it
 
@@ -337,28 +339,38 @@ def search(
     begins before the first of those that cover the seed, or ends after the last, or begins before one and ends after
     the one before that: for each of these the seeds are found by bisection (`_plan`). A few more are followed for the
     sake of other places.
+
+    Where stretches crowd, as in long rules of dashes, or looking for more would take long, not all are told: none that
+    lies in the others together, and from the last one the look-up goes on to one that begins as late inside it as can
+    be, and ends later. So all that is copied is still covered.
     """
     count = pieces = 0
     known = np.empty((MOST_KNOWN, 2), dtype=np.int64)  # stretches that were found, none inside another, in order
     ranges = np.zeros((2, 2), dtype=np.int64)
     known_end = known_from = tried = 0  # the end of the last of them, where it was found, what was followed since
-    at = 0
+    covered_from = at = ahead = 0  # from where on everything up to `known_end` lies in a stretch
+    crowded, spent = False, 0  # whether stretches crowd here; what was followed inside known ones
+    back = False  # whether `at` goes backwards; `ahead` is then the first offset that was not looked at before
     while at + SEED <= len(text):
-        if known_from + STEP <= at and at < known_end - SHORTEST + 1:
-            at = known_end - SHORTEST + 1
-            continue
+        if not back:
+            if known_from + STEP <= at and at < known_end - SHORTEST + 1:
+                at = known_end - SHORTEST + 1
+                continue
+            while pieces > 0 and known[0, 1] < at + SEED:  # nothing that is still to be found lies inside it
+                known[:-1] = known[1:].copy()
+                pieces -= 1
+            crowded = crowded or pieces >= CROWD
+            if crowded and pieces > 0 and known_end - SHORTEST + 1 <= at <= known_end - SEED:
+                long = known_end - covered_from >= 2 * SHORTEST
+                back, ahead, at = long, at, known_end - SEED if long else at
         bucket = int(np.int64(seed_hash_at(text, at) >> np.uint64(shift)))
         low, high = int(np.int64(directory[bucket])), int(np.int64(directory[bucket + 1]))
-        if low == high:
-            at += 1
-            continue
-        while pieces > 0 and known[0, 1] < at + SEED:  # nothing that is still to be found lies inside it
-            known[:-1] = known[1:].copy()
-            pieces -= 1
+        reach = known_end
         is_heavy = high - low > HEAVY
         begin = int(heavy[np.searchsorted(heavy[:, 0], bucket), 1]) if is_heavy else 0
         left, right = tag_of(text, at - SIDE, at), tag_of(text, at + SEED, at + SEED + SIDE)
-        again = True
+        again = low < high
+        far = back and is_heavy  # to begin with, what agrees with the text in `SHORTEST` bytes from `at` on is enough
         while again:
             again = False
             first_known, last_known = pieces, pieces  # those that cover the seed
@@ -373,10 +385,14 @@ def search(
                 if covered and not is_heavy and not to_left and not to_right and tried >= FULLY_FOLLOWED:
                     break
                 if is_heavy:
-                    if not (to_right if gap == covered else to_left):
+                    if not (to_right if gap == covered else to_left) or (back and gap < covered):
                         continue
                     before = at - known[first_known + gap, 0] + 1 if gap < covered else 0
+                    if (crowded or covered >= CROWD) and gap < covered and (gap > 0 or before >= STEP):
+                        continue
                     after = known[first_known + gap - 1, 1] - at + 1 if gap > 0 else 0
+                    if far:
+                        after = max(after, SHORTEST)
                     if before > at or after > len(text) - at:
                         continue
                     _plan(
@@ -400,6 +416,11 @@ def search(
                             marks[mark_starts[document] : mark_starts[document + 1]], place,
                         )  # fmt: skip
                         tried += 1
+                        if is_heavy and covered and not crowded:
+                            spent += 1
+                            if spent > PATIENCE:
+                                crowded, more = True, 0
+                                break
                         more -= more > 0
                         if end - start >= SHORTEST:
                             added = _add(known, pieces, start, end)
@@ -410,18 +431,26 @@ def search(
                                 count += 1
                             if added > 0:
                                 pieces = added
-                                more = KEPT
+                                more = 0 if back else KEPT
+                                covered_from = start if start > known_end else min(covered_from, start)
                                 if known[pieces - 1, 1] > known_end:
                                     known_end, known_from, tried = known[pieces - 1, 1], at, 0
                         if is_heavy and more == 0:
-                            again = True
                             break
-                    if again:
+                    if is_heavy and more == 0:
                         break
                 if more >= 0 and is_heavy:
-                    again = True
+                    again = not back
                     break
-        at += 1
+            if far and known_end == reach:
+                far, again = False, True
+        if not back:
+            at += 1
+        elif known_end > reach or at == ahead:
+            crowded, spent = known_end > reach, 0
+            back, at = False, max(ahead, known_end - SHORTEST + 1) if known_end > reach else reach - SEED + 1
+        else:
+            at -= 1
     return count
 
 

@@ -211,17 +211,11 @@ def _as_copies(data: Bytes, spans: Sequence[_Stretch]) -> list[Copy]:
 
 def outermost(copies: Sequence[Copy]) -> list[Copy]:
     """Those that lie inside no other of their kind, and inside no exact one; in order."""
-    exact = _outermost([copy for copy in copies if copy.kind == "exact"])
-    both = _outermost([*exact, *(copy for copy in copies if copy.kind == "white space")], keep=exact)
-    return sorted(both, key=lambda copy: (copy.start, copy.end))
-
-
-def _outermost(copies: Sequence[Copy], keep: Sequence[Copy] = ()) -> list[Copy]:
-    """Those that lie inside no other, and those to `keep`."""
     left: list[Copy] = []
-    reach = -1
+    reach = {"exact": -1, "white space": -1}
     for copy in sorted(copies, key=lambda c: (c.start, -c.end, c.kind)):
-        if copy.end > reach or copy in keep:
+        others = reach["exact"] if copy.kind == "exact" else max(reach.values())
+        if copy.end > others:
             left.append(copy)
-        reach = max(reach, copy.end)
-    return left
+        reach[copy.kind] = max(reach[copy.kind], copy.end)
+    return sorted(left, key=lambda copy: (copy.start, copy.end))
