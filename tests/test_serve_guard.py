@@ -375,7 +375,16 @@ def test_mistakes_end_with_one_line(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     with pytest.raises(UserError, match=r"did you mean .*model"):
         open_models([str(tmp_path)], options)
-    with pytest.raises(UserError, match="two models are called 'model'"):
+    trained = tmp_path / "models" / "fim-s0"
+    trained.parent.mkdir()
+    folder.rename(trained)
+    with pytest.raises(UserError, match=r"is not there; .* or one of fim-s0"):
+        open_models(["mha"], options, tmp_path)
+    (opened,) = open_models(["fim"], ModelOptions(rows=1), tmp_path)
+    opened.close()
+    assert opened.name == "fim-s0"
+    folder = trained
+    with pytest.raises(UserError, match="two models are called 'fim-s0'"):
         open_models([str(folder), str(folder)], options)
     with pytest.raises(UserError, match="is no name"):
         open_models([f"={folder}"], options)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kringle.cli.app import Json, app, emit
+from kringle.cli.app import DEFAULT_WORK, Json, Work, app, emit
 
 KEY_VARIABLE = "KRINGLE_API_KEY"
 
@@ -18,9 +18,11 @@ def serve(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="Models' folders, ours or any causal LM of transformers; NAME=FOLDER names one.", metavar="MODEL..."
+            help="Names of the workspace's models, or folders, ours or any causal LM of transformers; NAME=FOLDER.",
+            metavar="MODEL...",
         ),
     ],
+    work: Work = DEFAULT_WORK,
     host: Annotated[str, typer.Option(help="Where to listen; not this machine alone needs a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8791,
     api_key_file: Annotated[
@@ -53,8 +55,8 @@ def serve(
     """Serve models to editors: OpenAI's, Mistral's, llama.cpp's, TGI's and Ollama's requests on one port.
 
     \b
-    kringle serve kringle-work/models/fim-s0
-    kringle serve base=kringle-work/models/fim-s0 mha=kringle-work/models/mha-s0 --port 8080
+    kringle serve fim                                    the base of the study in kringle-work
+    kringle serve fim mha --work /data/study --port 8080   two of its models; requests choose by name
     kringle serve ~/santacoder --host 0.0.0.0 --api-key-file keys.txt
     """
     from kringle.quantities import parse_bytes
@@ -87,4 +89,4 @@ def serve(
             print(line, flush=True)
         emit(as_json, listening.record())
 
-    serve_models(models, options, settings, host=host, port=port, grace=grace, log=log, say=say)
+    serve_models(models, options, settings, host=host, port=port, grace=grace, log=log, work=work, say=say)

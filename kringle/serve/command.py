@@ -54,13 +54,14 @@ def serve_models(
     port: int,
     grace: float,
     log: Path | None,
+    work: Path | None,
     say: Callable[[Listening], None],
 ) -> None:
     """Serve until a signal. UserError, with nothing left open, for what cannot be loaded or listened on."""
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(listen(host, port))  # before the models: a taken port is said at once
         journal = _journal(log, stack)
-        models = open_models(names, options)
+        models = open_models(names, options, work)
         app = build(models, settings, journal=journal)
         listening = Listening(url(sock), models, len(settings.keys))
         run(app, sock, grace=grace, on_started=lambda: say(listening))
