@@ -108,4 +108,5 @@ class Reporter:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
+            redirect_stdout=sys.stdout.isatty(),  # what is piped elsewhere must not end on the terminal
         )

@@ -16,13 +16,14 @@ from data_support import QUIET, InProcess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kringle.data.near_duplicates import minhash
 from kringle.data.near_duplicates.bands import Bands, balanced_bands, sure_bands
 from kringle.data.near_duplicates.candidates import components
 from kringle.data.near_duplicates.find import Outcome, figures, find
 from kringle.data.near_duplicates.inputs import Columns, Shard, ranks, texts
 from kringle.data.near_duplicates.method import Method
 from kringle.data.near_duplicates.minhash import legacy_minima, legacy_permutations
-from kringle.data.near_duplicates.sha1 import WORDS, sha1_low32
+from kringle.data.near_duplicates.sha1 import LANES, SHORT, WORDS, sha1_low32, sha1_low32_lanes
 from kringle.data.near_duplicates.shingles import common
 from kringle.engine import Engine
 from kringle.errors import UserError
@@ -322,3 +323,35 @@ def test_a_licence_notice_makes_no_two_files_alike(tmp_path: Path) -> None:
     assert run(tmp_path / "b", contents, Method.of(5, 0.7, "faithful")).kept.sum() == 1
     twins = [f"{_NOTICE}\n{bodies[0] * 9}", f"// License\n{bodies[0] * 9}", f"# about\n{bodies[0] * 9}"]
     assert run(tmp_path / "c", twins, Method.of(5, 0.7, "corrected")).kept.sum() == 1
+
+
+def test_messages_side_by_side_have_the_sha1_of_each() -> None:
+    data = np.frombuffer(np.random.default_rng(3).bytes(4000), dtype=np.uint8)
+    words, states = np.ones(WORDS * LANES, np.uint32), np.ones((WORDS + 5) * LANES, np.uint32)
+    out = np.zeros(LANES, dtype=np.uint32)
+    sizes = [*range(SHORT + 1), *range(SHORT, -1, -1)]
+    for first in range(0, len(sizes), LANES - 5):  # batches that leave lanes empty as well
+        lengths = np.array(sizes[first : first + LANES - 5], dtype=np.int64)
+        starts = np.arange(len(lengths), dtype=np.int64) * 61 + first
+        sha1_low32_lanes(data, starts, lengths, len(lengths), words, states, out)
+        expected = [
+            int.from_bytes(hashlib.sha1(data[s : s + n].tobytes()).digest()[:4], "little")
+            for s, n in zip(starts, lengths, strict=True)
+        ]
+        assert out[: len(lengths)].tolist() == expected
+
+
+@pytest.mark.parametrize("t", range(8))
+def test_minima_are_exact_where_the_quick_reduction_is_in_doubt(t: int) -> None:
+    """Products whose low 61 bits are all ones but for the last few: `(a * h + b) mod (2^61 - 1)` wraps there."""
+    a, b = legacy_permutations(42)
+    hashes = np.zeros(5 + 3, dtype=np.uint64)
+    hashes[:5] = [7, 1 << 31, 12345, (1 << 32) - 1, 99]
+    for k in range(len(a)):
+        x = ((t << 61) | ((1 << 61) - 1 - k % 10)) - int(a[k]) * int(hashes[k % 5])
+        b[k] = x % (1 << 64)
+    lowest = np.zeros(len(a), dtype=np.uint32)
+    minhash._minima(hashes, 5, a, b, b + np.uint64(1), lowest)
+    for k in range(len(a)):
+        products = [(int(a[k]) * int(h) + int(b[k])) % (1 << 64) for h in hashes[:5]]
+        assert lowest[k] == min(p % ((1 << 61) - 1) & 0xFFFFFFFF for p in products)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -204,3 +206,23 @@ def test_what_is_no_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "loop").symlink_to(".")
     assert redact_command([str(tmp_path)]).record["files"] == 0
     assert redact_command([str(pipe)]).record["skipped"] == [{"file": str(pipe), "why": "neither a file nor a folder"}]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_bar_on_the_terminal_leaves_the_findings_to_the_pipe(tree: Path) -> None:
+    import pty
+
+    main, terminal = pty.openpty()
+    command = [sys.executable, "-m", "kringle", "redact", str(tree)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, env=os.environ | {"TERM": "xterm"}) as run:
+        os.close(terminal)
+        out, _ = run.communicate(timeout=120)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux ends a closed pseudo-terminal with an error
+        while piece := os.read(main, 4096):
+            shown += piece
+    os.close(main)
+    assert [line.split()[1] for line in out.decode().splitlines()] == ["key", "email"]
+    assert b"redact" in shown
+    assert b"3/3" in shown
+    assert b"email" not in shown

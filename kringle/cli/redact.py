@@ -32,7 +32,15 @@ def redact(
     kringle redact - --write < a.py > b.py              standard input, redacted, on standard output
     """
     from kringle.pii.command import redact_command
+    from kringle.progress import Reporter
 
-    outcome = redact_command(paths, write=write, baseline=baseline, update_baseline=update_baseline, key_file=key_file)
+    outcome = redact_command(
+        paths,
+        write=write,
+        baseline=baseline,
+        update_baseline=update_baseline,
+        key_file=key_file,
+        reporter=Reporter(quiet=as_json),
+    )
     emit(as_json, outcome.record)
     raise typer.Exit(outcome.exit_code)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from kringle.pii.baseline import Baseline, Entry, empty_baseline, read_baseline,
 from kringle.pii.candidates import Finding
 from kringle.pii.files import files_in, is_binary, shown, write_atomically
 from kringle.pii.redaction import KEY_LIMIT, findings, nothing, redact
+from kringle.progress import Reporter
 
 KEY_BYTES = 32
 STANDARD_INPUT = "-"
@@ -40,7 +41,10 @@ class Outcome(NamedTuple):
 
 
 def scan(
-    paths: Sequence[Path], baseline: Baseline | None = None, leave_out: Sequence[Path | None] = ()
+    paths: Sequence[Path],
+    baseline: Baseline | None = None,
+    leave_out: Sequence[Path | None] = (),
+    reporter: Reporter | None = None,
 ) -> Iterator[Scanned]:
     """Every file of some files and trees, in order, with its findings; binary and unreadable files say why not.
 
@@ -48,19 +52,23 @@ def scan(
     """
     own = {path.resolve() for path in leave_out if path is not None}
     unlisted: list[Scanned] = []
-    for path in files_in(paths, lambda folder, why: unlisted.append(Scanned(folder, b"", [], why))):
-        if path.resolve() in own:
-            continue
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            yield Scanned(path, b"", [], error.strerror or "cannot be read")
-            continue
-        if is_binary(data):
-            yield Scanned(path, b"", [], "binary")
-        else:
-            yield Scanned(path, data, findings(data, baseline.accepts(path) if baseline else nothing))
+    listed = list(files_in(paths, lambda folder, why: unlisted.append(Scanned(folder, b"", [], why))))
+    files = [path for path in listed if path.resolve() not in own]
+    with (reporter or Reporter(quiet=True)).task("redact", len(files)) as counter:
+        for path in files:
+            yield _scan(path, baseline)
+            counter.advance()
     yield from unlisted
+
+
+def _scan(path: Path, baseline: Baseline | None) -> Scanned:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return Scanned(path, b"", [], error.strerror or "cannot be read")
+    if is_binary(data):
+        return Scanned(path, b"", [], "binary")
+    return Scanned(path, data, findings(data, baseline.accepts(path) if baseline else nothing))
 
 
 def redact_command(
@@ -70,13 +78,13 @@ def redact_command(
     baseline: Path | None = None,
     update_baseline: bool = False,
     key_file: Path | None = None,
-    advance: Callable[[float], None] = lambda _: None,
+    reporter: Reporter | None = None,
 ) -> Outcome:
     """Find emails, public IP addresses and keys in files and trees ("-" is standard input) and print one line for each.
 
     `write` replaces them by stand-ins, in place; standard input is answered on standard output, and its findings on
     standard error. `baseline` is a file of accepted findings, which `update_baseline` writes. `key_file` holds the
-    corpus key and is made if there is none; without it stand-ins differ from run to run. `advance` hears of every file.
+    corpus key and is made if there is none; without it stand-ins differ from run to run. `reporter` shows the progress.
     Raises UserError for mistakes, before anything is written.
     """
     if update_baseline and baseline is None:
@@ -91,20 +99,17 @@ def redact_command(
     key = _corpus_key(key_file) if write else b""
     if STANDARD_INPUT in paths:
         return _standard_input(key)
-    files = scan([Path(path) for path in paths], None if update_baseline else accepted, (baseline, key_file))
+    files = scan([Path(path) for path in paths], None if update_baseline else accepted, (baseline, key_file), reporter)
     if update_baseline and baseline is not None and accepted is not None:
-        return _accept(files, baseline, accepted, advance)
-    return _files(files, accepted, key, advance)
+        return _accept(files, baseline, accepted)
+    return _files(files, accepted, key)
 
 
-def _files(
-    files: Iterable[Scanned], accepted: Baseline | None, key: bytes, advance: Callable[[float], None]
-) -> Outcome:
+def _files(files: Iterable[Scanned], accepted: Baseline | None, key: bytes) -> Outcome:
     count, written = 0, 0
     lines: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
     for scanned in files:
-        advance(1)
         count += not scanned.skipped
         if scanned.skipped and scanned.skipped != "binary":
             print(f"{shown(scanned.path)}: not scanned: {scanned.skipped}", file=sys.stderr)
@@ -141,11 +146,10 @@ def _standard_input(key: bytes) -> Outcome:
     return Outcome(int(bool(lines)), {"files": 1, "findings": lines, "skipped": [], "written": int(bool(key))})
 
 
-def _accept(files: Iterable[Scanned], file: Path, baseline: Baseline, advance: Callable[[float], None]) -> Outcome:
+def _accept(files: Iterable[Scanned], file: Path, baseline: Baseline) -> Outcome:
     places: list[Path] = []
     found: list[Entry] = []
     for scanned in files:
-        advance(1)
         places.append(scanned.path)
         values = [(f.kind, scanned.data[f.start : f.end]) for f in scanned.found]
         found += [baseline.entry(scanned.path, kind, value) for kind, value in values]

@@ -3,8 +3,9 @@
 `faithful` is bit-identical with BigCode's scripts (bigcode-analysis, near-deduplication, commits 9f5f70c and 13aa9c3;
 datasketch before version 2): a shingle's hash h is the first four bytes of its SHA-1, little-endian; a permutation is
 ((a * h + b) mod (2^61 - 1)) with its low 32 bits kept, products wrapping at 64 bits, a and b drawn alternately from
-NumPy's RandomState. `corrected` hashes shingles of real words to 32 bits and permutes with an odd factor modulo 2^32,
-so that 16 permutations are one vector instruction. Keys, not minima, leave these functions: 8 bytes a band.
+NumPy's RandomState. Which shingles of a text are the same is told by a hash of 64 bits. `corrected` hashes shingles of
+real words to 32 bits and permutes with an odd factor modulo 2^32, so that 16 permutations are one vector instruction.
+Keys, not minima, leave these functions: 8 bytes a band.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from kringle.data.compiled import compiled
 from kringle.data.near_duplicates.bands import PERMUTATIONS, Bands
-from kringle.data.near_duplicates.sha1 import WORDS, sha1_low32
+from kringle.data.near_duplicates.sha1 import LANES, SHORT, WORDS, sha1_low32, sha1_low32_lanes
 from kringle.data.near_duplicates.shingles import (
     ASCII_WORD,
     GOLDEN,
@@ -34,8 +35,9 @@ _MERSENNE = np.uint64((1 << 61) - 1)
 _LOW, _ONE = np.uint64(0xFFFFFFFF), np.uint64(1)
 _S32, _S61 = np.uint64(32), np.uint64(61)
 _SEEN = 1 << 14  # slots of the table of shingles seen, per document
-_KNOWN = 1 << 15  # slots of the table of short shingles whose SHA-1 is known, for all documents of a batch
-_SHORT = 24  # bytes, three words: five of six shingles of source code are no longer
+_KNOWN = 1 << 15  # slots of the table of shingles whose SHA-1 is known, for all documents of a batch
+_S50, _S49 = np.uint64(64 - 14), np.uint64(64 - 15)  # a shingle's slot in each is its highest bits
+_DOUBT = np.uint32(9)  # what `_permute_four` may get wrong comes out as at most this
 
 
 class Signatures(NamedTuple):
@@ -108,33 +110,118 @@ def _fields(
 
 
 @compiled
-def _permute_legacy(h: np.uint64, a: NDArray[np.uint64], b: NDArray[np.uint64], lowest: NDArray[np.uint64]) -> None:
+def _permute_legacy(h: np.uint64, a: NDArray[np.uint64], b: NDArray[np.uint64], lowest: NDArray[np.uint32]) -> None:
+    """The minima (256,) with one more hash, as the definition says it."""
     for k in range(len(a)):
         x = a[k] * h + b[k]
         x = (x & _MERSENNE) + (x >> _S61)  # 2^61 is 1 modulo 2^61 - 1
         x = (x + ((x + _ONE) >> _S61)) & _LOW  # subtracting 2^61 - 1 from what is not below it adds 1 to its low bits
-        lowest[k] = min(lowest[k], x)
+        lowest[k] = min(lowest[k], np.uint32(x))
 
 
 @compiled
-def _same(text: NDArray[np.uint8], a: int, b: int, length: int) -> bool:
-    for i in range(length):  # noqa: SIM110 (a loop compiles better)
-        if text[a + i] != text[b + i]:
-            return False
-    return True
+def _permute_four(
+    h0: np.uint64,
+    h1: np.uint64,
+    h2: np.uint64,
+    h3: np.uint64,
+    a: NDArray[np.uint64],
+    b1: NDArray[np.uint64],
+    above: NDArray[np.uint32],
+) -> None:
+    """Four hashes at once, each minimum one too high: with b1 = b + 1 and without the last step of the reduction.
+
+    Reducing x = a * h + b to y = (x mod 2^61) + (x >> 61) leaves y below 2^61 - 1, and its low bits right, unless the
+    low 61 bits of x are all ones but for the last three. Whatever such an x comes to is at most `_DOUBT` here.
+    """
+    for k in range(len(a)):
+        factor, summand, lowest = a[k], b1[k], above[k]
+        x = factor * h0 + summand
+        lowest = min(lowest, np.uint32(x + (x >> _S61)))
+        x = factor * h1 + summand
+        lowest = min(lowest, np.uint32(x + (x >> _S61)))
+        x = factor * h2 + summand
+        lowest = min(lowest, np.uint32(x + (x >> _S61)))
+        x = factor * h3 + summand
+        above[k] = min(lowest, np.uint32(x + (x >> _S61)))
 
 
 @compiled
-def _packed(text: NDArray[np.uint8], start: int, length: int) -> tuple[np.uint64, np.uint64, np.uint64]:
-    """Up to 24 bytes as three words."""
-    x0, x1, x2 = np.uint64(0), np.uint64(0), np.uint64(0)
-    for i in range(min(length, 8)):
-        x0 = (x0 << np.uint64(8)) | np.uint64(text[start + i])
-    for i in range(8, min(length, 16)):
-        x1 = (x1 << np.uint64(8)) | np.uint64(text[start + i])
-    for i in range(16, length):
-        x2 = (x2 << np.uint64(8)) | np.uint64(text[start + i])
-    return x0, x1, x2
+def _minima(
+    hashes: NDArray[np.uint64],
+    count: int,
+    a: NDArray[np.uint64],
+    b: NDArray[np.uint64],
+    b1: NDArray[np.uint64],
+    lowest: NDArray[np.uint32],
+) -> None:
+    """Minima (256,) over hashes[:count]; `hashes` has room for three more."""
+    lowest[:] = np.uint32(_LOW)
+    if count == 0:
+        return
+    for i in range(count, count + 3):
+        hashes[i] = hashes[count - 1]
+    for i in range(0, count, 4):
+        _permute_four(hashes[i], hashes[i + 1], hashes[i + 2], hashes[i + 3], a, b1, lowest)
+    doubt = False
+    for k in range(len(a)):
+        doubt |= lowest[k] <= _DOUBT or lowest[k] == np.uint32(_LOW)
+        lowest[k] -= np.uint32(1)
+    if doubt:  # one text of ten thousand
+        lowest[:] = np.uint32(_LOW)
+        for i in range(count):
+            _permute_legacy(hashes[i], a, b, lowest)
+
+
+@compiled
+def _distinct(
+    tokens: NDArray[np.uint64],
+    count: int,
+    ngram: int,
+    seen: NDArray[np.uint64],
+    places: NDArray[np.int64],
+    shingles: NDArray[np.uint64],
+) -> int:
+    """Where the shingles begin that were not `seen` before, and their hashes; returns how many.
+
+    A shingle that came before changes no minimum: a small table remembers the last hash of each slot, and saves two
+    thirds of the work.
+    """
+    seen[:] = 0
+    top = np.uint64(1)
+    for _ in range(ngram - 1):
+        top *= GOLDEN
+    value = np.uint64(0)
+    for i in range(min(ngram - 1, count)):
+        value = value * GOLDEN + tokens[i]
+    found = 0
+    for i in range(count - ngram + 1):
+        value = value * GOLDEN + tokens[i + ngram - 1]
+        shingle = mix(value) | _ONE  # so that no shingle looks like an empty slot
+        value -= top * tokens[i]
+        slot = shingle >> _S50
+        if seen[slot] != shingle:
+            seen[slot] = shingle
+            places[found], shingles[found] = i, shingle
+            found += 1
+    return found
+
+
+@compiled
+def _learn(
+    waiting: NDArray[np.int64],
+    digests: NDArray[np.uint32],
+    shingles: NDArray[np.uint64],
+    known: NDArray[np.uint64],
+    known_hash: NDArray[np.uint32],
+    hashes: NDArray[np.uint64],
+) -> None:
+    """Put the digests of the shingles that waited for them where they belong, and remember them."""
+    for lane in range(len(waiting)):
+        i, digest = waiting[lane], digests[lane]
+        slot = shingles[i] >> _S49
+        known[slot], known_hash[slot] = shingles[i], digest
+        hashes[i] = np.uint64(digest)
 
 
 @compiled
@@ -155,43 +242,47 @@ def _legacy(
     text = np.empty(2 * longest + 2, dtype=np.uint8)
     begins = np.empty(longest + 2, dtype=np.int64)
     ends = np.empty(longest + 2, dtype=np.int64)
-    hashes = np.empty(longest + 2, dtype=np.uint64)
-    words = np.zeros(WORDS, dtype=np.uint32)
-    seen_at = np.full(_SEEN, -1, dtype=np.int64)
-    seen_length = np.zeros(_SEEN, dtype=np.int64)
-    known = np.zeros((_KNOWN, 3), dtype=np.uint64)
-    known_length = np.full(_KNOWN, -1, dtype=np.int64)
-    known_hash = np.zeros(_KNOWN, dtype=np.uint64)
-    lowest = np.empty(len(a), dtype=np.uint64)
+    fields = np.empty(longest + 2, dtype=np.uint64)
+    places = np.empty(longest + 2, dtype=np.int64)
+    shingles = np.empty(longest + 2, dtype=np.uint64)
+    hashes = np.empty(longest + 5, dtype=np.uint64)
+    seen = np.zeros(_SEEN, dtype=np.uint64)
+    known = np.zeros(_KNOWN, dtype=np.uint64)
+    known_hash = np.zeros(_KNOWN, dtype=np.uint32)
+    words = np.zeros(WORDS * LANES, dtype=np.uint32)
+    states = np.zeros((WORDS + 5) * LANES, dtype=np.uint32)
+    alone = np.zeros(WORDS, dtype=np.uint32)
+    waiting = np.zeros(LANES, dtype=np.int64)
+    starts = np.zeros(LANES, dtype=np.int64)
+    lengths = np.zeros(LANES, dtype=np.int64)
+    digests = np.zeros(LANES, dtype=np.uint32)
+    b1 = b + _ONE
     for document in range(len(offsets) - 1):
-        count, filled = _fields(data, offsets[document], offsets[document + 1], text, begins, ends, hashes, keep_empty)
+        count, filled = _fields(data, offsets[document], offsets[document + 1], text, begins, ends, fields, keep_empty)
         tokens[document] = filled
         if filled < SHORTEST:
             continue
-        for k in range(len(a)):
-            lowest[k] = _LOW
-        seen_at[:] = -1
-        for i in range(count - ngram + 1):
-            # A shingle whose very bytes were seen before changes no minimum: a small table remembers the last of each
-            # slot, and saves two thirds of the work.
-            start, length = begins[i], ends[i + ngram - 1] - begins[i]
-            slot = shingle_of(hashes, i, ngram) >> _S32
-            last = slot & np.uint64(_SEEN - 1)
-            if seen_at[last] >= 0 and seen_length[last] == length and _same(text, seen_at[last], start, length):
+        found = _distinct(fields, count, ngram, seen, places, shingles)
+        queued = 0
+        for i in range(found):
+            slot = shingles[i] >> _S49
+            if known[slot] == shingles[i]:
+                hashes[i] = np.uint64(known_hash[slot])
                 continue
-            seen_at[last], seen_length[last] = start, length
-            if length <= _SHORT:
-                x0, x1, x2 = _packed(text, start, length)
-                slot &= np.uint64(_KNOWN - 1)
-                if known[slot, 0] != x0 or known[slot, 1] != x1 or known[slot, 2] != x2 or known_length[slot] != length:
-                    known[slot, 0], known[slot, 1], known[slot, 2], known_length[slot] = x0, x1, x2, length
-                    known_hash[slot] = sha1_low32(text, start, start + length, words)
-                h = known_hash[slot]
-            else:
-                h = sha1_low32(text, start, start + length, words)
-            _permute_legacy(h, a, b, lowest)
-        for k in range(len(a)):
-            minima[document, k] = np.uint32(lowest[k])
+            start = begins[places[i]]
+            length = ends[places[i] + ngram - 1] - start
+            if length > SHORT:
+                hashes[i] = sha1_low32(text, start, start + length, alone)
+                continue
+            waiting[queued], starts[queued], lengths[queued] = i, start, length
+            queued += 1
+            if queued == LANES:
+                sha1_low32_lanes(text, starts, lengths, queued, words, states, digests)
+                _learn(waiting[:queued], digests, shingles, known, known_hash, hashes)
+                queued = 0
+        sha1_low32_lanes(text, starts, lengths, queued, words, states, digests)
+        _learn(waiting[:queued], digests, shingles, known, known_hash, hashes)
+        _minima(hashes, found, a, b, b1, minima[document])
 
 
 @compiled
