@@ -340,7 +340,10 @@ def test_the_command_serves_and_sigterm_drains(tmp_path: Path) -> None:
     process = command(tmp_path, f"mine={folder}", *options)
     assert process.stdout is not None
     try:
-        said = [process.stdout.readline() for _ in range(6)]
+        said = [process.stdout.readline()]
+        while not said[-1].startswith("{"):
+            said.append(process.stdout.readline())
+            assert said[-1], "it ended"
         record = json.loads(said[-1])
         assert record["models"] == ["mine"]
         assert record["url"] in said[0]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kringle.cli.app import DEFAULT_WORK, Json, Work, app, emit
+from kringle.cli.app import Json, app, emit
 
 KEY_VARIABLE = "KRINGLE_API_KEY"
 
@@ -22,7 +22,6 @@ def serve(
             metavar="MODEL...",
         ),
     ],
-    work: Work = DEFAULT_WORK,
     host: Annotated[str, typer.Option(help="Where to listen; not this machine alone needs a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8791,
     api_key_file: Annotated[
@@ -49,6 +48,10 @@ def serve(
         bool, typer.Option("--invariant", help="The same bits whatever else is in flight; slower, fp32.")
     ] = False,
     grace: Annotated[float, typer.Option(help="Seconds to finish what runs after SIGTERM.", min=0)] = 20.0,
+    work: Annotated[
+        Path | None,
+        typer.Option(help="A workspace, whose models are found by name; else kringle-work.", readable=False),
+    ] = None,
     log: Annotated[Path | None, typer.Option(help="A file for the log instead of standard error.")] = None,
     as_json: Json = False,
 ) -> None:

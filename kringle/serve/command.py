@@ -11,7 +11,7 @@ from typing import Any
 from kringle.errors import UserError
 from kringle.serve.app import build
 from kringle.serve.journal import Journal, standard_error
-from kringle.serve.models import ModelOptions, ServedModel, open_models
+from kringle.serve.models import DEFAULT_WORK, ModelOptions, ServedModel, open_models
 from kringle.serve.run import listen, run, url
 from kringle.serve.settings import Settings
 
@@ -54,14 +54,14 @@ def serve_models(
     port: int,
     grace: float,
     log: Path | None,
-    work: Path | None,
+    work: Path | None = None,
     say: Callable[[Listening], None],
 ) -> None:
     """Serve until a signal. UserError, with nothing left open, for what cannot be loaded or listened on."""
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(listen(host, port))  # before the models: a taken port is said at once
         journal = _journal(log, stack)
-        models = open_models(names, options, work)
+        models = open_models(names, options, work or DEFAULT_WORK)
         app = build(models, settings, journal=journal)
         listening = Listening(url(sock), models, len(settings.keys))
         run(app, sock, grace=grace, on_started=lambda: say(listening))

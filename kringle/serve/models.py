@@ -18,6 +18,7 @@ from kringle.model.transformer import Transformer
 from kringle.serve.prompting import STEPS, Order, PromptIds, cut, room_for_prompt
 from kringle.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer
 
+DEFAULT_WORK = Path("kringle-work")  # of the command line: where `kringle run` keeps its models
 PREFIX_BYTES = 256_000_000  # of prompts that were run before
 
 
