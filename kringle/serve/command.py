@@ -79,7 +79,7 @@ def serve_models(
         journal = _journal(log, stack)
         models = open_models(names, options, work or DEFAULT_WORK)
         attribution, no_attribution = _attribution(names, work)
-        no_editor = _fetch_editor()
+        no_editor = _fetch_editor(journal)
         extras = [playground.router(attribution=attribution is not None)]
         if attribution is not None:
             extras.append(router(attribution))
@@ -102,9 +102,10 @@ def _attribution(names: Sequence[str], work: Path | None) -> tuple[Attribution |
         return None, str(error)
 
 
-def _fetch_editor() -> str:
+def _fetch_editor(journal: Journal) -> str:
     """Fetch the playground's code editor where it is not there yet; why that cannot be, or ""."""
     if editor.load() is None:
+        journal.write("fetching", what="the playground's code editor, once, from npm")
         os.environ.setdefault("npm_config_fetch_retries", "0")  # without a network, starting shall not take minutes
         try:
             editor.fetch()

@@ -18,7 +18,7 @@ export class Sources {
 
   show(run) {
     if (!this.known) {
-      const why = "This server has no index of the training data. Start it with --work and the folder of a study to see which parts of a text are copies, and of what.";
+      const why = "This server has no index of the training data. Serve a model of a study (kringle serve NAME --work FOLDER) to see which parts of a text are copies, and of what.";
       this.box.replaceChildren(h("p", { class: "empty" }, why));
       return;
     }
