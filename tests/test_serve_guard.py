@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -313,13 +314,22 @@ def test_a_deadline_ends_with_what_there_is_or_says_that_nothing_came(tmp_path: 
         answer = call(address, "/v1/completions", {"prompt": "a b c d", "max_tokens": 50})
         assert (answer.status, answer.json["choices"][0]["finish_reason"]) == (200, "length")
         assert answer.json["usage"]["completion_tokens"] < 50
-        engine.decoder.prefill = lambda *inputs: (gate.wait(0.5), prefill(*inputs))[1]  # type: ignore[method-assign]
-        first = threading.Thread(target=call, args=(address, "/v1/completions", {"prompt": "b", "max_tokens": 50}))
-        first.start()
-        until(lambda: model.load.requests == 1)
-        late = call(address, "/v1/completions", {"prompt": "c", "max_tokens": 50, "stream": True})
-        assert (late.status, late.json["error"]["type"]) == (504, "timeout_error")
-        first.join()
+        engine.decoder.prefill = lambda *inputs: (gate.wait(20), prefill(*inputs))[1]  # type: ignore[method-assign]
+        replies: list[Reply] = []
+        bodies = [{"prompt": text, "max_tokens": 50, "stream": True} for text in "bc"]
+        threads = [
+            threading.Thread(target=lambda body=body: replies.append(call(address, "/v1/completions", body)))
+            for body in bodies
+        ]
+        for number, thread in enumerate(threads):
+            thread.start()
+            until(lambda number=number: model.load.requests == number + 1)
+        time.sleep(0.4)  # the second one's time has passed before its prompt is looked at
+        gate.set()
+        for thread in threads:
+            thread.join()
+        assert 504 in [reply.status for reply in replies]
+        assert all(reply.json["error"]["type"] == "timeout_error" for reply in replies if reply.status == 504)
 
 
 def command(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
