@@ -10,9 +10,10 @@ from data_support import QUIET, InProcess, decisions, folder_corpus, run_collect
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kringle.data.clean import clean, text_statistics
+from kringle.data.clean import clean
 from kringle.data.contamination import SHORTEST, BenchmarkString, Finder, inner_words, last_docstring, load_strings
 from kringle.data.table import read_table
+from kringle.data.text_statistics import text_statistics
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.recipe import CleanSettings, NearDedupSettings

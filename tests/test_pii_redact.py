@@ -131,6 +131,18 @@ def test_addresses_stay_in_their_family_and_networks_networks() -> None:
     assert ipaddress.ip_network(network_v6).prefixlen == 33
 
 
+def test_an_ipv4_address_at_the_end_of_an_ipv6_address_belongs_to_it() -> None:
+    """The fuzz test's input 65,443: half of the IPv4 address was redacted, and the rest looked like another."""
+    for data in (b'net = "2a02:6b8::89.0.0.0/8"', b'net = "2a02:6b8:7::93.184.216.34"', b"2a02:6b8:1:2:3:4:93.5.6.7"):
+        redacted, found = redact(data, KEY)
+        assert [data[f.start : f.end].count(b".") for f in found] == [3]
+        text = redacted.removeprefix(b'net = "').rstrip(b'"').removesuffix(b"/8").decode()
+        address = ipaddress.IPv6Address(text)
+        assert address.is_private
+        assert text.rpartition(":")[2].startswith("10.")
+        assert redact(redacted, KEY) == (redacted, [])
+
+
 def test_percent_escapes_stay_whole() -> None:
     result = redacted("postgres://app:p%40xK9mP2%2FvL8q@db.corp.org/x")
     assert re.fullmatch(r"postgres://app:[a-z]%40\w{6}%2F\w{4}@db\.corp\.org/x", result)

@@ -26,7 +26,7 @@ from kringle.progress import Reporter
 from kringle.recipe import CleanSettings, NearDedupSettings
 from kringle.workspace import ShardStore
 
-SAMPLE_BYTES = 24_000_000
+SAMPLE_BYTES = 96_000_000
 SLOW_BYTES = 1_500_000
 VOCABULARY = 8192
 STARTER = Path(__file__).resolve().parent.parent / "evaluation" / "suites" / "starter.jsonl"
@@ -48,58 +48,50 @@ def _documents(folder: Path, rows: list[tuple[str, str]]) -> int:
     return sum(d["size"] for d in ordered)
 
 
-def measure(peers: Peers) -> Measured:
-    """The stages one after the other, each with its processor time."""
+def _chain(rows: list[tuple[str, str]]) -> tuple[int, dict[str, float]]:
+    """Size of the files in bytes, and each stage's processor time, in workers and here."""
     from kringle.tokens.encode import encode
     from kringle.tokens.tokenizer import train_tokenizer
 
-    rows = sample(SAMPLE_BYTES)
     seconds: dict[str, float] = {}
+    quiet = Reporter(quiet=True)
+    settings = CleanSettings(near_dedup=NearDedupSettings(1, 0.85), decontaminate=("starter",))
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        size = _documents(work / "documents", rows)
-        (work / "tokenizer").mkdir()
-        train_tokenizer((text for _, text in rows[:400]), VOCABULARY, work / "tokenizer")
-        for name in ("clean", "annotate", "encode"):
+        documents, survivors = work / "documents", work / "clean" / "survivors.parquet"
+        size = _documents(documents, rows)
+        for name in ("tokenizer", "clean", "annotate", "encode"):
             (work / name).mkdir()
-        quiet = Reporter(quiet=True)
+        train_tokenizer((text for _, text in rows[:400]), VOCABULARY, work / "tokenizer")
 
         def timed(name: str, run: Callable[[Engine, ShardStore], object]) -> None:
-            """A stage's processor time in workers and here; a first run on nothing but compiled kernels is not needed,
-            because they are kept between processes."""
             engine = Engine(1)
             started = time.process_time()
             run(engine, ShardStore(work / "shards" / name, hashlib.sha256(name.encode()).hexdigest()))
             seconds[name] = time.process_time() - started + engine.cpu_seconds
 
-        settings = CleanSettings(near_dedup=NearDedupSettings(1, 0.85), decontaminate=("starter",))
-        timed(
-            "clean",
-            lambda engine, store: clean(
-                settings, work / "documents", work / "clean", store, engine, quiet, {"starter": STARTER}
-            ),
-        )
-        ids = read_table(work / "clean" / "survivors.parquet", ["id"])["id"].to_pylist()
-        timed(
-            "annotate",
-            lambda engine, store: annotate(
-                work / "documents",
-                work / "clean" / "survivors.parquet",
-                set(ids),
-                [NearDedupSettings(5, 0.7)],
-                "corrected",
-                work / "annotate",
-                store,
-                engine,
-                quiet,
-            ),
-        )
-        timed(
-            "encode",
-            lambda engine, store: encode(
-                work / "documents", ids, work / "tokenizer", work / "encode", store, engine, quiet
-            ),
-        )
+        def cleaned(engine: Engine, store: ShardStore) -> None:
+            clean(settings, documents, work / "clean", store, engine, quiet, {"starter": STARTER})
+
+        def annotated(engine: Engine, store: ShardStore) -> None:
+            stronger = [NearDedupSettings(5, 0.7)]
+            annotate(documents, survivors, set(ids), stronger, "corrected", work / "annotate", store, engine, quiet)
+
+        def encoded(engine: Engine, store: ShardStore) -> None:
+            encode(documents, ids, work / "tokenizer", work / "encode", store, engine, quiet)
+
+        timed("clean", cleaned)
+        ids = read_table(survivors, ["id"])["id"].to_pylist()
+        timed("annotate", annotated)
+        timed("encode", encoded)
+    return size, seconds
+
+
+def measure(peers: Peers) -> Measured:
+    """The stages one after the other; a first run on a few files compiles what no process has compiled yet."""
+    rows = sample(SAMPLE_BYTES)
+    _chain(rows[:: max(1, len(rows) // 50)])
+    size, seconds = _chain(rows)
     minhash, absent = peer_rates(peers, ("bigcode",), HERE / "minhash_peer.py", rows, SLOW_BYTES)
     comments, _ = peer_rates(peers, ("bigcode",), HERE / "comments_peer.py", rows, SLOW_BYTES)
     encoding, more = peer_rates(peers, ("tokenizers",), HERE / "encode_peer.py", rows, SLOW_BYTES)

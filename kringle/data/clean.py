@@ -10,13 +10,12 @@ survivors are redacted (`redacted`).
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,6 +37,7 @@ from kringle.data.table import (
     shard_fingerprint,
     write_rows,
 )
+from kringle.data.text_statistics import text_statistics
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
@@ -45,27 +45,6 @@ from kringle.recipe import CleanSettings, plain
 from kringle.workspace import ShardStore, Task, fingerprint, write_atomically
 
 STEPS = ("max-line", "mean-line", "alphanumeric", "contamination")
-_NOT_ALPHANUMERIC_ASCII = bytes(c for c in range(128) if not chr(c).isalnum())
-_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
-
-
-class TextStatistics(NamedTuple):
-    """Line lengths in characters without line ends, lines as `str.splitlines` cuts them; share of characters for which
-    `str.isalnum` holds, line ends counted in the whole. As in The Stack's columns of these names."""
-
-    max_line: int
-    mean_line: float
-    alphanumeric: float
-
-
-def text_statistics(content: str) -> TextStatistics:
-    """The basic filter's three values of a text that is not empty."""
-    lengths = [len(line) for line in content.splitlines()]
-    ascii = content.encode("ascii", "ignore")
-    count = len(ascii.translate(None, _NOT_ALPHANUMERIC_ASCII))
-    if len(ascii) < len(content):
-        count += sum(sum(map(str.isalnum, run)) for run in _NOT_ASCII.findall(content))
-    return TextStatistics(max(lengths), sum(lengths) / len(lengths), count / len(content))
 
 
 def clean(

@@ -88,7 +88,8 @@ def _scanned_python(content: str) -> int | None:
             text = _literal(raw[start:end].decode())
         except _FAULTS:
             return None
-        if cleaned := inspect.cleandoc(text):
+        plain = text and "\n" not in text and "\t" not in text and not text[0].isspace()  # nothing to clean
+        if cleaned := text if plain else inspect.cleandoc(text):
             found.append((kind, raw[name_start:name_end], cleaned))
     found.sort(key=lambda item: item[:2])
     # Equal names keep another order here than in a walk of the tree, which matters at the ends alone.

@@ -84,8 +84,16 @@ def _scan(
     best, best_first, best_last = -1, 0, 0
     mask = len(slots) - 1
     for length in lengths:
+        # keys as `shingle_of` makes them, each from the one before it
+        top = np.uint64(1)
+        value = np.uint64(0)
+        for i in range(min(length - 1, len(tokens))):
+            top *= GOLDEN
+            value = value * GOLDEN + tokens[i]
         for first in range(len(tokens) - length + 1):
-            key = shingle_of(tokens, first, length)
+            value = value * GOLDEN + tokens[first + length - 1]
+            key = mix(value)
+            value -= top * tokens[first]
             slot = np.int64(key & np.uint64(mask))
             while slots[slot] >= 0 and keys[slots[slot]] != key:
                 slot = (slot + 1) & mask

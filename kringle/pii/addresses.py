@@ -131,7 +131,10 @@ def at_event_v6(data: bytes, end: int) -> Candidate | None:
     if match is None:
         return None
     stop = match.end()
-    text = match[0]
+    quad = _QUAD.match(data, data.rindex(b":", start, stop) + 1)  # 2a02:6b8::203.0.113.7
+    if quad is not None:
+        stop = quad.end()
+    text = data[start:stop]
     if text.endswith(b":") and not text.endswith(b"::"):
         text, stop = text[:-1], stop - 1
     if data[stop : stop + 1].isalnum() or data[stop : stop + 1] == b"_":

@@ -67,6 +67,8 @@ def _widened(data: bytes, found: Sequence[Candidate], left: Sequence[Candidate],
         touched = [c for start, end, c in marks if start < new.end and new.start < end]
         start = min([_original(new.start, marks), *(c.start for c in touched)])
         end = max([_original(new.end, marks), *(c.end for c in touched)])
+        if any((c.start, c.end) == (start, end) for c in touched):  # alone it would be drawn alike: draw another one
+            start, end = max(0, start - 1), min(len(data), end + 1)
         result = [c for c in result if c.end <= start or end <= c.start]
         if touched:
             wide = new._replace(kind="key", format="secret", groups=whole(start, end), alphabet="")

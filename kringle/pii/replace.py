@@ -77,7 +77,12 @@ def _address(value: bytes, prefix_length: int | None, key: bytes) -> bytes:
 
 
 def _address_v6(value: bytes, prefix_length: int | None, stream: Stream) -> bytes:
-    """The same notation, group for group; zeros stay, and so do the host bits of a network's address."""
+    """The same notation, group for group; zeros stay, and so do the host bits of a network's address. An IPv4 address
+    at the end becomes a private one."""
+    if b"." in value:
+        head = value.rpartition(b":")[0]
+        private = str(ipaddress.IPv4Address(10 << 24 | stream.below(1 << 24))).encode()
+        return _address_v6(head + b":0:0", prefix_length, stream)[: -len(b"0:0")] + private
     groups = value.split(b":")
     missing = 8 - sum(bool(group) for group in groups)
     changed, place = [], 0
