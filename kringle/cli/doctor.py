@@ -12,7 +12,7 @@ from kringle.cli.app import Json, app, emit
 @app.command()
 def doctor(
     attack: Annotated[
-        bool, typer.Option("--attack", help="Try to break out of the jail with every shipped attack; under a minute.")
+        bool, typer.Option("--attack", help="Try to break out of the jail with every shipped attack; about a minute.")
     ] = False,
     as_json: Json = False,
 ) -> None:
