@@ -3,7 +3,7 @@
 Each attack runs as any model's program would, in the language that it is written in. After each, a right program must
 still pass and a wrong one still fail, with the same evidence as before; at the end nothing of the jail may remain. A
 language whose runtime is missing is left out. The languages are attacked side by side, each in its own jails, because
-many attacks only wait for a limit: about half a minute on a quiet machine with two cores.
+many attacks only wait for a limit: about a minute with two cores.
 """
 
 from __future__ import annotations
