@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from test_generation_engine import random_model
@@ -81,3 +85,48 @@ def until(happens: Any, seconds: float = 30.0) -> None:
     while not happens():
         assert time.monotonic() < limit, "it did not happen"
         time.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    @property
+    def events(self) -> list[Any]:
+        """The JSON of server-sent events, without the closing mark."""
+        lines = [line.removeprefix("data:").strip() for line in self.text.split("\n") if line.startswith("data:")]
+        return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def call(
+    address: str, path: str, body: Any = None, *, method: str | None = None, headers: dict[str, str] | None = None
+) -> Reply:
+    """One request; a body that is no string of bytes is sent as JSON."""
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+    try:
+        sent = {} if body is None else {"content-type": "application/json"}
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        sent |= {name.lower(): value for name, value in (headers or {}).items()}
+        if "host" in sent:
+            connection.putrequest(method or ("GET" if body is None else "POST"), path, skip_host=True)
+            for name, value in sent.items():
+                connection.putheader(name, value)
+            if data is not None:
+                connection.putheader("content-length", str(len(data)))
+            connection.endheaders(data)
+        else:
+            connection.request(method or ("GET" if body is None else "POST"), path, data, sent)
+        answer = connection.getresponse()
+        found = {name.lower(): value for name, value in answer.getheaders()}
+        return Reply(answer.status, found, answer.read().decode())
+    finally:
+        connection.close()

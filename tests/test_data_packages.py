@@ -152,14 +152,42 @@ def test_an_npm_package_that_does_not_exist_is_one_line(tmp_path: Path, monkeypa
         packages(str(pinned))
 
 
+class _Registry(_Index):
+    """npm's registry with one package."""
+
+    def do_GET(self) -> None:
+        found = self.path == "/npm/@scope/demo/-/demo-1.0.tgz"
+        self._answer(200 if found else 404, NPM if found else b"", "application/octet-stream")
+
+
+NPM = tarball({"package/package.json": json.dumps({"license": "ISC"}), "package/lib/a.js": "let a = 1;\n"})
+
+
+def test_without_npm_its_registry_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KRINGLE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", "")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Registry)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("npm_config_registry", f"http://127.0.0.1:{server.server_port}/npm/")
+    pinned = write_list(tmp_path / "list.yaml", sha256(NPM), kind="npm", name="'@scope/demo'")
+    (container,) = packages(str(pinned)).containers
+    assert Path(container.place).read_bytes() == NPM
+    write_list(pinned, "0" * 64, kind="npm", name="'@scope/other'")
+    with pytest.raises(UserError, match=r"@scope/other 1\.0: scope-other-1\.0\.tgz cannot be had from npm's registry"):
+        packages(str(pinned))
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
 def test_a_cached_npm_tarball_needs_no_npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KRINGLE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", "")
-    data = tarball({"package/package.json": json.dumps({"license": "ISC"}), "package/lib/a.js": "let a = 1;\n"})
     (tmp_path / "cache/npm").mkdir(parents=True)
-    (tmp_path / "cache/npm/scope-demo-1.0.tgz").write_bytes(data)
+    (tmp_path / "cache/npm/scope-demo-1.0.tgz").write_bytes(NPM)
     pinned = tmp_path / "list.yaml"
-    pinned.write_text(f"npm:\n  - {{name: '@scope/demo', version: '1.0', sha256: {sha256(data)}}}\n")
+    pinned.write_text(f"npm:\n  - {{name: '@scope/demo', version: '1.0', sha256: {sha256(NPM)}}}\n")
     run_collect(CorpusSettings(sources=(source_of("packages", str(pinned)),)), tmp_path)
     (found,) = documents(tmp_path)
     assert (found["repo"], found["path"], found["licenses"]) == ("npm/@scope/demo", "lib/a.js", ["ISC"])

@@ -18,7 +18,8 @@ def serve(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="Models' folders, ours or any causal LM of transformers; NAME=FOLDER names one.", metavar="MODEL..."
+            help="Names of the workspace's models, or folders, ours or any causal LM of transformers; NAME=FOLDER.",
+            metavar="MODEL...",
         ),
     ],
     host: Annotated[str, typer.Option(help="Where to listen; not this machine alone needs a key.")] = "127.0.0.1",
@@ -49,7 +50,10 @@ def serve(
     grace: Annotated[float, typer.Option(help="Seconds to finish what runs after SIGTERM.", min=0)] = 20.0,
     work: Annotated[
         Path | None,
-        typer.Option(help="A workspace: tell which spans stand in its last run's training data.", readable=False),
+        typer.Option(
+            help="A workspace: its models are found by name, copies of its training data are told; else kringle-work.",
+            readable=False,
+        ),
     ] = None,
     log: Annotated[Path | None, typer.Option(help="A file for the log instead of standard error.")] = None,
     as_json: Json = False,
@@ -57,9 +61,8 @@ def serve(
     """Serve models to editors: OpenAI's, Mistral's, llama.cpp's, TGI's and Ollama's requests on one port.
 
     \b
-    kringle serve kringle-work/models/fim-s0
-    kringle serve base=kringle-work/models/fim-s0 mha=kringle-work/models/mha-s0 --port 8080
-    kringle serve kringle-work/models/fim-s0 --work kringle-work
+    kringle serve fim                                    the base of the study in kringle-work
+    kringle serve fim mha --work /data/study --port 8080   two of its models; requests choose by name
     kringle serve ~/santacoder --host 0.0.0.0 --api-key-file keys.txt
     """
     from kringle.quantities import parse_bytes

@@ -198,7 +198,7 @@ class Generation:
                 await self._bell.wait()
                 self._bell.clear()
                 for number, ticket in enumerate(self._tickets):
-                    for delta in self._take(number, ticket.poll()):
+                    for delta in self._take(number, _events(ticket)):
                         await self._attribute(delta)
                         yield delta
         finally:
@@ -311,6 +311,14 @@ class Generation:
             delta.spans = await asyncio.to_thread(choice.follower.feed, delta.text)
         if delta.ending is not None:
             delta.spans = choice.spans = await asyncio.to_thread(choice.follower.finish)
+
+
+def _events(ticket: Ticket) -> list[Piece | Completion]:
+    """What a ticket tells; what the engine could not do (no memory for the prompt, say) is no fault of the client's."""
+    try:
+        return ticket.poll()
+    except UserError as error:
+        raise ApiError(503, error.what, code="engine", retry=True) from None
 
 
 @dataclass(frozen=True)

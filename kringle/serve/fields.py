@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MOST_STOPS, LONGEST_STOP = 32, 256
 LARGEST_SEED = 2**63 - 1
@@ -24,3 +24,23 @@ class Body(BaseModel):
     """A request's body. Fields that are not described are ignored, as the servers whose dialects these are do."""
 
     model_config = ConfigDict(strict=True, extra="ignore", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        """JSON can write half a surrogate pair, which no encoding of text can hold."""
+        if not _encodable(value):
+            raise ValueError("holds half a surrogate pair, which is no character")
+        return value
+
+
+def _encodable(value: Any) -> bool:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return False
+        return True
+    if isinstance(value, dict):
+        return all(_encodable(key) and _encodable(inner) for key, inner in value.items())
+    return not isinstance(value, list) or all(map(_encodable, value))

@@ -15,6 +15,7 @@ import secrets
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -38,6 +39,7 @@ OPEN_PATHS = ("/health", "/v1/health")
 ALLOWED_METHODS, ALLOWED_HEADERS = "GET, POST, OPTIONS", "authorization, content-type, x-api-key"
 PREFLIGHT_SECONDS = "600"
 LONGEST_URL = 8192
+DISCARD, DISCARD_SECONDS = 4, 2.0  # how much of a refused body is read, in largest bodies and seconds
 
 
 class Guard:
@@ -93,6 +95,8 @@ class Guard:
                 await self.app(scope, _replay(body, receive), answer)
         except ApiError as error:
             if not status:
+                if error.status != 408:
+                    await self._discard(receive)
                 await error_response(error)(scope, receive, answer)
         except ClientGone:
             note.setdefault("ended", "the client went away")
@@ -149,6 +153,18 @@ class Guard:
         return any(
             path == one or (one.endswith("/") and one != "/" and path.startswith(one)) for one in self.open_paths
         )
+
+    async def _discard(self, receive: Receive) -> None:
+        """Read the rest of a refused body, within bounds: to close a connection on what was sent would reset it, and
+        the client would not see why it was refused."""
+        size = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_SECONDS):
+                more = True
+                while more and size <= DISCARD * self.settings.most_body:
+                    message = await receive()
+                    size += len(message.get("body", b""))
+                    more = message.get("more_body", False)
 
     async def _body(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
         """The whole body, if it is allowed."""

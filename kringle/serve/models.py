@@ -18,6 +18,7 @@ from kringle.model.transformer import Transformer
 from kringle.serve.prompting import STEPS, Order, PromptIds, cut, room_for_prompt
 from kringle.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer
 
+DEFAULT_WORK = Path("kringle-work")  # of the command line: where `kringle run` keeps its models
 PREFIX_BYTES = 256_000_000  # of prompts that were run before
 
 
@@ -188,26 +189,18 @@ def scored(scores: Any, following: Any, alternatives: int) -> tuple[list[float],
     return own, [list(zip(ids, values, strict=True)) for ids, values in pairs]
 
 
-def open_models(names: Sequence[str], options: ModelOptions) -> list[ServedModel]:
-    """Load every model, in order. UserError, with none left open, for a missing folder, one that is no model, or a
-    name that is given twice."""
+def open_models(names: Sequence[str], options: ModelOptions, work: Path | None = None) -> list[ServedModel]:
+    """Load every model, in order: a folder, or the name of a trained model of the workspace `work`. UserError, with
+    none left open, for a missing folder, one that is no model, or a name that is given twice."""
     folders: dict[str, Path] = {}
     for entry in names:
         name, separator, folder = entry.partition("=")
-        path = Path(folder if separator else entry).expanduser()
+        path = _find(folder if separator else entry, work)
         name = name if separator else path.resolve().name
         if not name or len(name) > 200 or not name.isprintable():
             raise UserError("is no name for a model", where=f"'{entry}'", hint="write NAME=FOLDER")
         if name in folders:
             raise UserError(f"two models are called '{name}'", where=entry, hint="write NAME=FOLDER")
-        if not path.is_dir():
-            raise UserError(
-                "is not there" if not path.exists() else "is not a folder",
-                where=str(path),
-                hint="give the folder of a saved model",
-            )
-        if not (path / "config.json").is_file():
-            raise UserError("no model here (a model is a folder with config.json)", where=str(path), hint=_nearby(path))
         folders[name] = path
     opened: list[ServedModel] = []
     try:
@@ -218,6 +211,29 @@ def open_models(names: Sequence[str], options: ModelOptions) -> list[ServedModel
             model.close()
         raise
     return opened
+
+
+def _find(text: str, work: Path | None) -> Path:
+    """The folder that `text` names; a workspace's model is found by its name, with or without its seed."""
+    path = Path(text).expanduser()
+    if not path.exists() and work is not None and "/" not in text:
+        trained = [work / "models" / name for name in (text, f"{text}-s0")]
+        path = next((one for one in trained if one.is_dir()), path)
+    if not path.is_dir():
+        raise UserError(
+            "is not a folder" if path.exists() else "is not there",
+            where=str(path),
+            hint=f"give the folder of a saved model{_trained(work)}",
+        )
+    if not (path / "config.json").is_file():
+        raise UserError("no model here (a model is a folder with config.json)", where=str(path), hint=_nearby(path))
+    return path
+
+
+def _trained(work: Path | None) -> str:
+    """The names of a workspace's models, for whoever gave none of them."""
+    found = sorted(config.parent.name for config in work.glob("models/*/config.json")) if work is not None else []
+    return f", or one of {', '.join(found)}" if found else ""
 
 
 def _nearby(path: Path) -> str:

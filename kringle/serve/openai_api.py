@@ -184,7 +184,8 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
-STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": EVENT}}}}
 
 
 @router.post("/v1/completions", response_model=CompletionResponse, responses={**RESPONSES, **STREAM})

@@ -70,7 +70,7 @@ def templates() -> tuple[Template, ...]:
             places = order.index("PREFIX"), order.index("SUFFIX")
             first, second = min(places), max(places)
             parts = [
-                "".join(piece.replace("▁", "") for piece in order[a:b])
+                "".join(piece.removeprefix("▁") for piece in order[a:b])
                 for a, b in ((0, first), (first + 1, second), (second + 1, len(order)))
             ]
             found.append(Template(parts[0], parts[1], parts[2], suffix_first=places[1] < places[0]))

@@ -23,6 +23,7 @@ from kringle.serve.journal import Handler
 from kringle.serve.serving import Serving
 
 BACKLOG = 512  # connections that may wait to be taken
+MOST_CONNECTIONS = 900  # a process may usually open 1,024 files; one more gets 503
 IDLE_SECONDS = 75  # that a connection is kept without a request
 LAST_SECONDS = 5  # after the grace period, for answers to be sent
 
@@ -70,6 +71,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                limit_concurrency=MOST_CONNECTIONS,
                 timeout_keep_alive=IDLE_SECONDS,
                 timeout_graceful_shutdown=int(grace) + LAST_SECONDS,
                 ws="none",

@@ -163,8 +163,6 @@ class EventStream(Response):
                         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                         started = True
                     await say(event)
-            except UserError as error:
-                await self._refuse(ApiError(500, error.what), started, scope, receive, send)
             except ApiError as error:
                 await self._refuse(error, started, scope, receive, send)
             else:

@@ -1,8 +1,8 @@
 """Source `packages`: source distributions from PyPI and tarballs from npm, pinned by version and SHA-256.
 
-They come from wherever the user's pip and npm are configured to get them (index, extra indexes, links, credentials);
-nothing of a package is ever run: a source distribution is downloaded as a file, `npm pack` runs no scripts. Licences
-come from each package's own metadata and licence files.
+They come from wherever the user's pip and npm are configured to get them (index, extra indexes, links, credentials),
+without npm from its registry; nothing of a package is ever run: a source distribution is downloaded as a file, `npm
+pack` runs no scripts. Licences come from each package's own metadata and licence files.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ Answer = urllib.response.addinfourl
 SOURCE = "packages"
 _AT_ONCE = 4  # downloads
 _SECONDS = 60.0  # without an answer
+_REGISTRY = "https://registry.npmjs.org/"
 _SIMPLE = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 
 
@@ -203,20 +204,36 @@ def _fetch_npm(missing: Sequence[Pinned], folder: Path) -> list[str]:
     if not missing:
         return []
     npm = shutil.which("npm")
-    if npm is None:
-        return [f"{missing[0].title}: npm is not installed, and the package is not in the cache {folder}"]
-    failures: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="kringle-npm-") as scratch:
-        for package in missing:
+    with tempfile.TemporaryDirectory(prefix="kringle-npm-") as scratch, ThreadPoolExecutor(_AT_ONCE) as threads:
+
+        def fetch(package: Pinned) -> str | None:
             ((name, _),) = package.files
-            command = [npm, "pack", "--ignore-scripts", "--silent", f"{package.name}@{package.version}"]
-            done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
             data = Path(scratch) / name
-            if done.returncode or not data.is_file():
-                lines = [line for line in done.stderr.splitlines() if line.strip()] or ["npm pack made no such file"]
-                failures.append(f"{package.title}: {name} cannot be had from npm's registry ({lines[0]})")
-                continue
-            failure = keep(data, package, name, folder)
-            if failure is not None:
-                failures.append(failure)
-    return failures
+            reason = _npm_pack(npm, package, data) if npm is not None else _npm_download(package, data)
+            if reason:
+                return f"{package.title}: {name} cannot be had from npm's registry ({reason})"
+            return keep(data, package, name, folder)
+
+        return [failure for failure in threads.map(fetch, missing) if failure is not None]
+
+
+def _npm_pack(npm: str, package: Pinned, data: Path) -> str:
+    """Download a package's file as the user's npm is configured to; returns why it cannot be had, or ""."""
+    command = [npm, "pack", "--ignore-scripts", "--silent", f"{package.name}@{package.version}"]
+    done = subprocess.run(command, cwd=data.parent, capture_output=True, text=True, check=False)
+    if done.returncode == 0 and data.is_file():
+        return ""
+    return next((line for line in done.stderr.splitlines() if line.strip()), "npm pack made no such file")
+
+
+def _npm_download(package: Pinned, data: Path) -> str:
+    """The same without npm: from the registry that npm has built in, or the one of npm's own environment variable."""
+    own = (value for name, value in os.environ.items() if name.lower() == "npm_config_registry")  # npm takes any case
+    registry = next(own, "") or _REGISTRY
+    file = f"{package.name.rpartition('/')[2]}-{package.version}.tgz"
+    try:
+        with _open(f"{registry.rstrip('/')}/{package.name}/-/{file}") as answer, data.open("wb") as out:
+            shutil.copyfileobj(answer, out)
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "reason", None) or error)
+    return ""
