@@ -105,6 +105,36 @@ def test_killing_the_jail_s_outermost_process_ends_everything() -> None:
             start_endless(jail)
 
 
+STOPPED = """
+import sys
+from jail_support import LIMITS, problem
+from kringle.evaluation.jail.levels import probe
+from kringle.evaluation.jail.runner import open_runner
+runner = open_runner("python", LIMITS, probe().level)
+one = problem("flood", "f", "assert candidate() == 1")
+text = "import time\\ntime.sleep(0.3)\\nprint('x' * 2**20)\\ndef f():\\n    return 1\\n"
+print("ready", flush=True)
+first = runner.judge(one, text, alone=False)
+verdict = first or runner.judge(one, text, alone=True)
+print(first is None, verdict.verdict)
+runner.close()
+"""
+
+
+def test_a_program_that_waits_for_a_stopped_host_is_not_idle() -> None:
+    """Ctrl-Z stops us and not the jail: the program's pipe is full then, and nobody reads it."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    command = [sys.executable, "-c", STOPPED]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as host:
+        assert host.stdout is not None
+        assert host.stdout.readline() == "ready\n"
+        time.sleep(0.1)
+        os.kill(host.pid, signal.SIGSTOP)
+        time.sleep(2)  # the program's wall time is one second
+        os.kill(host.pid, signal.SIGCONT)
+        assert host.stdout.read().split()[-1] == "output"
+
+
 def test_groups_of_hosts_that_were_killed_are_swept() -> None:
     made = cgroups.create(2**29)
     if isinstance(made, str):

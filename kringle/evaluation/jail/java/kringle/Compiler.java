@@ -43,11 +43,15 @@ import javax.tools.ToolProvider;
  * program declares is dropped. Asked for the `shape` of a problem, it takes the tests apart: see `shape`.
  */
 public final class Compiler {
-    private static final List<String> OPTIONS = List.of("-proc:none", "-nowarn", "-Xlint:none", "-g:source,lines");
+    // Joining strings by plain calls: linking the dynamic ones costs a machine of one's own 20 ms, and means the same.
+    private static final List<String> OPTIONS =
+            List.of("-proc:none", "-nowarn", "-Xlint:none", "-g:source,lines", "-XDstringConcat=inline");
     private static final String FILE = "Problem.java";
 
     private final JavaCompiler compiler = ToolProvider.getSystemJavaCompiler();
     private final JavacTaskPool pool = new JavacTaskPool(1);
+    // Another one for the referee's copies: the tables that programs are compiled with must not know of `Remote`.
+    private final JavacTaskPool refereePool = new JavacTaskPool(1);
     // The pool keeps the file manager that it sees first, so there is one for all programs, emptied before each.
     private final Memory standard;
     private final Memory withRemote;
@@ -122,9 +126,8 @@ public final class Compiler {
         Memory memory = referee ? withRemote : standard;
         memory.made.clear();
         List<Source> sources = List.of(new Source(text));
-        // A task of its own for the referee's copies: the pool's tables must not know of `Remote`.
-        boolean done = referee ? compiler.getTask(null, memory, said, OPTIONS, null, sources).call()
-                : pool.getTask(null, memory, said, OPTIONS, null, sources, JavacTask::call);
+        boolean done = (referee ? refereePool : pool)
+                .getTask(null, memory, said, OPTIONS, null, sources, JavacTask::call);
         if (!done) {
             return Failure.outcome("syntax", firstError(said));
         }

@@ -138,11 +138,19 @@ final class Json {
             case "false":
                 return Boolean.FALSE;
             default:
-                if (word.chars().allMatch(c -> c == '-' || c >= '0' && c <= '9')) {
-                    return Long.valueOf(word);
-                }
-                return Double.valueOf(word);
+                return isWhole(word) ? (Number) Long.valueOf(word) : (Number) Double.valueOf(word);
         }
+    }
+
+    /** A loop and no stream: a stream's classes would cost every short-lived machine milliseconds. */
+    private static boolean isWhole(String word) {
+        for (int i = 0; i < word.length(); i++) {
+            char c = word.charAt(i);
+            if (c != '-' && (c < '0' || c > '9')) {
+                return false;
+            }
+        }
+        return true;
     }
 
     private String string() {

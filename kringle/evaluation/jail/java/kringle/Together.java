@@ -19,11 +19,14 @@ public final class Together {
         String[] tests = ((String) request.get("tests")).split("\n", -1);
         int start = ((Number) request.get("start")).intValue();
         Loader loader = new Loader(request.get("classes"), false);
-        Runtime.getRuntime().addShutdownHook(new Thread(() -> {
-            if (ended) {
-                channel.send(Failure.outcome("pass", ""));
+        Runtime.getRuntime().addShutdownHook(new Thread() {
+            @Override
+            public void run() {
+                if (ended) {
+                    channel.send(Failure.outcome("pass", ""));
+                }
             }
-        }));
+        });
         try {
             loader.runMain((String) request.get("main"));
             ended = true;
