@@ -136,6 +136,12 @@ class AttributionIndex:
         text = spelling.decode(tokens[whole : whole + 1])[: byte - int(ends[whole - 1] if whole else 0)]
         return 1 + int(self._line_breaks[tokens[:whole]].sum()) + int((text == 10).sum())
 
+    def warm(self) -> None:
+        """Look up the beginning of a document of its own, so that no later look-up waits for kernels to compile."""
+        if len(self):
+            tokens = self._store.tokens[self._firsts[0] : self._lasts[0]][: following.CHECKPOINT]
+            self.find(self._exact.spelling.decode(tokens).tobytes().decode(errors="replace"))
+
     def find(self, text: str) -> list[Copy]:
         """Every stretch of 50 characters or more that occurs in the training data, exact ones and those that differ in
         white space alone; in order, none inside another."""

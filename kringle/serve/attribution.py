@@ -37,7 +37,7 @@ class Attribution:
     def open(cls, work: Path) -> Attribution:
         """`UserError` where no run in `work` has come as far as the index."""
         trained = Trained.open(work)
-        _ = trained.index  # opened now, so that a damaged one stops the start and no request
+        trained.index.warm()  # opened now, so that a damaged one stops the start and no request
         return cls(trained)
 
     def follow(self) -> SpanFollower:
