@@ -226,3 +226,72 @@ def test_a_bar_on_the_terminal_leaves_the_findings_to_the_pipe(tree: Path) -> No
     assert b"redact" in shown
     assert b"3/3" in shown
     assert b"email" not in shown
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that opens and cannot be read")
+def test_what_cannot_be_read_fails_the_hook(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = redact_command(["/proc/self/mem", str(tree / "src" / "clean.py")])
+    assert outcome.exit_code == 1
+    assert [row["file"] for row in outcome.record["skipped"]] == ["/proc/self/mem"]
+    assert "/proc/self/mem: not scanned: " in capsys.readouterr().err
+    accepted = redact_command(["/proc/self/mem"], baseline=tree / "b.json", update_baseline=True)
+    assert accepted.exit_code == 1
+
+
+def test_binary_files_are_counted(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = redact_command([str(tree / "image.bin")])
+    assert (outcome.exit_code, outcome.record["binary"]) == (0, 1)
+    assert capsys.readouterr().err == "1 binary files not scanned\n"
+
+
+@pytest.mark.parametrize("coding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_with_a_byte_order_mark_is_read_and_written(tmp_path: Path, coding: str) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes(f"\ufeff{TEXT}é".encode(coding))
+    outcome = redact_command([str(file)], write=True)
+    assert [found["kind"] for found in outcome.record["findings"]] == ["key", "email"]
+    after = file.read_bytes().decode("utf-16")
+    assert SECRET not in after
+    assert after.startswith("import os\n")
+    assert after.endswith("é")
+    assert redact_command([str(file)]).exit_code == 0
+
+
+def test_a_file_that_cannot_be_rewritten_keeps_no_other_from_it(tmp_path: Path) -> None:
+    for name in ("x" * 250 + ".py", "y.py"):  # a name that leaves no room for a longer one beside it
+        (tmp_path / name).write_text(TEXT)
+    outcome = redact_command([str(tmp_path)], write=True)
+    assert (outcome.exit_code, outcome.record["written"], outcome.record["skipped"]) == (1, 2, [])
+    assert redact_command([str(tmp_path)]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("",), "a path is empty"),
+        (("a" * 300,), "name too long"),
+        ((".", "--key-file", "k"), "--key-file draws"),
+        (("-", "--write", "--json"), "would both go to standard output"),
+        ((".", "--baseline", "loop", "--update-baseline"), "loop"),
+        ((".", "--baseline", "deep"), "nested too deeply"),
+        ((".", "--baseline", "salt"), "no baseline of kringle redact"),
+    ],
+)
+def test_more_mistakes_end_with_one_line(tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "deep").write_text("[" * 200_000)
+    (tmp_path / "salt").write_text(json.dumps({"version": 1, "salt": "ab" * 100, "accepted": []}))
+    command = [sys.executable, "-m", "kringle", "redact", *arguments]
+    run = subprocess.run(command, cwd=tmp_path, input="", capture_output=True, text=True, check=False)
+    assert run.returncode == 2, run.stderr
+    assert told in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path: Path) -> None:
+    (tmp_path / "é中.py").write_text(TEXT)
+    command = [sys.executable, "-m", "kringle", "redact", str(tmp_path)]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 1, run.stderr
+    assert "\\xe9\\u4e2d.py:2:12 key secret 0.90" in run.stdout

@@ -155,3 +155,12 @@ def test_from_does_a_stage_and_later_ones_again_with_the_same_result(study: Stud
         (mine,), (theirs,) = (list(w.glob(f"stages/{folder}-*")) for w in (work, study.work))
         for file in (path for path in theirs.iterdir() if path.name != "manifest.json"):
             assert (mine / file.name).read_bytes() == file.read_bytes(), file
+
+
+def test_models_of_what_is_opted_out_since_are_not_released(study: Study, work: Path, tmp_path: Path) -> None:
+    kringle("optout", "path:*", "--work", work).succeeded()
+    refused = kringle("release", tmp_path / "out", "--work", work, "--despite-notice")
+    assert refused.code == 2
+    assert "fim-s0" in refused.err
+    assert "opted out by now" in refused.err
+    assert not (tmp_path / "out").exists()

@@ -40,7 +40,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 def emit(as_json: bool, result: dict[str, Any]) -> None:
     if as_json:
-        print(json.dumps(result, sort_keys=True))
+        print(json.dumps(result, sort_keys=True, allow_nan=False))
 
 
 def _version(value: bool) -> None:

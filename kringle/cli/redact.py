@@ -31,8 +31,12 @@ def redact(
     kringle redact . --baseline accepted.json --update-baseline
     kringle redact - --write < a.py > b.py              standard input, redacted, on standard output
     """
-    from kringle.pii.command import redact_command
+    from kringle.errors import UserError
+    from kringle.pii.command import STANDARD_INPUT, redact_command
     from kringle.progress import Reporter
+
+    if as_json and write and STANDARD_INPUT in paths:
+        raise UserError("--json and redacted standard input would both go to standard output", hint="ask for one")
 
     outcome = redact_command(
         paths,

@@ -20,13 +20,15 @@ NAME_LIMIT = 48
 
 _QUOTED = re.compile(
     rb"""[\])'"`]{0,3}(?:[ ]?:[ ]?[A-Za-z_][\w.|\[\]<>]{0,40}(?=[ ]?=))?[\s=:,(!>?+|\[{&]{1,60}[bBrRuUfF@]{0,2}"""
-    rb"""(?:[A-Za-z_][\w.]{0,40}\([bBrRuUfF]{0,2})?(?P<quote>["'`])(?:\{[a-z0-9]{2,10}\}|base64:)?"""
+    rb"""(?:[A-Za-z_][\w.]{0,40}\([bBrRuUfF]{0,2})?(?P<quote>"{3}|'{3}|["'`])(?:\{[a-z0-9]{2,10}\}|base64:)?"""
     rb"""(?P<value>[^\s"'`\\]{6,600})(?P=quote)""",
 )
-# A string inside a string: "{\"api_key\": \"...\"}"
-_ESCAPED = re.compile(rb"""(?P<quote>\\{1,3}["'])\s{0,4}[:=,]\s{0,4}(?P=quote)(?P<value>[^\s"'`\\]{6,600})(?P=quote)""")
+# A string inside a string: "{\"api_key\": \"...\"}", "password = \"...\"\n"
+_ESCAPED = re.compile(
+    rb"""(?:\\{1,3}["'])?\s{0,4}[:=,]\s{0,4}(?P<quote>\\{1,3}["'])(?P<value>[^\s"'`\\]{6,600})(?P=quote)"""
+)
 _BARE = re.compile(
-    rb"""["']?[ ]?(?:=|:|=>)[ ]?(?P<quote>['"]?)(?:base64:)?"""
+    rb"""["']?[ \t]{0,20}(?:=|:|=>)[ \t]{0,20}(?P<quote>['"]?)(?:base64:)?"""
     rb"""(?P<value>[A-Za-z0-9+/_.~%!?@#^*$=-]{8,600})(?=[\s&;,'"`)<>|}\\\]]|\Z)"""
 )
 # A line of a .env file, where a password may hold any mark

@@ -21,6 +21,7 @@ from kringle.pii.redaction import Accepts
 
 VERSION = 1
 SALT_BYTES, HASH_BYTES = 16, 16
+LONGEST_SALT = 64  # BLAKE2b's longest key
 
 
 class Entry(NamedTuple):
@@ -54,7 +55,11 @@ class Baseline(NamedTuple):
 
 def empty_baseline(path: Path) -> Baseline:
     """A baseline for `path` that accepts nothing yet, with a salt of its own."""
-    return Baseline(path.resolve().parent, secrets.token_bytes(SALT_BYTES), frozenset())
+    try:
+        folder = path.resolve().parent
+    except (OSError, RuntimeError):
+        raise UserError("is a loop of symbolic links", where=str(path)) from None
+    return Baseline(folder, secrets.token_bytes(SALT_BYTES), frozenset())
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -66,10 +71,16 @@ def read_baseline(path: Path) -> Baseline:
                 f"the baseline has version {record['version']}, this Kringle reads {VERSION}", where=str(path)
             )
         entries = frozenset(Entry(str(e["path"]), str(e["kind"]), str(e["value"])) for e in record["accepted"])
-        return Baseline(path.resolve().parent, bytes.fromhex(record["salt"]), entries)
-    except OSError as error:
+        salt = bytes.fromhex(record["salt"])
+        if not 1 <= len(salt) <= LONGEST_SALT:
+            raise ValueError("salt")
+        return Baseline(path.resolve().parent, salt, entries)
+    except (OSError, RuntimeError) as error:  # a loop of symbolic links is a RuntimeError before Python 3.13
+        if isinstance(error, RecursionError):
+            raise UserError("this is no baseline of kringle redact: nested too deeply", where=str(path)) from None
+        reason = error.strerror if isinstance(error, OSError) else "a loop of symbolic links"
         hint = "write one with --update-baseline"
-        raise UserError(f"the baseline cannot be read: {error.strerror}", where=str(path), hint=hint) from None
+        raise UserError(f"the baseline cannot be read: {reason}", where=str(path), hint=hint) from None
     except (ValueError, KeyError, TypeError):
         hint = "write it again with --update-baseline"
         raise UserError("this is no baseline of kringle redact", where=str(path), hint=hint) from None

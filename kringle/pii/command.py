@@ -1,7 +1,8 @@
 """`kringle redact`: scan files, trees or standard input; report, and redact where asked to.
 
 What is printed never holds a secret: place, kind, format, confidence. The exit code is 1 when something was found that
-no baseline accepts, also when it was redacted: a hook must stop the commit that it changed.
+no baseline accepts, also when it was redacted (a hook must stop the commit that it changed), and when a file could not
+be scanned or rewritten: nothing is known of it.
 """
 
 from __future__ import annotations
@@ -11,26 +12,35 @@ import secrets
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from kringle.errors import UserError
 from kringle.pii.baseline import Baseline, Entry, empty_baseline, read_baseline, write_baseline
 from kringle.pii.candidates import Finding
-from kringle.pii.files import files_in, is_binary, shown, write_atomically
+from kringle.pii.files import UTF_16, files_in, is_binary, shown, write_atomically
 from kringle.pii.redaction import KEY_LIMIT, findings, nothing, redact
 from kringle.progress import Reporter
 
 KEY_BYTES = 32
 STANDARD_INPUT = "-"
+BINARY = "binary"
 
 
 class Scanned(NamedTuple):
-    """One file: its path, its content, and what was found in it and is not accepted; or why it was not scanned."""
+    """One file: its path, its content, and what was found in it and is not accepted; or why it was not scanned.
+
+    `coding`: of a file in UTF-16 (PowerShell writes them), which `data` is in UTF-8 of, without its byte-order mark.
+    """
 
     path: Path
     data: bytes
     found: list[Finding]
     skipped: str = ""
+    coding: str = ""
+
+    def encoded(self, data: bytes) -> bytes:
+        """UTF-8 as the file has it."""
+        return f"\ufeff{data.decode()}".encode(self.coding) if self.coding else data
 
 
 class Outcome(NamedTuple):
@@ -66,9 +76,15 @@ def _scan(path: Path, baseline: Baseline | None) -> Scanned:
         data = path.read_bytes()
     except OSError as error:
         return Scanned(path, b"", [], error.strerror or "cannot be read")
-    if is_binary(data):
-        return Scanned(path, b"", [], "binary")
-    return Scanned(path, data, findings(data, baseline.accepts(path) if baseline else nothing))
+    coding = UTF_16.get(data[:2], "")
+    if coding:
+        try:
+            data = data[2:].decode(coding).encode()
+        except UnicodeError:  # not UTF-16 after all
+            coding = ""
+    if not coding and is_binary(data):
+        return Scanned(path, b"", [], BINARY)
+    return Scanned(path, data, findings(data, baseline.accepts(path) if baseline else nothing), coding=coding)
 
 
 def redact_command(
@@ -91,6 +107,10 @@ def redact_command(
         raise UserError("--update-baseline needs --baseline FILE", hint="name the file to write")
     if update_baseline and write:
         raise UserError("--update-baseline accepts findings and --write removes them", hint="do one after the other")
+    if "" in paths:
+        raise UserError("a path is empty", where="redact", hint="name a file or a folder; . is the current one")
+    if key_file is not None and not write:
+        raise UserError("--key-file draws the stand-ins that --write puts in", hint="add --write, or leave it out")
     if STANDARD_INPUT in paths and (len(paths) > 1 or baseline is not None):
         raise UserError("standard input (-) cannot be scanned together with files or a baseline")
     accepted = None
@@ -106,38 +126,50 @@ def redact_command(
 
 
 def _files(files: Iterable[Scanned], accepted: Baseline | None, key: bytes) -> Outcome:
-    count, written = 0, 0
+    count, written, binary = 0, 0, 0
     lines: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
     for scanned in files:
         count += not scanned.skipped
-        if scanned.skipped and scanned.skipped != "binary":
-            print(f"{shown(scanned.path)}: not scanned: {scanned.skipped}", file=sys.stderr)
-            skipped.append({"file": shown(scanned.path), "why": scanned.skipped})
+        if scanned.skipped == BINARY:
+            binary += 1
+        elif scanned.skipped:
+            skipped.append(_passed_over(scanned.path, f"not scanned: {scanned.skipped}"))
         found = scanned.found
         if key and found:
             redacted, found = redact(scanned.data, key, accepted.accepts(scanned.path) if accepted else nothing)
-            _write(scanned.path, redacted)
-            written += 1
+            try:
+                write_atomically(scanned.path, scanned.encoded(redacted))
+                written += 1
+            except OSError as error:
+                skipped.append(_passed_over(scanned.path, f"cannot be rewritten: {error.strerror}"))
         for finding in found:
-            print(line(shown(scanned.path), finding))
+            _print(line(shown(scanned.path), finding))
             lines.append(_record(shown(scanned.path), finding))
-    return Outcome(int(bool(lines)), {"files": count, "findings": lines, "skipped": skipped, "written": written})
+    if binary:
+        print(f"{binary} binary files not scanned", file=sys.stderr)
+    record = {"files": count, "binary": binary, "findings": lines, "skipped": skipped, "written": written}
+    return Outcome(int(bool(lines or skipped)), record)
 
 
-def _write(path: Path, data: bytes) -> None:
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        hint = "files before it are redacted, run again for the rest"
-        raise UserError(f"cannot be rewritten: {error.strerror}", where=shown(path), hint=hint) from None
+def _passed_over(path: Path, why: str) -> dict[str, str]:
+    """Say why a file was left as it is; the same for the record."""
+    print(f"{shown(path)}: {why}", file=sys.stderr)
+    return {"file": shown(path), "why": why}
+
+
+def _print(text: str, file: TextIO | None = None) -> None:
+    """Print what may hold any character, on a terminal that may not: as an escape then."""
+    file = file or sys.stdout
+    coding = file.encoding or "utf-8"
+    print(text.encode(coding, "backslashreplace").decode(coding), file=file)
 
 
 def _standard_input(key: bytes) -> Outcome:
     data = sys.stdin.buffer.read()
     redacted, found = redact(data, key) if key else (data, findings(data))
     for finding in found:
-        print(line(STANDARD_INPUT, finding), file=sys.stderr if key else sys.stdout)
+        _print(line(STANDARD_INPUT, finding), sys.stderr if key else sys.stdout)
     if key:
         sys.stdout.flush()
         sys.stdout.buffer.write(redacted)
@@ -149,13 +181,19 @@ def _standard_input(key: bytes) -> Outcome:
 def _accept(files: Iterable[Scanned], file: Path, baseline: Baseline) -> Outcome:
     places: list[Path] = []
     found: list[Entry] = []
+    skipped: list[dict[str, str]] = []
     for scanned in files:
+        if scanned.skipped:  # what was accepted of it stays accepted
+            if scanned.skipped != BINARY:
+                skipped.append(_passed_over(scanned.path, f"not scanned: {scanned.skipped}"))
+            continue
         places.append(scanned.path)
         values = [(f.kind, scanned.data[f.start : f.end]) for f in scanned.found]
         found += [baseline.entry(scanned.path, kind, value) for kind, value in values]
     total = write_baseline(file, baseline, places, found)
     print(f"{file}: {total} accepted findings, {len(set(found))} of them in the {len(places)} files scanned")
-    return Outcome(0, {"files": len(places), "findings": [], "skipped": [], "written": 0, "accepted": total})
+    record = {"files": len(places), "findings": [], "skipped": skipped, "written": 0, "accepted": total}
+    return Outcome(int(bool(skipped)), record)
 
 
 def line(path: str, finding: Finding) -> str:

@@ -12,6 +12,7 @@ from kringle.errors import UserError
 
 SKIPPED_FOLDERS = frozenset((".git", ".hg", ".svn", "__pycache__"))
 PEEK = 8000  # bytes in which a zero byte makes a file binary, as git judges it
+UTF_16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}  # by byte-order mark
 
 
 def files_in(paths: Sequence[Path], failed: Callable[[Path, str], None]) -> Iterator[Path]:
@@ -22,8 +23,12 @@ def files_in(paths: Sequence[Path], failed: Callable[[Path, str], None]) -> Iter
     """
     seen: set[Path] = set()
     for path in paths:
-        if not path.exists():
-            raise UserError("there is no such file or folder", where=str(path))
+        try:
+            path.stat()
+        except FileNotFoundError:
+            raise UserError("there is no such file or folder", where=shown(path)) from None
+        except OSError as error:
+            raise UserError(f"cannot be read: {error.strerror}", where=shown(path)) from None
         if not path.is_file() and not path.is_dir():
             failed(path, "neither a file nor a folder")
             continue
@@ -61,7 +66,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file's content in one step, keeping its mode; behind a symbolic link, the file that it points to."""
     path = path.resolve()
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~_umask()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".kringle-")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

@@ -45,7 +45,18 @@ from kringle.pii.format_shapes import (
 # Base 64 of a brace and a quote, a space, or a line break: how a JSON object begins
 _JSON_STARTS = ("eyJ", "eyA", "ewo", "ew0")
 
+# Base 64 of "-----BEGIN PRIVATE KEY" and of those of RSA, EC, OpenSSH, encrypted and DSA keys, as Kubernetes keeps them
+_ARMOUR_IN_BASE64 = (
+    "LS0tLS1CRUdJTiBQUklWQVRFIEtFW "
+    "LS0tLS1CRUdJTiBSU0EgUFJJVkFURSBLRV "
+    "LS0tLS1CRUdJTiBFQyBQUklWQVRFIEtFW "
+    "LS0tLS1CRUdJTiBPUEVOU1NIIFBSSVZBVEUgS0VZ "
+    "LS0tLS1CRUdJTiBFTkNSWVBURUQgUFJJVkFURSBLRV "
+    "LS0tLS1CRUdJTiBEU0EgUFJJVkFURSBLRV"
+)
+
 FORMATS: tuple[Format, ...] = (
+    *prefixed("private-key-in-base64", _ARMOUR_IN_BASE64, BASE64, 40, 20_000, tail="={0,2}"),
     # Clouds
     *(row._replace(genuine=aws_base32) for row in prefixed("aws-access-key-id", "AKIA ASIA ABIA ACCA", UPPER, 16)),
     *prefixed("aws-bedrock-key", "ABSK", BASE64, 109, 269, tail="={0,2}"),

@@ -1,4 +1,5 @@
-"""Private keys in PEM armour: whole blocks, over lines, as `\\n` in one string, or as a concatenation of strings.
+"""Private keys in PEM armour: blocks, whole or with their end cut off, over lines, as `\\n` in one string, or as a
+concatenation of strings.
 
 Also the bare base 64 of a PKCS #8 or PKCS #1 key without armour is known by its first bytes. Certificates, public keys
 and blocks whose body is a placeholder are no findings.
@@ -24,6 +25,8 @@ _HEADER = re.compile(rb"(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset|Messa
 _ESCAPE = re.compile(
     rb"\\+(?:u.{4}|.)?", re.DOTALL
 )  # whatever follows a backslash is kept, so that a stand-in reads alike
+# A body whose end is cut off: two lines or more of a length that only base 64 has
+_CUT_OFF = re.compile(rb"""(?:(?:\\{1,2}[nr]|[\s"'`+,;#*>|]){1,40}[A-Za-z0-9+/]{32,}={0,2}){2,}""")
 BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
@@ -35,7 +38,10 @@ def at_event(data: bytes, end: int) -> Candidate | None:
     close = b"-----END " + begin["label"] + b"-----"
     stop = data.find(close, end, end + BODY_LIMIT)
     if stop < 0 or data.find(b"-----BEGIN ", end, stop) >= 0:
-        return None
+        cut_off = _CUT_OFF.match(data, end, end + BODY_LIMIT)
+        if cut_off is None:
+            return None
+        stop, close = cut_off.end(), b""
     segments = tuple(_body(data, end, stop))
     body = b"".join(data[s:e] for s, e in segments)
     if len(body) < LEAST_BODY or is_monotonous(body[:200]) or b"..." in data[end:stop]:

@@ -154,8 +154,8 @@ def forecast(
         raise UserError(f"must be at least 1, got {count}", where="--count")
     if gpu is None and count > 1:
         raise UserError("this machine is one; a number of devices needs their kind", where="--count", hint="add --gpu")
-    if price is not None and price < 0:
-        raise UserError(f"must not be negative, got {price:g}", where="--price")
+    if price is not None and not 0 <= price < math.inf:
+        raise UserError(f"must be a number from 0 on, got {price:g}", where="--price")
     if gpu is None:
         speed, throughput = _measured(work)
         device = "this machine"

@@ -52,6 +52,13 @@ def opt_out(work: Path, keys: Sequence[str], copies: Copies) -> dict[str, Any]:
     }
 
 
+def models_with_opted_out(root: Path) -> list[str]:
+    """Stages of the models, as `stages/train@ARM-sSEED-..`, that were trained on what is opted out by now."""
+    gone = _no_longer_there(root, Withdrawal(removed=_removed_before(root)))
+    models: list[str] = _listings(root, gone)["models"] if gone else []
+    return models
+
+
 def remembered_rules(root: Path) -> tuple[str, ...]:
     """The opt-outs that a workspace remembers; none where there is no workspace yet."""
     path = opt_outs_file(root)

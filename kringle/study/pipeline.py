@@ -438,6 +438,23 @@ def recall(workspace: Workspace) -> tuple[Options, Plan]:
     except FileNotFoundError:
         hint = "run one with kringle run"
         raise UserError("no run has been made in this workspace yet", where=str(workspace.root), hint=hint) from None
+    except (OSError, ValueError) as error:
+        raise _damaged(workspace, error) from None
+    try:
+        options, outside, stages, text = _asked(asked, workspace)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _damaged(workspace, error) from None
+    plan = make_plan(resolve(options, text), workspace, **outside)
+    return options, plan.as_published(stages)
+
+
+def _damaged(workspace: Workspace, error: Exception) -> UserError:
+    where, hint = str(workspace.root / LAST_RUN), "make the run again: what is up to date stays"
+    return UserError(f"is damaged: {type(error).__name__} {error}", where=where, hint=hint)
+
+
+def _asked(asked: Any, workspace: Workspace) -> tuple[Options, dict[str, Any], dict[str, str], str]:
+    """What `_remember` wrote: options, keywords of `make_plan`, fingerprints of the stages, the recipe's text."""
     options = Options(
         recipe=asked["recipe"],
         work=workspace.root,
@@ -448,8 +465,7 @@ def recall(workspace: Workspace) -> tuple[Options, Plan]:
         init=Path(asked["init"]) if asked.get("init") else None,
         controls=asked.get("controls", False),
     )
-    plan = make_plan(resolve(options, asked["text"]), workspace, **asked["outside"])
-    return options, plan.as_published(asked["stages"])
+    return options, dict(asked["outside"]), dict(asked["stages"]), asked["text"]
 
 
 def _publish(workspace: Workspace, plan: Plan) -> None:

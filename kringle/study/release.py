@@ -19,6 +19,7 @@ from typing import get_args
 from kringle.errors import UserError
 from kringle.recipe import parse_recipe
 from kringle.study.model_card import Facts, License, eval_results, model_card
+from kringle.study.optout import models_with_opted_out
 from kringle.study.results import Arm, Results
 
 MODEL_FILES = (
@@ -59,6 +60,11 @@ def release(
     arms = [arm for arm in results.arms if arm.training is not None and arm.name in ablations]
     if not arms:
         raise UserError("the study has no trained model", where=str(report))
+    stale = {Path(stage).name for stage in models_with_opted_out(work)}
+    trained = {name: (work / "models" / name).resolve().parent.name for name in (f"{a.name}-s{a.seed}" for a in arms)}
+    if opted_out := [name for name, stage in trained.items() if stage in stale]:
+        what = f"{', '.join(opted_out)} learnt from documents that are opted out by now"
+        raise UserError(what, where=str(work), hint="train again without them: kringle run")
     if out.exists():
         raise UserError("is there already", where=str(out), hint="choose another folder, or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)
