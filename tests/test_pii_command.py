@@ -37,7 +37,7 @@ def test_findings_are_printed_without_the_secret(tree: Path, capsys: pytest.Capt
     output = capsys.readouterr()
     path = tree / "src" / "a.py"
     assert output.out == f"{path}:2:12 key secret 0.90\n{path}:3:9 email email 0.97\n"
-    assert output.err == ""
+    assert output.err == "1 binary files not scanned\n"
     assert outcome.exit_code == 1
     assert [f["line"] for f in outcome.record["findings"]] == [2, 3]
     assert outcome.record["files"] == 2  # what version control keeps and what is binary are left out

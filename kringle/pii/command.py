@@ -134,7 +134,7 @@ def _files(files: Iterable[Scanned], accepted: Baseline | None, key: bytes) -> O
         if scanned.skipped == BINARY:
             binary += 1
         elif scanned.skipped:
-            skipped.append(_passed_over(scanned.path, f"not scanned: {scanned.skipped}"))
+            skipped.append(_passed_over(scanned.path, "not scanned", scanned.skipped))
         found = scanned.found
         if key and found:
             redacted, found = redact(scanned.data, key, accepted.accepts(scanned.path) if accepted else nothing)
@@ -142,7 +142,7 @@ def _files(files: Iterable[Scanned], accepted: Baseline | None, key: bytes) -> O
                 write_atomically(scanned.path, scanned.encoded(redacted))
                 written += 1
             except OSError as error:
-                skipped.append(_passed_over(scanned.path, f"cannot be rewritten: {error.strerror}"))
+                skipped.append(_passed_over(scanned.path, "cannot be rewritten", error.strerror or ""))
         for finding in found:
             _print(line(shown(scanned.path), finding))
             lines.append(_record(shown(scanned.path), finding))
@@ -152,9 +152,9 @@ def _files(files: Iterable[Scanned], accepted: Baseline | None, key: bytes) -> O
     return Outcome(int(bool(lines or skipped)), record)
 
 
-def _passed_over(path: Path, why: str) -> dict[str, str]:
+def _passed_over(path: Path, what: str, why: str) -> dict[str, str]:
     """Say why a file was left as it is; the same for the record."""
-    print(f"{shown(path)}: {why}", file=sys.stderr)
+    print(f"{shown(path)}: {what}: {why}", file=sys.stderr)
     return {"file": shown(path), "why": why}
 
 
@@ -185,7 +185,7 @@ def _accept(files: Iterable[Scanned], file: Path, baseline: Baseline) -> Outcome
     for scanned in files:
         if scanned.skipped:  # what was accepted of it stays accepted
             if scanned.skipped != BINARY:
-                skipped.append(_passed_over(scanned.path, f"not scanned: {scanned.skipped}"))
+                skipped.append(_passed_over(scanned.path, "not scanned", scanned.skipped))
             continue
         places.append(scanned.path)
         values = [(f.kind, scanned.data[f.start : f.end]) for f in scanned.found]
