@@ -33,7 +33,7 @@ def test_rules_as_people_write_them(text: str, rule: str) -> None:
     assert str(parse_rule(text)) == rule
 
 
-@pytest.mark.parametrize("text", ["", "repo:", "id:123", "owner:/", "path: "])
+@pytest.mark.parametrize("text", ["", "repo:", "id:123", "owner:/", "path: ", "bogus:*", "repos:a/b"])
 def test_rules_that_say_nothing_are_refused(text: str) -> None:
     with pytest.raises(UserError):
         parse_rule(text)
@@ -92,6 +92,8 @@ def test_before_the_fact_by_every_kind_of_rule(tmp_path: Path) -> None:
     assert told["m3.py"] in rules
     (step,) = [s for s in summary["funnel"] if s["name"] == "opt-out"]
     assert step["dropped"][0]["files"] == len(gone)
+    with pytest.raises(UserError, match=r"all 98 files are opted out"):
+        run_collect(folder_corpus(root, opt_out=("path:*",)), tmp_path / "nothing")
 
 
 def test_an_id_costs_its_own_shard_alone_and_can_be_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

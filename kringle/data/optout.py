@@ -41,6 +41,8 @@ def parse_rule(text: str, where: str = "opt-out") -> Rule:
     """A rule from its text. Raises `UserError` when it says nothing, or an id is no hash."""
     text = text.strip()
     kind, colon, value = text.partition(":")
+    if colon and kind.isalpha() and kind not in _KINDS and not value.startswith("//"):  # as in https://..
+        raise UserError(f"no kind of opt-out: {kind!r}", where=where, hint=f"known: {', '.join(_KINDS)}")
     if not colon or kind not in _KINDS:
         value = text
         kind = "id" if _HASH.fullmatch(text) else "path" if "*" in text else "owner" if text.endswith("/") else "repo"

@@ -164,6 +164,9 @@ def select(
         decisions += [Decision(None, c.repo, c.path, optout.STEP, None, optout.THRESHOLD, False, r) for c, r in out]
         funnel.append(_step(optout.STEP, willing, {"opted out": [c for c, _ in out]}))
 
+    if candidates and not willing and not containers:
+        hint = "kringle optout --work DIR lists the rules of a workspace"
+        raise UserError(f"all {len(candidates):,} files are opted out", where="corpus", hint=hint)
     limit = f"1 to {corpus.max_file_bytes:,} bytes"
     sized: list[Candidate] = []
     dropped: list[Candidate] = []

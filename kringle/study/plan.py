@@ -127,6 +127,10 @@ def _own_source(text: str) -> Source:
     A URL, a table and a folder of tables (README, licence and hidden files aside) are a `stack`; a bare repository is
     read through git; any other folder, with or without repositories in it, as files, and so is an archive.
     """
+    if not text.strip():
+        raise UserError(
+            "is empty", where="--source", hint="name a folder, a file or KIND:WHERE; . is the current folder"
+        )
     from kringle.data.sources.stack import is_table, is_url
 
     kind, colon, rest = text.partition(":")
