@@ -36,7 +36,7 @@ def main() -> None:
     )
     if world.first:
         (folder / "result.json").write_text(json.dumps(dataclasses.asdict(result), default=str))
-    leave()
+    leave(finished=True)
 
 
 main()

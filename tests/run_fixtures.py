@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -391,6 +392,8 @@ class Running:
                 cwd=self._folder.name,
                 env={**os.environ, name: value},
                 start_new_session=True,
+                # a shell's background job ignores Ctrl-C, and so would everything that it starts
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def wait_for(self, work: Path, pattern: str) -> bool:

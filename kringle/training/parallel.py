@@ -162,7 +162,10 @@ def join(strategy: Strategy = "ddp") -> World:
     return World(dist.get_rank(), dist.get_world_size(), strategy, device)
 
 
-def leave() -> None:
-    """End what `join` began."""
+def leave(*, finished: bool = False) -> None:
+    """End what `join` began. Where all processes are `finished`, they wait for one another: one that ended first would
+    take the connection from those that still use it."""
     if dist.is_initialized():
+        if finished:
+            dist.barrier()
         dist.destroy_process_group()
