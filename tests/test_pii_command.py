@@ -37,7 +37,7 @@ def test_findings_are_printed_without_the_secret(tree: Path, capsys: pytest.Capt
     output = capsys.readouterr()
     path = tree / "src" / "a.py"
     assert output.out == f"{path}:2:12 key secret 0.90\n{path}:3:9 email email 0.97\n"
-    assert output.err == "1 binary files not scanned\n"
+    assert output.err == "1 binary file not scanned\n"
     assert outcome.exit_code == 1
     assert [f["line"] for f in outcome.record["findings"]] == [2, 3]
     assert outcome.record["files"] == 2  # what version control keeps and what is binary are left out
@@ -241,7 +241,7 @@ def test_what_cannot_be_read_fails_the_hook(tree: Path, capsys: pytest.CaptureFi
 def test_binary_files_are_counted(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outcome = redact_command([str(tree / "image.bin")])
     assert (outcome.exit_code, outcome.record["binary"]) == (0, 1)
-    assert capsys.readouterr().err == "1 binary files not scanned\n"
+    assert capsys.readouterr().err == "1 binary file not scanned\n"
 
 
 @pytest.mark.parametrize("coding", ["utf-16-le", "utf-16-be"])

@@ -147,7 +147,7 @@ def _files(files: Iterable[Scanned], accepted: Baseline | None, key: bytes) -> O
             _print(line(shown(scanned.path), finding))
             lines.append(_record(shown(scanned.path), finding))
     if binary:
-        print(f"{binary} binary files not scanned", file=sys.stderr)
+        print(f"{binary} binary file{'' if binary == 1 else 's'} not scanned", file=sys.stderr)
     record = {"files": count, "binary": binary, "findings": lines, "skipped": skipped, "written": written}
     return Outcome(int(bool(lines or skipped)), record)
 

@@ -13,17 +13,22 @@ SHORT = 55  # bytes: the longest message that fits one block with its padding
 
 
 @compiled
+def _word(data: NDArray[np.uint8], p: int) -> np.uint32:
+    """The four bytes from `p` on, the first one highest."""
+    return np.uint32(
+        (np.uint32(data[p]) << np.uint32(24))
+        | (np.uint32(data[p + 1]) << np.uint32(16))
+        | (np.uint32(data[p + 2]) << np.uint32(8))
+        | np.uint32(data[p + 3])
+    )
+
+
+@compiled
 def _block(data: NDArray[np.uint8], first: int, end: int, length: int, words: NDArray[np.uint32]) -> None:
     """Write the 64 bytes that begin at `first` into words[:16], with the message's padding after `end`."""
     if first + 64 <= end:
         for word in range(16):
-            p = first + 4 * word
-            words[word] = np.uint32(
-                (np.uint32(data[p]) << np.uint32(24))
-                | (np.uint32(data[p + 1]) << np.uint32(16))
-                | (np.uint32(data[p + 2]) << np.uint32(8))
-                | np.uint32(data[p + 3])
-            )
+            words[word] = _word(data, first + 4 * word)
         return
     for word in range(16):
         words[word] = np.uint32(0)
@@ -65,28 +70,24 @@ def sha1_low32(data: NDArray[np.uint8], start: int, end: int, words: NDArray[np.
         _block(data, start + 64 * block, end, length, words)
         for t in range(16, 80):
             x = words[t - 3] ^ words[t - 8] ^ words[t - 14] ^ words[t - 16]
-            words[t] = np.uint32((x << np.uint32(1)) | (x >> np.uint32(31)))
+            words[t] = _turned(x, 1)
         a, b, c, d, e = h0, h1, h2, h3, h4
         for t in range(20):
             f = np.uint32(d ^ (b & (c ^ d)))
-            turned = np.uint32((a << np.uint32(5)) | (a >> np.uint32(27)))
-            total = np.uint32(turned + f + e + np.uint32(0x5A827999) + words[t])
-            a, b, c, d, e = total, a, np.uint32((b << np.uint32(30)) | (b >> np.uint32(2))), c, d
+            total = np.uint32(_turned(a, 5) + f + e + np.uint32(0x5A827999) + words[t])
+            a, b, c, d, e = total, a, _turned(b, 30), c, d
         for t in range(20, 40):
             f = np.uint32(b ^ c ^ d)
-            turned = np.uint32((a << np.uint32(5)) | (a >> np.uint32(27)))
-            total = np.uint32(turned + f + e + np.uint32(0x6ED9EBA1) + words[t])
-            a, b, c, d, e = total, a, np.uint32((b << np.uint32(30)) | (b >> np.uint32(2))), c, d
+            total = np.uint32(_turned(a, 5) + f + e + np.uint32(0x6ED9EBA1) + words[t])
+            a, b, c, d, e = total, a, _turned(b, 30), c, d
         for t in range(40, 60):
             f = np.uint32((b & c) | (d & (b | c)))
-            turned = np.uint32((a << np.uint32(5)) | (a >> np.uint32(27)))
-            total = np.uint32(turned + f + e + np.uint32(0x8F1BBCDC) + words[t])
-            a, b, c, d, e = total, a, np.uint32((b << np.uint32(30)) | (b >> np.uint32(2))), c, d
+            total = np.uint32(_turned(a, 5) + f + e + np.uint32(0x8F1BBCDC) + words[t])
+            a, b, c, d, e = total, a, _turned(b, 30), c, d
         for t in range(60, 80):
             f = np.uint32(b ^ c ^ d)
-            turned = np.uint32((a << np.uint32(5)) | (a >> np.uint32(27)))
-            total = np.uint32(turned + f + e + np.uint32(0xCA62C1D6) + words[t])
-            a, b, c, d, e = total, a, np.uint32((b << np.uint32(30)) | (b >> np.uint32(2))), c, d
+            total = np.uint32(_turned(a, 5) + f + e + np.uint32(0xCA62C1D6) + words[t])
+            a, b, c, d, e = total, a, _turned(b, 30), c, d
         h0 = np.uint32(h0 + a)
         h1 = np.uint32(h1 + b)
         h2 = np.uint32(h2 + c)
@@ -100,13 +101,7 @@ def _fill_lane(data: NDArray[np.uint8], start: int, length: int, words: NDArray[
     """Write a message of up to `SHORT` bytes, padded, into a lane of the first 16 rows of `words`, which hold zeros."""
     whole = length >> 2
     for word in range(whole):
-        p = start + 4 * word
-        words[word * LANES + lane] = np.uint32(
-            (np.uint32(data[p]) << np.uint32(24))
-            | (np.uint32(data[p + 1]) << np.uint32(16))
-            | (np.uint32(data[p + 2]) << np.uint32(8))
-            | np.uint32(data[p + 3])
-        )
+        words[word * LANES + lane] = _word(data, start + 4 * word)
     last = np.uint32(0x80) << np.uint32(24 - 8 * (length & 3))
     for i in range(length & 3):
         last |= np.uint32(data[start + 4 * whole + i]) << np.uint32(24 - 8 * i)
