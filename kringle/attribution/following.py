@@ -7,6 +7,8 @@ there is a checkpoint every `CHECKPOINT` tokens: the byte that the token begins 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from kringle.attribution.kernels import (
     seed_hash_at,
     tag_of,
 )
+from kringle.attribution.seeds import SeedTable
 
 CHECKPOINT = 256  # tokens
 CROWD = 8  # stretches that overlap at one place
@@ -32,6 +35,22 @@ MOST_KNOWN = 64  # stretches that overlap at one place; of more, seeds are follo
 FULLY_FOLLOWED = 64  # seeds inside a known stretch, for other places of it; further ones only to reach beyond it
 
 _kernel = njit(nogil=True, cache=True)
+
+
+class Texts(NamedTuple):
+    """Documents as kernels read them, in one spelling: D documents, T tokens, a vocabulary of V, M checkpoints.
+
+    Document d has the tokens firsts[d] to lasts[d] - 1 and the checkpoints mark_starts[d] to mark_starts[d + 1] - 1;
+    token t is blob[starts[t] : starts[t + 1]].
+    """
+
+    tokens: NDArray[np.unsignedinteger]  # (T,)
+    firsts: NDArray[np.int64]  # (D,)
+    lasts: NDArray[np.int64]  # (D,)
+    starts: NDArray[np.int64]  # (V + 1,)
+    blob: Bytes
+    mark_starts: NDArray[np.int64]  # (D + 1,)
+    marks: NDArray[np.uint32]  # (M,): bytes
 
 
 @_kernel
@@ -67,33 +86,19 @@ def _token_at(
 
 
 @_kernel
-def _byte(
-    tokens: NDArray[np.unsignedinteger],
-    first: int,
-    starts: NDArray[np.int64],
-    blob: Bytes,
-    marks: NDArray[np.uint32],
-    place: int,
-) -> int:
-    token, inside = _token_at(tokens, first, starts, marks, place)
-    return int(blob[starts[tokens[token]] + inside])
+def _place_in(texts: Texts, document: int, place: int) -> tuple[int, int]:
+    """`_token_at` of a document."""
+    marks = texts.marks[texts.mark_starts[document] : texts.mark_starts[document + 1]]
+    return _token_at(texts.tokens, texts.firsts[document], texts.starts, marks, place)
 
 
 @_kernel
-def _agreement(
-    text: Bytes,
-    at: int,
-    tokens: NDArray[np.unsignedinteger],
-    first: int,
-    stop: int,
-    starts: NDArray[np.int64],
-    blob: Bytes,
-    marks: NDArray[np.uint32],
-    place: int,
-) -> tuple[int, int]:
-    """(start, end) of the longest text[start:end] around `at` that the document with the tokens `first` to `stop` - 1
-    has around its byte `place`; end == at where the two differ there."""
-    token, inside = _token_at(tokens, first, starts, marks, place)
+def _agreement(text: Bytes, at: int, texts: Texts, document: int, place: int) -> tuple[int, int]:
+    """(start, end) of the longest text[start:end] around `at` that the document has around its byte `place`; end == at
+    where the two differ there."""
+    tokens, starts, blob = texts.tokens, texts.starts, texts.blob
+    first, stop = texts.firsts[document], texts.lasts[document]
+    token, inside = _place_in(texts, document, place)
     end = at
     number, byte = token, starts[tokens[token]] + inside
     while end < len(text):
@@ -124,22 +129,12 @@ def _agreement(
 
 
 @_kernel
-def _compare(
-    text: Bytes,
-    at: int,
-    before: int,
-    after: int,
-    tokens: NDArray[np.unsignedinteger],
-    first: int,
-    stop: int,
-    starts: NDArray[np.int64],
-    blob: Bytes,
-    marks: NDArray[np.uint32],
-    place: int,
-) -> int:
+def _compare(text: Bytes, at: int, before: int, after: int, texts: Texts, document: int, place: int) -> int:
     """-1, 0 or 1: how the document compares with the text, first in the `after` bytes from `place` and `at` on, then in
     the `before` bytes before them, the nearest first. A document that has ended comes first."""
-    token, inside = _token_at(tokens, first, starts, marks, place)
+    tokens, starts, blob = texts.tokens, texts.starts, texts.blob
+    first, stop = texts.firsts[document], texts.lasts[document]
+    token, inside = _place_in(texts, document, place)
     number, byte = token, starts[tokens[token]] + inside
     done = 0
     while done < after:
@@ -170,8 +165,8 @@ def _compare(
 
 
 @_kernel
-def _document_of(sample_starts: NDArray[np.int64], sample: int) -> int:
-    """The document that has this sample."""
+def _origin(sample_starts: NDArray[np.int64], sample: int) -> tuple[int, int]:
+    """(document, byte of it) that a sample was taken at."""
     low, high = 0, len(sample_starts) - 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -179,43 +174,24 @@ def _document_of(sample_starts: NDArray[np.int64], sample: int) -> int:
             low = middle
         else:
             high = middle
-    return low
+    return low, (sample - sample_starts[low]) * STEP
 
 
 @_kernel
 def _equal_range(
-    text: Bytes,
-    at: int,
-    before: int,
-    after: int,
-    order: NDArray[np.uint32],
-    low: int,
-    high: int,
-    through: bool,
-    entries: NDArray[np.uint32],
-    sample_starts: NDArray[np.int64],
-    tokens: NDArray[np.unsignedinteger],
-    firsts: NDArray[np.int64],
-    lasts: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    blob: Bytes,
-    mark_starts: NDArray[np.int64],
-    marks: NDArray[np.uint32],
+    text: Bytes, at: int, before: int, after: int, low: int, high: int, through: bool, seeds: SeedTable, texts: Texts
 ) -> tuple[int, int]:
     """Of the sorted samples `low` to `high` - 1 those that agree with the text in `after` bytes from `at` and in
-    `before` bytes before it: a range (low, high). They are entries[order[i]] where `through`, else entries[i]."""
+    `before` bytes before it: a range (low, high). They are entries[backward[i]] where `through`,
+    else entries[i]."""
     first_equal, last_equal = high, high
     for side in range(2):
         bottom, top = low, high
         while bottom < top:
             middle = (bottom + top) // 2
-            sample = int(np.int64(entries[order[middle]] if through else entries[middle]))
-            document = _document_of(sample_starts, sample)
-            sign = _compare(
-                text, at, before, after, tokens, firsts[document], lasts[document], starts, blob,
-                marks[mark_starts[document] : mark_starts[document + 1]],
-                (sample - sample_starts[document]) * STEP,
-            )  # fmt: skip
+            entry = np.int64(seeds.backward[middle]) if through else middle
+            document, place = _origin(seeds.starts, int(np.int64(seeds.entries[entry])))
+            sign = _compare(text, at, before, after, texts, document, place)
             if sign < 0 or (side == 1 and sign == 0):
                 bottom = middle + 1
             else:
@@ -236,16 +212,8 @@ def _plan(
     low: int,
     high: int,
     begin: int,
-    entries: NDArray[np.uint32],
-    backward: NDArray[np.uint32],
-    sample_starts: NDArray[np.int64],
-    tokens: NDArray[np.unsignedinteger],
-    firsts: NDArray[np.int64],
-    lasts: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    blob: Bytes,
-    mark_starts: NDArray[np.int64],
-    marks: NDArray[np.uint32],
+    seeds: SeedTable,
+    texts: Texts,
     ranges: NDArray[np.int64],
 ) -> None:
     """Fill `ranges` (2, 2) with ranges of `backward` and of `entries`, both of one heavy bucket, that hold every seed
@@ -267,14 +235,10 @@ def _plan(
         left_low = left_high = right_low = right_high = 0
         if 0 < x <= at:
             left_low, left_high = _equal_range(
-                text, at, min(x, BEFORE), SEED, backward, begin, begin + high - low, True, entries,
-                sample_starts, tokens, firsts, lasts, starts, blob, mark_starts, marks,
-            )  # fmt: skip
+                text, at, min(x, BEFORE), SEED, begin, begin + high - low, True, seeds, texts
+            )
         if 0 < y <= len(text) - at:
-            right_low, right_high = _equal_range(
-                text, at, 0, min(y, SHORTEST), backward, low, high, False, entries, sample_starts, tokens, firsts,
-                lasts, starts, blob, mark_starts, marks,
-            )  # fmt: skip
+            right_low, right_high = _equal_range(text, at, 0, min(y, SHORTEST), low, high, False, seeds, texts)
         cost = left_high - left_low + right_high - right_low
         if best < 0 or cost < best:
             best = cost
@@ -307,29 +271,9 @@ def _add(known: NDArray[np.int64], count: int, start: int, end: int) -> int:
 
 
 @_kernel
-def search(
-    text: Bytes,
-    shift: int,
-    directory: NDArray[np.uint32],
-    entries: NDArray[np.uint32],
-    tags: NDArray[np.uint8],
-    heavy: NDArray[np.int64],
-    backward: NDArray[np.uint32],
-    sample_starts: NDArray[np.int64],
-    tokens: NDArray[np.unsignedinteger],
-    firsts: NDArray[np.int64],
-    lasts: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    blob: Bytes,
-    mark_starts: NDArray[np.int64],
-    marks: NDArray[np.uint32],
-    found: NDArray[np.int64],
-) -> int:
+def search(text: Bytes, shift: int, seeds: SeedTable, texts: Texts, found: NDArray[np.int64]) -> int:
     """Fill rows (start, end, document, byte of it) of `found` (C, 4) with the stretches text[start:end], `SHORTEST`
     bytes or more, that documents share, as far as there is room; returns how many there are in all.
-
-    Document d has the samples sample_starts[d] to sample_starts[d + 1] - 1 and the tokens firsts[d] to lasts[d] - 1;
-    token t is blob[starts[t] : starts[t + 1]].
 
     Let text[a:b] be the known stretch that ends last, found at offset c. What is not inside it has a seed within `STEP`
     offsets from c (if it begins before a) or in the last `SHORTEST` - 1 before b (if it ends after b), because a common
@@ -364,10 +308,10 @@ def search(
                 long = known_end - covered_from >= 2 * SHORTEST
                 back, ahead, at = long, at, known_end - SEED if long else at
         bucket = int(np.int64(seed_hash_at(text, at) >> np.uint64(shift)))
-        low, high = int(np.int64(directory[bucket])), int(np.int64(directory[bucket + 1]))
+        low, high = int(np.int64(seeds.directory[bucket])), int(np.int64(seeds.directory[bucket + 1]))
         reach = known_end
         is_heavy = high - low > HEAVY
-        begin = int(heavy[np.searchsorted(heavy[:, 0], bucket), 1]) if is_heavy else 0
+        begin = int(seeds.heavy[np.searchsorted(seeds.heavy[:, 0], bucket), 1]) if is_heavy else 0
         left, right = tag_of(text, at - SIDE, at), tag_of(text, at + SEED, at + SEED + SIDE)
         again = low < high
         far = back and is_heavy  # to begin with, what agrees with the text in `SHORTEST` bytes from `at` on is enough
@@ -395,26 +339,19 @@ def search(
                         after = max(after, SHORTEST)
                     if before > at or after > len(text) - at:
                         continue
-                    _plan(
-                        text, at, before, after, low, high, begin, entries, backward, sample_starts, tokens, firsts,
-                        lasts, starts, blob, mark_starts, marks, ranges,
-                    )  # fmt: skip
+                    _plan(text, at, before, after, low, high, begin, seeds, texts, ranges)
                 else:
                     ranges[0, 0], ranges[0, 1], ranges[1, 0], ranges[1, 1] = 0, 0, low, high
                 more = -1  # seeds to follow for other places of a new stretch, before everything is planned again
                 for side in range(2):
                     for entry in range(ranges[side, 0], ranges[side, 1]):
                         if not is_heavy:
-                            same_left = left != NO_TAG and tags[entry, 0] == left
-                            if not same_left and not (right != NO_TAG and tags[entry, 1] == right):
+                            same_left = left != NO_TAG and seeds.tags[entry, 0] == left
+                            if not same_left and not (right != NO_TAG and seeds.tags[entry, 1] == right):
                                 continue
-                        sample = int(np.int64(entries[backward[entry]] if side == 0 else entries[entry]))
-                        document = _document_of(sample_starts, sample)
-                        place = (sample - sample_starts[document]) * STEP
-                        start, end = _agreement(
-                            text, at, tokens, firsts[document], lasts[document], starts, blob,
-                            marks[mark_starts[document] : mark_starts[document + 1]], place,
-                        )  # fmt: skip
+                        number = np.int64(seeds.backward[entry]) if side == 0 else entry
+                        document, place = _origin(seeds.starts, int(np.int64(seeds.entries[number])))
+                        start, end = _agreement(text, at, texts, document, place)
                         tried += 1
                         if is_heavy and covered and not crowded:
                             spent += 1

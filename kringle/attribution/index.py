@@ -155,15 +155,19 @@ class AttributionIndex:
     def _stretches(self, data: Bytes, side: _Side) -> Iterator[tuple[int, int, list[Place]]]:
         """(start, end, places) in bytes of `data`, the longest common stretches of `SHORTEST` bytes or more; places are
         in the side's own spelling."""
+        texts = following.Texts(
+            self._store.tokens,
+            self._firsts,
+            self._lasts,
+            side.spelling.starts,
+            side.spelling.blob,
+            side.mark_starts,
+            side.marks,
+        )
         room = _ROOM
         while True:
             rows = np.empty((room, 4), dtype=np.int64)
-            seeds, spelling = side.seeds, side.spelling
-            count = following.search(
-                data, seeds.shift, seeds.directory, seeds.entries, seeds.tags, seeds.heavy, seeds.backward,
-                seeds.starts, self._store.tokens, self._firsts, self._lasts, spelling.starts, spelling.blob,
-                side.mark_starts, side.marks, rows,
-            )  # fmt: skip
+            count = following.search(data, side.seeds.shift, side.seeds, texts, rows)
             if count <= room:
                 break
             room = count

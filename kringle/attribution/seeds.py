@@ -15,9 +15,8 @@ with the same surroundings are left out (`kringle.attribution.kernels`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +34,8 @@ def samples_in(size: int) -> int:
     return 0 if size < SEED else (size - SEED) // STEP + 1
 
 
-@dataclass(frozen=True)
-class SeedTable:
-    """A table opened for reading."""
+class SeedTable(NamedTuple):
+    """A table opened for reading, as kernels take it."""
 
     starts: NDArray[np.int64]
     directory: NDArray[np.uint32]
@@ -48,7 +46,7 @@ class SeedTable:
 
     @classmethod
     def open(cls, folder: Path) -> SeedTable:
-        return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in cls.__annotations__))
+        return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in cls._fields))
 
     @classmethod
     def build(cls, folder: Path, sizes: NDArray[np.int64], text: Callable[[int], Bytes]) -> None:
@@ -75,7 +73,7 @@ class SeedTable:
         tags = tags[entries]
         heavy, backward = _sort_heavy(text, starts, directory, entries, tags)
         arrays: tuple[NDArray[Any], ...] = (starts, directory.astype(np.uint32), entries, tags, heavy, backward)
-        for name, array in zip(cls.__annotations__, arrays, strict=True):
+        for name, array in zip(cls._fields, arrays, strict=True):
             np.save(folder / f"{name}.npy", array)
 
     @property
