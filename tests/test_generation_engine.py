@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from kringle.generation.stops import completing_tokens, first_stop
 from kringle.model.transformer import ModelConfig, Transformer
 from kringle.randomness import stream, torch_seed
 from kringle.tokens.tokenizer import Specials, train_tokenizer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Vocabulary:
@@ -61,15 +63,6 @@ def by_name(completions: Sequence[Completion], wanted: Sequence[Request]) -> dic
     found = {(wanted[c.request].key, c.sample): c for c in completions}
     assert len(found) == len(completions) == sum(request.samples for request in wanted)
     return found
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices this small are multiplied faster by one thread than two threads wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=["mqa", "mha"])

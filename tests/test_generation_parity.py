@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,6 +14,8 @@ from kringle.model.transformer import ModelConfig, Transformer
 from kringle.randomness import stream, torch_seed
 from kringle.tokens.tokenizer import Specials
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VOCABULARY, CONTEXT, NEW_TOKENS, PROMPTS = 160, 64, 24, 64
 CLOSE = 1e-4  # logits: two engines that add in different orders may take either of two tokens this close
 
@@ -22,14 +24,6 @@ class Vocabulary:
     specials = Specials.after(VOCABULARY - 5)
     token_bytes = tuple(bytes([i % 256]) for i in range(VOCABULARY))
     vocab_size = VOCABULARY
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def pair(attention: str, heads: int) -> tuple[Transformer, GPTBigCodeForCausalLM]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -17,15 +16,9 @@ from kringle.generation.service import Service
 from kringle.model.transformer import Transformer
 from kringle.randomness import stream
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LONG = stream(0, "test", "typed").integers(0, 10, 300).tolist()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=["mqa", "mha"])

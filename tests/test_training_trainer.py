@@ -28,15 +28,9 @@ from kringle.training.loss import Objective, rows_of
 from kringle.training.schedule import learning_rate
 from kringle.training.trainer import Diverged, TrainingResult, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS = 24
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def run(folder: Path, settings: Settings | None = None, **changes: Any) -> TrainingResult:
