@@ -14,6 +14,7 @@ import pytest
 from fastapi import FastAPI
 from playground_support import Server, trained_on, write_reciter
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from serve_support import until
 
 from kringle.data.sources.cache import cache_folder, is_cached, load_list
 from kringle.evaluation.jail.levels import Name, probe
@@ -180,9 +181,8 @@ def test_escape_stops_and_frees_the_model(page: Page, app: FastAPI) -> None:
     expect(page.locator(".lane .facts")).to_contain_text("stopped")
     assert 3 < page.locator(".lane .token").count() < 256
     expect(page.locator("#stop")).to_be_hidden()
-    while app.state.serving.running:
-        page.wait_for_timeout(10)
-    assert sum(model.load.busy for model in app.state.serving.models.values()) == 0
+    until(lambda: app.state.serving.running == 0)
+    until(lambda: sum(model.load.busy for model in app.state.serving.models.values()) == 0)  # in the engine's next step
     expect(page.locator(".ghost")).to_have_count(1)
     page.keyboard.press("Escape")
     expect(page.locator(".ghost")).to_have_count(0)
@@ -202,8 +202,7 @@ def test_a_key_ends_the_suggestion_under_way(page: Page, app: FastAPI) -> None:
     expect(page.locator(".ghost")).to_have_count(0)
     expect(page.locator(".lane .token").nth(2)).to_be_visible()  # of the next suggestion
     page.keyboard.press("Escape")
-    while app.state.serving.running:
-        page.wait_for_timeout(10)
+    until(lambda: app.state.serving.running == 0)
 
 
 def test_two_models_side_by_side(page: Page) -> None:

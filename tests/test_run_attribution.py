@@ -149,7 +149,7 @@ def test_places_to_go_on_from_are_the_same_in_any_order() -> None:
         (text,) = [text for id, *_, text in documents if id == place.document]
         assert place.prefix + place.rest == text
         assert text.split("\n")[place.line - 1].strip()
-    assert openings([("1", "r", "x", "python", "one line")]) == []
+    assert openings([("1", "r", "x", "python", "one line")], 8) == []
 
 
 # -- the endpoints -----------------------------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from kringle.randomness import stream, uniform
 from kringle.tokens.tokenizer import Tokenizer
 from kringle.training.batches import taught_positions
 
-PLACES = 32
 NEW_TOKENS = 96  # some 250 characters of a small vocabulary: room for several copies of 50
 TEMPERATURES = (0.0, 0.2, 0.8, 1.0)  # greedy; what suites are sampled at for pass@1 and pass@100; the model's own
 _CHARACTERS = 8  # of the text above a place, for each token of room: no token of code is longer on average
@@ -38,7 +37,7 @@ class Opening:
     rest: str
 
 
-def openings(documents: Sequence[tuple[str, str, str, str, str]], count: int = PLACES, seed: int = 0) -> list[Opening]:
+def openings(documents: Sequence[tuple[str, str, str, str, str]], count: int, seed: int = 0) -> list[Opening]:
     """Up to `count` places in documents (id, repo, path, language, text), the same in any order of the documents.
 
     A place is drawn among the lines of a file that have something above and something below them.

@@ -65,7 +65,8 @@ def measure_arm(job: ArmJob, out: Path) -> dict[str, Any]:
     measure.write_lines(out / "infilling.jsonl", measure.infilling_rows(results, files))
     tick(share)
 
-    places = continuations.openings([(f.id, f.repo, f.path, f.language, f.content) for f in files])
+    texts = [(f.id, f.repo, f.path, f.language, f.content) for f in files]
+    places = continuations.openings(texts, job.evaluation.continuations)
     before = [headers[place.document] for place in places] if headed else None
     written = continuations.continue_files(model, tokenizer, places, before, seed=measure.MEASURE_SEED)
     measure.write_lines(out / "continuations.jsonl", written)
