@@ -21,7 +21,8 @@ from kringle.recipe import load_recipe, parse_recipe, shipped
 from kringle.study.plan import Options, resolve
 from kringle.study.start import checkpoint_fingerprint
 from kringle.tokens.tokenizer import Tokenizer, train_tokenizer
-from kringle.training.trainer import Start, train
+from kringle.training.run import Start
+from kringle.training.trainer import train
 
 
 def checkpoint(folder: Path, attention: Any = "mqa") -> Transformer:

@@ -22,9 +22,10 @@ from kringle.model.transformer import Transformer, angles, document_mask, rotate
 from kringle.training.guard import SETTLED, Guard
 from kringle.training.loss import Objective, block_mask, multiplies_bf16, rows_of
 from kringle.training.precision import LossScale
+from kringle.training.run import Diverged, TrainingResult
 from kringle.training.schedule import learning_rate
 from kringle.training.speed import peak_flops, utilisation
-from kringle.training.trainer import Diverged, TrainingResult, train
+from kringle.training.trainer import train
 from kringle.training.windows import WindowBatches
 
 CPU = torch.device("cpu")

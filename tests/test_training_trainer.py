@@ -25,8 +25,9 @@ from kringle.model import exchange
 from kringle.model.transformer import Transformer, document_mask, loss_sum
 from kringle.training.log import StepRecord
 from kringle.training.loss import Objective, rows_of
+from kringle.training.run import Diverged, TrainingResult
 from kringle.training.schedule import learning_rate
-from kringle.training.trainer import Diverged, TrainingResult, train
+from kringle.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,4 +1,6 @@
-"""Training on this CPU: tokens per second of whole steps, beside what its matrix products alone would allow.
+"""Training: tokens per second of whole steps, beside what the matrix products alone would allow.
+
+Where there is a GPU, `kringle.bench.gpu.training` measures that; what follows is the CPU's benchmark.
 
 One model (8 layers, width 384, 6 heads, multi-query, vocabulary 16,384: 18.7M parameters), batches of 8 rows of 512
 tokens with document masks, two threads: forward, backward, clipping, AdamW. The ceiling is the time of the model's
@@ -104,6 +106,10 @@ def profile(step: Callable[[], None]) -> dict[str, float]:
 
 def measure(peers: Peers) -> Measured:
     """Whole steps, products and (where wanted) the peer, in turns."""
+    if torch.cuda.is_available():
+        from kringle.bench.gpu.training import measure as measure_gpu
+
+        return measure_gpu(peers)
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:

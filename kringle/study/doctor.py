@@ -68,7 +68,7 @@ def _accelerator() -> Finding:
     import torch
 
     if torch.cuda.is_available():
-        return Finding("accelerator", True, f"{torch.cuda.get_device_name()} (not used by this version)")
+        return Finding("accelerator", True, f"{torch.cuda.get_device_name()}: trains and samples")
     return Finding("accelerator", False, "none: training runs on the processor")
 
 

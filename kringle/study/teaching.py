@@ -52,8 +52,9 @@ def train_arm(job: ArmJob, out: Path, world: World | None = None, look: Look | N
     With a `world` of several processes each calls this; the first one writes. `look` measures the model on the way.
     """
     from kringle.training.parallel import join
+    from kringle.training.run import Diverged, Start
     from kringle.training.trackers import open_trackers
-    from kringle.training.trainer import Diverged, Start, train
+    from kringle.training.trainer import train
 
     world = world or join()
     scratch = out / "scratch" / str(world.rank)

@@ -3,16 +3,20 @@
 On a CPU the sequences of the rows are laid end to end and padding is never computed (`kringle.model.packed`), in fp32,
 fp64 or, where the processor multiplies bfloat16 itself, bf16. Elsewhere, and with dropout, rows go through document
 masks: none where every row is one sequence, FlexAttention's block masks for long rows on a GPU, else a boolean tensor.
+A GPU works the loss out chunk by chunk (`kringle.model.chunked_loss`).
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kringle.model.chunked_loss import chunked_loss
 from kringle.model.packed import Spans, linear_cross_entropy, spans_of
 from kringle.model.transformer import Transformer, document_mask, loss_sum
 from kringle.training.batches import IGNORED, PADDING, Batch
@@ -58,13 +62,20 @@ def rows_of(batch: Batch, rows: slice, device: torch.device, *, packed: bool, fl
 
 def block_mask(segments: Tensor) -> BlockMask:
     """`document_mask` for FlexAttention, which skips blocks that are masked out as a whole; segments (B, T)."""
-    from torch.nn.attention.flex_attention import create_block_mask
 
     def visible(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & (segments[b, query] == segments[b, key])
 
     rows, length = segments.shape
-    return create_block_mask(visible, rows, None, length, length, device=segments.device)
+    return _block_masks(segments.is_cuda)(visible, rows, None, length, length, device=segments.device)
+
+
+@functools.cache
+def _block_masks(compiled: bool) -> Callable[..., BlockMask]:
+    """What makes block masks: compiled, it never has the (B, T, T) booleans in memory."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    return torch.compile(create_block_mask) if compiled else create_block_mask
 
 
 class Objective(nn.Module):
@@ -84,9 +95,11 @@ class Objective(nn.Module):
         half = HALF.get(self.precision)
         # No cache of cast weights: it would hold a 16-bit copy of the whole model until the end of the backward pass.
         with torch.autocast(kind, dtype=half, enabled=half is not None, cache_enabled=False):
-            valid = rows.targets != IGNORED
-            hidden = self.model.hidden(rows.tokens, rows.positions, rows.mask)[valid]
-            return loss_sum(self.model.logits(hidden), rows.targets[valid])
+            hidden = self.model.hidden(rows.tokens, rows.positions, rows.mask)
+            if kind == "cpu" or self.precision == "fp16":
+                valid = rows.targets != IGNORED
+                return loss_sum(self.model.logits(hidden[valid]), rows.targets[valid])
+        return chunked_loss(hidden.flatten(0, 1), weight, rows.targets.flatten(), half or weight.dtype)
 
 
 def packs(device: torch.device, precision: Precision, dropout: float) -> bool:
