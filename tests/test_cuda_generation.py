@@ -17,7 +17,7 @@ from kringle.generation.decoder import NONE_SHARED, Decoder
 from kringle.generation.engine import Engine, generate
 from kringle.generation.graphs import Steps
 from kringle.generation.requests import Completion, Piece, Request
-from kringle.generation.selection import Truncation, choose_by_sorting, place, select
+from kringle.generation.selection import Truncation, choose_by_sorting, chooser, place, select
 from kringle.model.transformer import ModelConfig, Transformer
 from kringle.randomness import stream, torch_seed
 
@@ -129,7 +129,7 @@ def test_recorded_steps_have_the_logits_of_plain_ones(model: Transformer, positi
 
 def test_200_samples_of_one_prompt(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kringle.generation.memory.SHARED_BYTES", 1)
-    wanted = [Request(prompts(1)[0] * 2, samples=200, max_new_tokens=40, temperature=0.8, top_p=0.95, seed=4)]
+    wanted = [Request(prompts(1)[0], samples=200, max_new_tokens=40, temperature=0.8, top_p=0.95, seed=4)]
     recorded, plain = (texts(model, wanted, 200, graphs) for graphs in (True, False))
     assert different(recorded, plain) <= 0.01
     assert different(recorded, texts(model, wanted, 200)) == 0
@@ -238,14 +238,16 @@ def test_tokens_are_chosen_as_on_a_cpu(width: int, spread: float) -> None:
 
 
 def test_bisection_and_sorting_choose_the_same() -> None:
-    selection_cuda = pytest.importorskip("kringle.generation.selection_cuda", reason="triton is not installed")
+    choose_by_bisection = chooser(torch.device("cuda"))
+    if choose_by_bisection is choose_by_sorting:
+        pytest.skip("triton is not installed or cannot build its kernels here: tokens are chosen by sorting")
     random = stream(3, "test", "bisection")
     for width in (1, 61, 256, 1000, 49_280):
         logits = np.round(random.standard_normal((50, width)) * 16) / 8
         weights = torch.from_numpy(np.exp(logits - logits.max(-1, keepdims=True)).astype(np.float32)).cuda()
         p, u = (torch.from_numpy(x).cuda() for x in (random.choice([1e-9, 0.5, 0.95, 1.0], 50), random.random(50)))
         k = torch.from_numpy(random.choice([0, 1, 7, 300, 60_000], 50)).cuda()
-        chosen = selection_cuda.choose_by_bisection(weights, p, k, u)
+        chosen = choose_by_bisection(weights, p, k, u)
         assert int((chosen != choose_by_sorting(weights, p, k, u)).sum()) == 0
 
 

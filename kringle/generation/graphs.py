@@ -1,7 +1,7 @@
 """One step of all rows as a recording that a GPU repeats: some 500 kernels for one call instead of 500.
 
-Launching the kernels of a step takes a host 4 to 8 milliseconds, and the GPU itself, for a model of a billion
-parameters, one to three. A CUDA graph fixes addresses and shapes, so the inputs lie in buffers of their own and shapes
+Launching them one by one can take a host longer than a GPU needs to run them; `kringle bench generate` measures both
+ways. A CUDA graph fixes addresses and shapes, so the inputs lie in buffers of their own and shapes
 are rounded up to a few sizes: rows (padded rows feed token 0 into rows of the cache that nobody uses), a row's columns
 in use, and the columns of shared prompts, all of which lie side by side, each row looking at those of its own. What is
 padding is masked inside the step (`Decoder.fixed_step`), from numbers in the buffers: which rows share which prompt may

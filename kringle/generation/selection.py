@@ -16,6 +16,7 @@ penalties, beam search, grammars.
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -130,7 +131,7 @@ def select_on_device(
     """`select` on any device; `choose` None is the best way that the device has. With triton the host waits once, for
     the result."""
     device = logits.device
-    choose = choose or _chooser(device)
+    choose = choose or chooser(device)
     # One array: float64 holds float32 and every id exactly.
     settings = place(
         np.stack([truncation.inverse_temperature, truncation.top_p, truncation.top_k, uniforms], dtype=np.float64),
@@ -150,12 +151,22 @@ def select_on_device(
     return found[0].astype(np.int64), found[1].astype(np.float32)
 
 
-def _chooser(device: torch.device) -> Choose:
-    if device.type == "cuda" and _is_installed("triton"):
-        from kringle.generation.selection_cuda import choose_by_bisection
+@cache
+def chooser(device: torch.device) -> Choose:
+    """Bisection on CUDA, else sorting; sorting with a warning, too, where triton cannot build its kernels, for which it
+    needs a C compiler."""
+    if device.type != "cuda" or not _is_installed("triton"):
+        return choose_by_sorting
+    from kringle.generation.selection_cuda import choose_by_bisection
 
-        return choose_by_bisection
-    return choose_by_sorting
+    one = torch.ones((1, 2), device=device)
+    half = torch.full((1,), 0.5, dtype=torch.float64, device=device)
+    try:
+        choose_by_bisection(one, half, half.long(), half).tolist()
+    except Exception as error:  # of a compiler, a linker or a driver
+        warnings.warn(f"tokens are chosen by sorting, which takes longer: triton cannot be used: {error}", stacklevel=2)
+        return choose_by_sorting
+    return choose_by_bisection
 
 
 def choose_by_sorting(weights: Tensor, p: Tensor, k: Tensor, u: Tensor) -> Tensor:

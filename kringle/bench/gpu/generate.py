@@ -15,7 +15,6 @@ out of them.
 from __future__ import annotations
 
 import gc
-import importlib.util
 import json
 import subprocess
 import tempfile
@@ -29,6 +28,7 @@ import torch
 
 from kringle.bench import Measured, Peers
 from kringle.errors import UserError
+from kringle.generation.selection import chooser
 from kringle.model.transformer import ModelConfig, Transformer
 from kringle.randomness import stream, torch_seed
 
@@ -269,9 +269,12 @@ def measure(peers: Peers) -> Measured:
         "device": torch.cuda.get_device_name(),
         "bandwidth_bytes_per_second": read,
         "flops": multiply,
-        "triton": importlib.util.find_spec("triton") is not None,
+        "selection": chooser(torch.device("cuda")).__name__,
     }
-    lines = [f"{details['device']}: copies {read / 1e9:,.0f} GB/s, bf16 products {multiply / 1e12:,.0f} TFLOP/s"]
+    lines = [
+        f"{details['device']}: copies {read / 1e9:,.0f} GB/s, bf16 products {multiply / 1e12:,.0f} TFLOP/s; "
+        f"tokens: {details['selection']}"
+    ]
     found: dict[str, dict[str, float]] = {}
     absent: list[str] = []
     attentions: tuple[Attention, ...] = ("mqa", "mha")
