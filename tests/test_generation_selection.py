@@ -24,13 +24,13 @@ from kringle.generation.selection import (
     choose_by_sorting,
     select,
     select_by_kernel,
-    select_by_sorting,
+    select_on_device,
 )
 from kringle.generation.selection_kernel import choose, temper
 from kringle.randomness import stream
 
 Implementation = Callable[[torch.Tensor, torch.Tensor, Truncation, np.ndarray], tuple[np.ndarray, np.ndarray]]
-IMPLEMENTATIONS = [select_by_kernel, select_by_sorting]
+IMPLEMENTATIONS = [select_by_kernel, select_on_device]
 
 
 def kept_tokens(weights: np.ndarray, p: float, k: int) -> list[int]:
@@ -178,7 +178,7 @@ def test_implementations_agree_from_logits_with_mixed_rows() -> None:
     )
     uniforms = random.random(rows)
     ids, log_probabilities = select(logits, truncation, uniforms)
-    other_ids, other_log_probabilities = select_by_sorting(logits, logits.amax(-1, keepdim=True), truncation, uniforms)
+    other_ids, other_log_probabilities = select_on_device(logits, logits.amax(-1, keepdim=True), truncation, uniforms)
     assert (ids == other_ids).mean() >= 0.995  # exponentials differ by a rounding, which moves the borders a little
     exact = torch.log_softmax(logits.double(), -1).numpy()[np.arange(rows), ids]
     assert abs(log_probabilities - exact).max() < 1e-5

@@ -4,6 +4,8 @@ The model has random weights and 111 million parameters (12 layers, width 768, 1
 has 256 tokens, 64 are drawn at temperature 0.8 and top-p 0.95, and nothing ends a sample early. Rates are new tokens
 per second of wall time, prefill included. Every peer runs at the type that is fastest for it here.
 
+Where there is a CUDA device, `kringle.bench.gpu.generate` is measured instead: larger models, on the device.
+
 The ceilings are measured in the same run: a single stream must read every weight once a token, so bytes over the
 measured bandwidth; many rows must multiply, so the model's own products at the measured rate of one large product.
 """
@@ -195,6 +197,10 @@ def product_rate(precision: str) -> float:
 def measure(peers: Peers) -> Measured:
     import torch
 
+    if torch.cuda.is_available():
+        from kringle.bench.gpu.generate import measure as measure_on_gpu
+
+        return measure_on_gpu(peers)
     from kringle.generation.weights import choose_precision
 
     precision = choose_precision("auto", torch.device("cpu"))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -26,10 +26,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kringle.errors import UserError
+from kringle.generation.memory import stored_columns
 from kringle.generation.weights import Matrix, Precision, Streams, choose_precision, effective
 from kringle.model.transformer import LAYER_NORM_EPSILON, ModelConfig, Rotation, Transformer, angles, rotate
 
 BLOCK = 64  # tokens of a prompt that are run at once where bits must not depend on which of them were known
+NOBODY = -1  # owner of a column that belongs to no shared prompt
+NONE_SHARED = -2  # what a row that shares no prompt looks for among the owners
 FEW = 4  # up to as many rows, streaming the weights through one kernel beats the library's blocked products
 
 
@@ -89,6 +92,18 @@ class Scores(NamedTuple):
     all: Tensor  # (R, G, Q, longest shared prompt + columns in use); what no layer writes to is -infinity
     mask: Tensor  # (R, 1, 1, columns in use): 0 where a row may look, -infinity elsewhere
     longest: int
+
+
+Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+"""Queries (R, G, Q, D), a layer's own keys and values (R, G, C, D) and its number -> (R, E)."""
+
+
+class Shared(NamedTuple):
+    """All shared prompts side by side in memory of a fixed size S, for `Decoder.fixed_step`."""
+
+    keys: Tensor  # (L, G, S, D); where no prompt is, any finite numbers
+    values: Tensor  # (L, G, S, D)
+    owners: Tensor  # (S,) int64: the number of the prompt that a column belongs to, `NOBODY` where there is none
 
 
 class Decoder:
@@ -169,7 +184,8 @@ class Decoder:
     @torch.inference_mode()
     def allocate(self, rows: int, columns: int) -> None:
         c = self.config
-        shape = (c.layers, rows, c.key_value_heads, columns, c.head_size)
+        self.columns = stored_columns(columns, self.device)
+        shape = (c.layers, rows, c.key_value_heads, self.columns, c.head_size)
         try:
             # Masked columns are multiplied by probability 0, which hides what they hold only if that is finite.
             self.keys = torch.zeros(shape, dtype=self.cached, device=self.device)
@@ -209,15 +225,21 @@ class Decoder:
         start, end = part.start, part.stop
         x, rotation = self._embed(ids[part], torch.arange(start, end, device=self.device))
         seen = torch.ones(end - start, end, dtype=torch.bool, device=self.device).tril(start) if start else None
-        # Stride 0 instead of a copy: each key-value head appears once per query head that reads it.
+        # Stride 0 instead of a copy: each key-value head appears once per query head that reads it. Not all of a GPU's
+        # kernels take that, and there a copy costs nothing beside the products.
         heads = (c.key_value_heads, c.heads // c.key_value_heads, end, c.head_size)
+
+        def expanded(cache: Tensor, dtype: torch.dtype) -> Tensor:
+            whole = cache[:, None, :end].to(dtype).expand(heads).flatten(0, 1)[None]  # (1, H, end, D)
+            return whole.contiguous() if cache.device.type == "cuda" else whole
+
         for number, layer in enumerate(self.blocked.layers):
             q, k, v = self._split(layer.attention_in(layer.ln_1(x)), rotation)  # (n, G, Q, D), (n, G, D), (n, G, D)
             keys[number, :, part], values[number, :, part] = k.transpose(0, 1), v.transpose(0, 1)
             y = F.scaled_dot_product_attention(
                 q.permute(1, 2, 0, 3).reshape(1, c.heads, end - start, c.head_size),
-                keys[number, :, None, :end].to(q.dtype).expand(heads).flatten(0, 1)[None],
-                values[number, :, None, :end].to(q.dtype).expand(heads).flatten(0, 1)[None],
+                expanded(keys[number], q.dtype),
+                expanded(values[number], q.dtype),
                 attn_mask=seen,
                 is_causal=seen is None,
             )
@@ -237,26 +259,54 @@ class Decoder:
             cache[:, target, :, :columns] = cache[:, source, :, :columns]
 
     @torch.inference_mode()
-    def step(self, tokens: Tensor, positions: Tensor, columns: Tensor, sharings: list[Sharing]) -> Tensor:
+    def step(
+        self, tokens: Tensor, positions: Tensor, columns: Tensor, sharings: list[Sharing], used: int | None = None
+    ) -> Tensor:
         """Feed tokens (R,) at positions (R,) to the first R rows, writing their keys at columns (R,).
 
-        Returns logits (R, V) of the next token.
+        `used` is the largest of the columns plus one; None asks the tensor, for which a GPU must wait. Returns logits
+        (R, V) of the next token.
         """
         rows = tokens.shape[0]
         if not sharings and (self.invariant or rows <= self.few):
             return self.stream_step(tokens, positions, columns, torch.arange(rows))
-        blocked = self.blocked
-        used = int(columns.max()) + 1
-        index = torch.arange(rows, device=self.device)
+        used = int(columns.max()) + 1 if used is None else used
         scores = self._scores(columns, used, sharings)
+
+        def attend(q: Tensor, keys: Tensor, values: Tensor, layer: int) -> Tensor:
+            return self._attend(q, keys, values, scores, layer, sharings)
+
+        return self._run(tokens, positions, columns, used, attend)
+
+    @torch.inference_mode()
+    def fixed_step(
+        self, tokens: Tensor, positions: Tensor, columns: Tensor, owners: Tensor, used: int, shared: Shared | None
+    ) -> Tensor:
+        """`step` in operations that depend on shapes alone, so that a GPU can record them once and repeat them.
+
+        Rows look at their first `used` columns, as many as the largest of columns (R,) plus one or more, and at the
+        columns of `shared` whose owner is theirs in owners (R,). What they may not see is masked: it has probability 0
+        exactly, and the result is that of `step` but for the order of additions. Returns logits (R, V).
+        """
+        own = torch.arange(used, device=self.device) <= columns[:, None]
+        seen = own if shared is None else torch.cat((shared.owners == owners[:, None], own), dim=1)
+        mask = torch.zeros(seen.shape, dtype=self.cached, device=self.device).masked_fill_(~seen, -math.inf)
+
+        def attend(q: Tensor, keys: Tensor, values: Tensor, layer: int) -> Tensor:
+            return self._attend_fixed(q, keys, values, mask[:, None, None], layer, shared)
+
+        return self._run(tokens, positions, columns, used, attend)
+
+    def _run(self, tokens: Tensor, positions: Tensor, columns: Tensor, used: int, attend: Attend) -> Tensor:
+        """One step of the first R rows, of which `attend` is the attention over the first `used` columns."""
+        rows, blocked = tokens.shape[0], self.blocked
+        index = torch.arange(rows, device=self.device)
         x, rotation = self._embed(tokens, positions)
         for number, layer in enumerate(blocked.layers):
             q, k, v = self._split(layer.attention_in(layer.ln_1(x)), rotation)
             keys, values = self.keys[number], self.values[number]
             keys[index, :, columns], values[index, :, columns] = k.to(self.cached), v.to(self.cached)
-            y = self._attend(
-                q.to(self.cached), keys[:rows, :, :used], values[:rows, :, :used], scores, number, sharings
-            )
+            y = attend(q.to(self.cached), keys[:rows, :, :used], values[:rows, :, :used], number)
             x = self._finish(layer, x, y)
         return blocked.output(blocked.final(x))
 
@@ -345,6 +395,27 @@ class Decoder:
                 y += part
             else:
                 y.index_add_(0, members, part)
+        return y.view(rows, -1)
+
+    def _attend_fixed(
+        self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, layer: int, shared: Shared | None
+    ) -> Tensor:
+        """Queries (R, G, Q, D) over S shared columns and own keys and values (R, G, C, D), under a mask
+        (R, 1, 1, S + C) -> (R, E)."""
+        rows, g, heads, d = q.shape
+        s = 0 if shared is None else shared.keys.shape[2]
+        q = q * self.scale
+        scores = q.new_empty((rows, g, heads, s + keys.shape[2]))
+        own = torch.bmm(q.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2)).view(rows, g, heads, -1)
+        torch.add(own, mask[..., s:], out=scores[..., s:])
+        if shared is not None:
+            part = _unfold(torch.bmm(_fold(q), shared.keys[layer].transpose(1, 2)), heads)  # (R, G, Q, S)
+            torch.add(part, mask[..., :s], out=scores[..., :s])
+        # Sums run in float32 whatever the type, as in `_attend`.
+        weights = torch.softmax(scores, dim=-1)
+        y = torch.bmm(weights[..., s:].flatten(0, 1), values.flatten(0, 1)).view(rows, g, heads, d)
+        if shared is not None:
+            y += _unfold(torch.bmm(_fold(weights[..., :s]), shared.values[layer]), heads)
         return y.view(rows, -1)
 
 

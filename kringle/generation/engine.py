@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from kringle.errors import UserError
-from kringle.generation.decoder import BLOCK, FEW, Decoder, Prompt, Sharing
+from kringle.generation.decoder import BLOCK, FEW, NONE_SHARED, Decoder, Prompt, Sharing
+from kringle.generation.graphs import Steps
 from kringle.generation.healing import Vocabulary as Healer
 from kringle.generation.lookup import guess
 from kringle.generation.memory import SHARED_BYTES, Memory, Plan, free_memory
@@ -38,7 +39,7 @@ from kringle.generation.requests import (
     Vocabulary,
     special_ids,
 )
-from kringle.generation.selection import Truncation, select
+from kringle.generation.selection import Truncation, place, select
 from kringle.generation.stops import completing_tokens, first_stop, held_back, tail
 from kringle.generation.weights import Precision, choose_precision
 from kringle.model.transformer import ModelConfig, Transformer
@@ -60,13 +61,15 @@ def generate(
     memory_limit: int | None = None,
     precision: Precision | None = None,
     invariant: bool = False,
+    graphs: bool = True,
 ) -> Iterator[Completion]:
     """Yield every completion of `requests` as it ends, on the device of the model's parameters.
 
     `rows` samples advance together. `memory_limit`, in bytes, bounds the keys, values and logits in flight; None means
     what the machine has free now. `precision` None is that of the parameters. With `invariant` a sample's bits depend
-    on neither `rows` nor order nor threads. Raises UserError before any work for a request that cannot be run, or where
-    `rows` rows do not fit. The caller may stop iterating at any time.
+    on neither `rows` nor order nor threads. `graphs`: whether a GPU repeats recorded steps
+    (`kringle.generation.graphs`). Raises UserError before any work for a request that cannot be run, or where `rows`
+    rows do not fit. The caller may stop iterating at any time.
     """
     requests = list(requests)
     if rows < 1:
@@ -86,6 +89,7 @@ def generate(
         precision=precision,
         few=FEW if rows <= FEW else 0,
         invariant=invariant,
+        graphs=graphs,
     )
     return _completions(engine)
 
@@ -161,6 +165,7 @@ class Engine:
         few: int = FEW,
         invariant: bool = False,
         prefix_bytes: int = 0,
+        graphs: bool = True,
     ) -> None:
         _check_vocabulary(model, tokenizer)
         self.config: ModelConfig = model.config
@@ -192,6 +197,8 @@ class Engine:
             few=few,
             invariant=invariant,
         )
+        on_gpu = self.decoder.device.type == "cuda"
+        self.steps = Steps(self.decoder, record=True) if graphs and on_gpu else None
         longest = max((plan.limit for plan in plans), default=self.columns + 1)
         self.rows = np.zeros(rows, _row_type(longest))
         self.active = 0
@@ -205,6 +212,7 @@ class Engine:
         self.waiting: deque[tuple[int, int]] = deque()  # (plan, next sample), in the order given
         self.held: dict[int, Prompt] = {}
         self.sharings: list[Sharing] = []
+        self.owners = np.zeros(0, dtype=np.int64)  # the sharing of each busy row by its number, or NONE_SHARED
         self.settled = False  # whether nothing has started or ended since the rows were last put in order
         self.added = 0
         self._healer: Healer | None = None
@@ -302,7 +310,7 @@ class Engine:
             yield from self._advance_alone()
             return
         rows = self.rows[: self.active]
-        logits = self.decoder.step(*self._inputs(rows), self.sharings)
+        logits = self._step(rows)
         yield from self._draw(np.arange(self.active), logits)
 
     def _expire(self) -> Iterator[Completion]:
@@ -320,13 +328,17 @@ class Engine:
         self.known.pop(number, None)
         del self.plans[number]
 
-    def _inputs(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Newest token, its position and its column, of each row."""
+    def _step(self, rows: np.ndarray) -> torch.Tensor:
+        """Feed the newest token of each busy row; logits (R, V)."""
         fed = rows["count"] - 1
         newest = rows["tokens"][np.arange(len(rows)), fed]
         arrays = (newest, rows["prompt"] + fed, rows["offset"] + fed)
-        tokens, positions, columns = (torch.from_numpy(array).to(self.decoder.device) for array in arrays)
-        return tokens, positions, columns
+        if self.steps is not None:
+            logits = self.steps.step(*arrays, self.owners, [sharing.prompt for sharing in self.sharings])
+            if logits is not None:
+                return logits
+        tokens, positions, columns = (place(array, self.decoder.device) for array in arrays)
+        return self.decoder.step(tokens, positions, columns, self.sharings, int(arrays[2].max()) + 1)
 
     # -- one greedy sample, with guesses ---------------------------------------------------------------------------
 
@@ -496,15 +508,14 @@ class Engine:
     def _watch(self, slots: np.ndarray, logits: torch.Tensor, ended: np.ndarray) -> list[Piece]:
         """Keep what was asked for beside the tokens; the pieces to be told."""
         pieces = []
-        for i in np.flatnonzero(self.rows["watched"][slots]):
+        best = self._best(slots, logits)
+        for i in np.flatnonzero(self.rows["watched"][slots]).tolist():
             row = self.rows[slots[i]]
             number, count, state = int(row["plan"]), int(row["count"]), self._state(row)
             request = self.plans[number].request
             token = int(row["tokens"][count - 1])
             if request.alternatives:
-                scores = torch.log_softmax(logits[min(int(i), len(logits) - 1)].float(), -1)
-                best = scores.topk(min(request.alternatives, self.vocab_size))
-                state.alternatives.append(list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
+                state.alternatives.append(best[i][: request.alternatives])
             state.required = state.required[len(self.token_bytes[token]) :]
             if number in self.streamed:
                 text = self._text(row)
@@ -521,6 +532,22 @@ class Engine:
                 )
                 state.shown = shown
         return pieces
+
+    def _best(self, slots: np.ndarray, logits: torch.Tensor) -> dict[int, Alternatives]:
+        """The most probable tokens of those rows, by position in `slots`, that were asked for them: as many as any of
+        them wants, and fetched from the device at once."""
+        rows = self.rows[["watched", "plan"]][slots]
+        wanted = {
+            i: self.plans[int(rows["plan"][i])].request.alternatives for i in np.flatnonzero(rows["watched"]).tolist()
+        }
+        asking = [i for i, number in wanted.items() if number]
+        if not asking:
+            return {}
+        at = place(np.minimum(asking, len(logits) - 1), logits.device)
+        scores = torch.log_softmax(logits[at].float(), -1)
+        values, ids = scores.topk(min(max(wanted.values()), self.vocab_size))
+        pairs = zip(ids.tolist(), values.tolist(), strict=True)
+        return {i: list(zip(*pair, strict=True)) for i, pair in zip(asking, pairs, strict=True)}
 
     def _text(self, row: np.void) -> bytes:
         """The bytes of a row's tokens, without a special token at the end and without what the prompt required."""
@@ -578,8 +605,10 @@ class Engine:
         needed = {*groups, *(number for number, first in self.waiting if first)}
         self.held = {number: prompt for number, prompt in self.held.items() if number in needed}
         self.sharings = []
+        self.owners = np.full(self.active, NONE_SHARED)
         for number in groups:
             members = np.flatnonzero(owners == number)
+            self.owners[members] = len(self.sharings)
             every = len(members) == self.active
             index = None if every else torch.from_numpy(members).to(self.decoder.device)
             self.sharings.append(Sharing(self.held[number], index))

@@ -6,14 +6,18 @@ cumulative distribution over the kept tokens *in the order of their ids*, at a u
 order matters: in order of rank a change of one unit in the last place swaps two near-equal tokens and with them the
 outcome, in order of ids it moves a border by as little.
 
-Two implementations keep the same tokens and draw alike: `selection_kernel` (numba, CPU) finds the borders by bisection,
-and `select_by_sorting` (torch, any device) sorts the 256 most probable tokens and falls back to sorting all of them for
-rows that keep more. Their exponentials differ by a rounding. Not covered: penalties, beam search, grammars.
+Three implementations keep the same tokens and draw alike: `selection_kernel` (numba, CPU) and `selection_cuda` (triton,
+CUDA) find the borders by bisection, and `choose_by_sorting` (torch, any device) sorts the 256 most probable tokens and
+falls back to sorting all of them for rows that keep more. The CPU kernel's exponentials differ by a rounding. Logits on
+a GPU stay there: what travels is one array of settings in, the ids and their log-probabilities out. Not covered:
+penalties, beam search, grammars.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -53,19 +57,26 @@ def select(logits: Tensor, truncation: Truncation, uniforms: np.ndarray) -> tupl
     temperature 1. Raises UserError if a row holds NaN or +infinity, or nothing but -infinity.
     """
     highest = logits.detach().amax(-1, keepdim=True).float()
-    if not bool(torch.isfinite(highest).all()):  # the maximum of a row with NaN is NaN
-        raise UserError(
-            "the model's logits are not finite numbers", where="sampling", hint="is the checkpoint damaged?"
-        )
-    by_kernel = logits.device.type == "cpu" and _numba_is_installed()
-    return (select_by_kernel if by_kernel else select_by_sorting)(
+    by_kernel = logits.device.type == "cpu" and _is_installed("numba")
+    return (select_by_kernel if by_kernel else select_on_device)(
         logits.detach().float().contiguous(), highest, truncation, uniforms
     )
 
 
 @cache
-def _numba_is_installed() -> bool:
-    return importlib.util.find_spec("numba") is not None
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _not_finite() -> UserError:
+    return UserError("the model's logits are not finite numbers", where="sampling", hint="is the checkpoint damaged?")
+
+
+def place(array: np.ndarray, device: torch.device) -> Tensor:
+    """The array on the device, copied; on CUDA the host waits for nothing: the copy takes its place in the stream."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    # Pinned memory is given back only after the copy; a copy from other memory would wait for the work before it.
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def select_by_kernel(
@@ -74,6 +85,8 @@ def select_by_kernel(
     """`select` on a CPU, in as many threads as torch uses."""
     from kringle.generation.selection_kernel import select_rows
 
+    if not bool(torch.isfinite(highest).all()):  # the maximum of a row with NaN is NaN
+        raise _not_finite()
     rows, scores = len(uniforms), logits.numpy()
     maxima = highest[:, 0].expand(rows).contiguous().numpy()
     inverse = truncation.inverse_temperature
@@ -104,24 +117,56 @@ def select_by_kernel(
     return ids, log_probabilities
 
 
+Choose = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # see `choose_by_sorting`
+
+
 @torch.inference_mode()
-def select_by_sorting(
-    logits: Tensor, highest: Tensor, truncation: Truncation, uniforms: np.ndarray
+def select_on_device(
+    logits: Tensor,
+    highest: Tensor,
+    truncation: Truncation,
+    uniforms: np.ndarray,
+    choose: Choose | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`select` on any device."""
+    """`select` on any device; `choose` None is the best way that the device has. With triton the host waits once, for
+    the result."""
     device = logits.device
-    inverse, p, k, u = (
-        torch.from_numpy(np.ascontiguousarray(array)).to(device)
-        for array in (truncation.inverse_temperature, truncation.top_p, truncation.top_k, uniforms)
+    choose = choose or chooser(device)
+    # One array: float64 holds float32 and every id exactly.
+    settings = place(
+        np.stack([truncation.inverse_temperature, truncation.top_p, truncation.top_k, uniforms], dtype=np.float64),
+        device,
     )
+    inverse, p, k, u = settings[0].float(), settings[1], settings[2].long(), settings[3]
     shifted = (logits - highest).expand(len(uniforms), -1)
     greedy = shifted.argmax(-1)
     exponents = shifted * inverse[:, None]
     weights = exponents.clamp(min=FLOOR).exp_().mul_(exponents > FLOOR)
-    drawn = choose_by_sorting(weights, p, k, u)
-    ids = torch.where(inverse > 0, drawn, greedy)
+    ids = torch.where(inverse > 0, choose(weights, p, k, u), greedy)
     log_probabilities = shifted.gather(1, ids[:, None])[:, 0] - shifted.exp().sum(-1).log()
-    return ids.cpu().numpy(), log_probabilities.cpu().numpy()
+    finite = torch.isfinite(highest[:, 0]).expand(len(ids))  # the maximum of a row with NaN is NaN
+    found = torch.stack([ids.double(), log_probabilities.double(), finite.double()]).cpu().numpy()
+    if not found[2].all():
+        raise _not_finite()
+    return found[0].astype(np.int64), found[1].astype(np.float32)
+
+
+@cache
+def chooser(device: torch.device) -> Choose:
+    """Bisection on CUDA, else sorting; sorting with a warning, too, where triton cannot build its kernels, for which it
+    needs a C compiler."""
+    if device.type != "cuda" or not _is_installed("triton"):
+        return choose_by_sorting
+    from kringle.generation.selection_cuda import choose_by_bisection
+
+    one = torch.ones((1, 2), device=device)
+    half = torch.full((1,), 0.5, dtype=torch.float64, device=device)
+    try:
+        choose_by_bisection(one, half, half.long(), half).tolist()
+    except Exception as error:  # of a compiler, a linker or a driver
+        warnings.warn(f"tokens are chosen by sorting, which takes longer: triton cannot be used: {error}", stacklevel=2)
+        return choose_by_sorting
+    return choose_by_bisection
 
 
 def choose_by_sorting(weights: Tensor, p: Tensor, k: Tensor, u: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 The borders of top-k and of the nucleus are found by bisection over the bits of the weights. Positive floats order as
 their bit patterns do, so "the largest weight w such that the tokens of weight >= w have mass p" is found by halving an
 interval of integers, each time summing the weights above its middle: vectorised passes instead of a sort, and soon over
-only what lies inside the interval. Needs numba; `selection.select_by_sorting` chooses the same tokens without.
+only what lies inside the interval. Needs numba; `selection.choose_by_sorting` chooses the same tokens without.
 """
 
 from __future__ import annotations
