@@ -362,8 +362,8 @@ def _parse_suites(value: Any, path: str) -> tuple[str, ...]:
 @dataclass(frozen=True)
 class EvaluationSettings:
     """What is measured. `held_out` is the share of bytes per language that no arm trains on; at most `held_out_bytes`
-    of it are scored for bits per byte. `continuations` held-out files are cut and continued, which is where memorisation
-    is looked for. `benchmarks` is the folder of suites whose problems are not shipped (humaneval).
+    of it are scored for bits per byte. `continuations` held-out files are cut and continued, to look for memorisation.
+    `benchmarks` is the folder of suites whose problems are not shipped (humaneval).
     Sampling is the paper's: top-p 0.95, temperature 0.8 for pass@10 and above."""
 
     suites: tuple[str, ...] = _parsed(_parse_suites, ("starter",))

@@ -205,6 +205,7 @@ def _write(path: Path, text: str) -> None:
 STEPS = 40
 SAMPLES = 2
 LINES = 40
+CONTINUATIONS = 4
 ARMS = ("fim", "no-fim", "mha", "comments")
 _ABLATIONS = {
     "fim": "{}",
@@ -223,7 +224,7 @@ training:   {{tokens: {tokens}, batch_tokens: {batch_tokens}, learning_rate: {le
 ablations:
 {ablations}
 evaluation: {{suites: {suites}, samples: {samples}, held_out: {held_out}, held_out_bytes: {held_out_bytes},
-             infilling_lines: {lines}}}
+             infilling_lines: {lines}, continuations: {continuations}}}
 """
 
 
@@ -254,6 +255,7 @@ def write_recipe(
         "held_out": "10%",
         "held_out_bytes": "20kB",
         "lines": LINES,
+        "continuations": CONTINUATIONS,
         **settings,
     }
     quick["tokens"] = steps * int(quick["batch_tokens"])
