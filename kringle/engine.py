@@ -28,6 +28,10 @@ from typing import Any, NamedTuple, NoReturn
 
 from kringle.errors import ShardError, UserError
 
+# What nearly every worker needs is loaded once, by the process that workers are forked from: each of them would spend
+# half a second on it. Both are made for it: NumPy's threads start anew in a forked process, numba has none.
+SHARED = ["numpy", "numba"]
+
 _channel: Connection | None = None  # to the parent, in a worker; None elsewhere
 
 
@@ -172,6 +176,8 @@ class _Pool:
         context = multiprocessing.get_context("forkserver")
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
+            if sys.platform == "linux":  # on macOS a forked process may not use the system's BLAS
+                forkserver.set_forkserver_preload(SHARED)
             forkserver.ensure_running()
             for _ in range(self._workers):
                 ours, theirs = context.Pipe()
