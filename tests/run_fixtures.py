@@ -7,6 +7,7 @@ machine. One study of it is run once per test session, through the command line,
 from __future__ import annotations
 
 import atexit
+import fcntl
 import functools
 import json
 import os
@@ -315,7 +316,10 @@ def finished_study() -> Study:
     """The study that most tests look at."""
     recipe = shared_recipe()
     work = shared_folder() / "work"
-    done = kringle("run", recipe, "--work", work, "--json")
+    # Processes of one test session begin together: the first study compiles the kernels, the others find them.
+    with Path(tempfile.gettempdir(), f"kringle-tests-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = kringle("run", recipe, "--work", work, "--json")
     done.succeeded()
     return Study(shared_corpus(), recipe, work, done)
 
