@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
@@ -174,6 +174,7 @@ class _Pool:
         """Start everything. Ctrl-C is held back meanwhile: a process half started would be in nobody's list, and the
         process that they are forked from would answer with a traceback of its own."""
         context = multiprocessing.get_context("forkserver")
+        resource_tracker.ensure_running()  # first, because starting it lifts the block
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             if sys.platform == "linux":  # on macOS a forked process may not use the system's BLAS
