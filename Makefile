@@ -8,6 +8,8 @@ PIP_ARGS ?=
 RUN_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
+# Tests start hundreds of processes, and each would compile every module again where Python may not keep them.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup run test evidence lock clean
 
@@ -30,7 +32,7 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 evidence: setup
 	$(BIN)/python benchmarks/evidence/$(or $(word 2,$(MAKECMDGOALS)),all).py $(EVIDENCE_ARGS)

@@ -16,6 +16,7 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = "kringle"
@@ -25,6 +26,9 @@ CARRIERS = frozenset(
     f"{PACKAGE}.{name}"
     for name in ("code_version", "engine", "errors", "progress", "quantities", "recipe", "workspace")
 )
+
+_BLOCKS = ("body", "orelse", "handlers", "finalbody", "cases")  # of a statement that holds others
+_DISTRIBUTIONS = {"yaml": "PyYAML"}  # others are found as well, by a slow look at all that is installed
 
 
 def code_fingerprint(entries: Sequence[str]) -> str:
@@ -47,9 +51,10 @@ def library_versions(entries: Sequence[str]) -> dict[str, str]:
 @functools.cache
 def _distribution(package: str) -> tuple[str, str]:
     try:
-        return package, metadata.version(package)
+        name = _DISTRIBUTIONS.get(package, package)
+        return name, metadata.version(name)
     except metadata.PackageNotFoundError:  # its distribution has another name (`yaml` is in PyYAML), or it is an extra
-        names = _distributions().get(package)
+        names = _distributions().get(package) if find_spec(package) is not None else None
         return (names[0], metadata.version(names[0])) if names else (package, "absent")
 
 
@@ -102,34 +107,28 @@ def _imports(module: str) -> frozenset[str]:
     """What a module imports, by full name; of `from a import b` both `a` and `a.b`, which may be a module."""
     path = _path(module)
     assert path is not None
-    visitor = _Imports(module if path.name == "__init__.py" else module.rpartition(".")[0])
-    visitor.visit(ast.parse(_content(path)))
-    return frozenset(visitor.names)
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    return frozenset(_imported(ast.parse(_content(path)), package.split(".")))
 
 
-class _Imports(ast.NodeVisitor):
-    def __init__(self, package: str) -> None:
-        self.names: set[str] = set()
-        self._package = package
-
-    def visit_Import(self, node: ast.Import) -> None:
-        self.names.update(alias.name for alias in node.names)
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        base = node.module or ""
-        if node.level:
-            around = self._package.split(".")
-            base = ".".join([*around[: len(around) - node.level + 1], *([base] if base else [])])
-        self.names.add(base)
-        if base.partition(".")[0] == PACKAGE:
-            self.names.update(f"{base}.{alias.name}" for alias in node.names)
-
-    def visit_If(self, node: ast.If) -> None:
-        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            for statement in node.orelse:
-                self.visit(statement)
+def _imported(block: ast.AST, package: Sequence[str]) -> Iterator[str]:
+    """Names that the statements in a block import. Expressions, most of a module, hold none and are not looked into."""
+    if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING":
+        held: Sequence[ast.AST] = block.orelse
+    else:
+        held = [statement for part in _BLOCKS for statement in getattr(block, part, ())]
+    for statement in held:
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom):
+            base = statement.module or ""
+            if statement.level:
+                base = ".".join([*package[: len(package) - statement.level + 1], *([base] if base else [])])
+            yield base
+            if base.partition(".")[0] == PACKAGE:
+                yield from (f"{base}.{alias.name}" for alias in statement.names)
         else:
-            self.generic_visit(node)
+            yield from _imported(statement, package)
 
 
 def _files(modules: frozenset[str]) -> Iterator[Path]:

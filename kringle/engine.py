@@ -20,13 +20,17 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from kringle.errors import ShardError, UserError
+
+# What nearly every worker needs is loaded once, by the process that workers are forked from: each of them would spend
+# half a second on it. Both are made for it: NumPy's threads start anew in a forked process, numba has none.
+SHARED = ["numpy", "numba"]
 
 _channel: Connection | None = None  # to the parent, in a worker; None elsewhere
 
@@ -170,8 +174,11 @@ class _Pool:
         """Start everything. Ctrl-C is held back meanwhile: a process half started would be in nobody's list, and the
         process that they are forked from would answer with a traceback of its own."""
         context = multiprocessing.get_context("forkserver")
+        resource_tracker.ensure_running()  # first, because starting it lifts the block
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
+            if sys.platform == "linux":  # on macOS a forked process may not use the system's BLAS
+                forkserver.set_forkserver_preload(SHARED)
             forkserver.ensure_running()
             for _ in range(self._workers):
                 ours, theirs = context.Pipe()

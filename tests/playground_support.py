@@ -20,7 +20,8 @@ from fastapi import FastAPI
 from kringle.attribution.building import build
 from kringle.data.table import DECISION
 from kringle.model.exchange import save
-from kringle.model.transformer import ModelConfig, Transformer, padded_vocabulary
+from kringle.model.shape import ModelConfig, padded_vocabulary
+from kringle.model.transformer import Transformer
 from kringle.study.membership import Trained
 from kringle.tokens.store import TokenStore
 from kringle.tokens.tokenizer import train_tokenizer

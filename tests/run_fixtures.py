@@ -7,6 +7,7 @@ machine. One study of it is run once per test session, through the command line,
 from __future__ import annotations
 
 import atexit
+import fcntl
 import functools
 import json
 import os
@@ -205,6 +206,7 @@ def _write(path: Path, text: str) -> None:
 STEPS = 40
 SAMPLES = 2
 LINES = 40
+CONTINUATIONS = 4
 ARMS = ("fim", "no-fim", "mha", "comments")
 _ABLATIONS = {
     "fim": "{}",
@@ -223,7 +225,7 @@ training:   {{tokens: {tokens}, batch_tokens: {batch_tokens}, learning_rate: {le
 ablations:
 {ablations}
 evaluation: {{suites: {suites}, samples: {samples}, held_out: {held_out}, held_out_bytes: {held_out_bytes},
-             infilling_lines: {lines}}}
+             infilling_lines: {lines}, continuations: {continuations}}}
 """
 
 
@@ -254,6 +256,7 @@ def write_recipe(
         "held_out": "10%",
         "held_out_bytes": "20kB",
         "lines": LINES,
+        "continuations": CONTINUATIONS,
         **settings,
     }
     quick["tokens"] = steps * int(quick["batch_tokens"])
@@ -313,7 +316,10 @@ def finished_study() -> Study:
     """The study that most tests look at."""
     recipe = shared_recipe()
     work = shared_folder() / "work"
-    done = kringle("run", recipe, "--work", work, "--json")
+    # Processes of one test session begin together: the first study compiles the kernels, the others find them.
+    with Path(tempfile.gettempdir(), f"kringle-tests-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = kringle("run", recipe, "--work", work, "--json")
     done.succeeded()
     return Study(shared_corpus(), recipe, work, done)
 

@@ -18,7 +18,8 @@ from kringle.generation.engine import Engine, generate
 from kringle.generation.graphs import Steps
 from kringle.generation.requests import Completion, Piece, Request
 from kringle.generation.selection import Truncation, choose_by_sorting, chooser, place, select, select_on_device
-from kringle.model.transformer import ModelConfig, Transformer
+from kringle.model.shape import ModelConfig
+from kringle.model.transformer import Transformer
 from kringle.randomness import stream, torch_seed
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, this machine has none")

@@ -172,3 +172,19 @@ def _runs(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT CHECKED: blocked signals are read in /proc")
+def test_the_process_that_workers_are_forked_from_never_sees_ctrl_c() -> None:
+    """It loads libraries when it starts: an interrupt in the middle would be told with a traceback."""
+    script = (
+        "from multiprocessing import forkserver\n"
+        "from pathlib import Path\n"
+        "from kringle.engine import Engine\n"
+        "if __name__ == '__main__':\n"
+        "    assert list(Engine(1).map(abs, [-1])) == [1]\n"
+        "    status = Path(f'/proc/{forkserver._forkserver._forkserver_pid}/status').read_text()\n"
+        "    print(next(line.split()[1] for line in status.splitlines() if line.startswith('SigBlk')))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout, 16) & 1 << (signal.SIGINT - 1)

@@ -17,7 +17,8 @@ from kringle.generation.engine import free_memory, generate
 from kringle.generation.fim import infilling_prompt, left_to_right_prompt
 from kringle.generation.requests import Completion, Request
 from kringle.generation.stops import completing_tokens, first_stop
-from kringle.model.transformer import ModelConfig, Transformer
+from kringle.model.shape import ModelConfig
+from kringle.model.transformer import Transformer
 from kringle.randomness import stream, torch_seed
 from kringle.tokens.tokenizer import Specials, train_tokenizer
 
@@ -394,7 +395,8 @@ for name in ("numba", "pyarrow", "pydantic", "rich", "transformers", "duckdb", "
     sys.modules[name] = None
 import json, torch
 from kringle.generation import engine, fim, requests
-from kringle.model.transformer import ModelConfig, Transformer
+from kringle.model.shape import ModelConfig
+from kringle.model.transformer import Transformer
 from kringle.randomness import torch_seed
 from kringle.tokens.tokenizer import Specials
 class Vocabulary: pass

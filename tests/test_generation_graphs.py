@@ -12,7 +12,8 @@ from kringle.generation.decoder import NOBODY, NONE_SHARED, Decoder, Shared, Sha
 from kringle.generation.engine import Engine
 from kringle.generation.graphs import Steps, padded_columns, padded_rows, padded_shared
 from kringle.generation.requests import Completion, Request
-from kringle.model.transformer import ModelConfig, Transformer
+from kringle.model.shape import ModelConfig
+from kringle.model.transformer import Transformer
 from kringle.randomness import stream, torch_seed
 
 pytestmark = pytest.mark.usefixtures("one_thread")

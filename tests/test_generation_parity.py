@@ -10,7 +10,8 @@ from transformers import GPTBigCodeConfig, GPTBigCodeForCausalLM
 
 from kringle.generation.engine import generate
 from kringle.generation.requests import Request
-from kringle.model.transformer import ModelConfig, Transformer
+from kringle.model.shape import ModelConfig
+from kringle.model.transformer import Transformer
 from kringle.randomness import stream, torch_seed
 from kringle.tokens.tokenizer import Specials
 

@@ -15,11 +15,12 @@ from kringle.evaluation import bits_per_byte as module
 from kringle.evaluation.bits_per_byte import (
     DocumentBits,
     bits_per_byte,
-    choose_documents,
     score_documents,
     token_bits,
 )
-from kringle.model.transformer import ModelConfig, Transformer
+from kringle.evaluation.kept import choose_documents
+from kringle.model.shape import ModelConfig
+from kringle.model.transformer import Transformer
 
 END_OF_TEXT = 60
 

@@ -10,7 +10,8 @@ import torch
 from kringle.errors import UserError
 from kringle.evaluation.infilling import PromptFormat, Result, Task, examples, make_prompt, make_tasks, run
 from kringle.generation.fim import infilling_prompt
-from kringle.model.transformer import ModelConfig, Transformer, padded_vocabulary
+from kringle.model.shape import ModelConfig, padded_vocabulary
+from kringle.model.transformer import Transformer
 from kringle.tokens.tokenizer import Tokenizer, train_tokenizer
 
 CONTEXT = 96

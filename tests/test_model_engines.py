@@ -133,7 +133,7 @@ def test_the_first_release_had_no_infilling_tokens_and_came_in_half_precision(tm
 
 def test_the_released_shape_is_counted_exactly() -> None:
     """Names and shapes of the whole 1.1-billion-parameter checkpoint, without its memory."""
-    from kringle.model.transformer import ModelConfig
+    from kringle.model.shape import ModelConfig
 
     with torch.device("meta"):
         model = Transformer(ModelConfig(24, 2048, 16, "mqa", 2048, 49_280))

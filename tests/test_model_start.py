@@ -16,7 +16,8 @@ from training_fixtures import Settings, batches, model_config
 
 from kringle.errors import UserError
 from kringle.model import exchange
-from kringle.model.transformer import ModelConfig, Transformer, padded_vocabulary
+from kringle.model.shape import ModelConfig, padded_vocabulary
+from kringle.model.transformer import Transformer
 from kringle.recipe import load_recipe, parse_recipe, shipped
 from kringle.study.plan import Options, resolve
 from kringle.study.start import checkpoint_fingerprint

@@ -13,7 +13,8 @@ from torch import Tensor
 from kringle.errors import UserError
 from kringle.model import packed
 from kringle.model.packed import gelu, linear_cross_entropy, span_attention, spans_of
-from kringle.model.transformer import ModelConfig, Transformer, document_mask, loss_sum, padded_vocabulary
+from kringle.model.shape import ModelConfig, padded_vocabulary
+from kringle.model.transformer import Transformer, document_mask, loss_sum
 
 Kind = Literal["mqa", "mha"]
 BOTH = pytest.mark.parametrize("attention", ["mqa", "mha"])

@@ -11,7 +11,8 @@ from training_fixtures import tokenizer, write_store
 from kringle.evaluation.bits_per_byte import score_documents, token_bits
 from kringle.evaluation.measure import measure_solutions
 from kringle.evaluation.suites import load_suite
-from kringle.model.transformer import ModelConfig, Transformer, padded_vocabulary
+from kringle.model.shape import ModelConfig, padded_vocabulary
+from kringle.model.transformer import Transformer
 from kringle.recipe import TrainingSettings
 from kringle.study.arm import at_equal_epochs
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kringle.model.transformer import ModelConfig, padded_vocabulary
+from kringle.model.shape import ModelConfig, padded_vocabulary
 from kringle.tokens.store import TokenStore
 from kringle.tokens.tokenizer import Tokenizer, train_tokenizer
 from kringle.training.batches import Batches

@@ -37,7 +37,8 @@ from kringle.generation.requests import Request
 from kringle.generation.selection import Truncation, select
 from kringle.machine import machine, versions
 from kringle.model import exchange
-from kringle.model.transformer import ModelConfig, Transformer, padded_vocabulary
+from kringle.model.shape import ModelConfig, padded_vocabulary
+from kringle.model.transformer import Transformer
 from kringle.randomness import stream
 from kringle.tokens.tokenizer import Tokenizer, train_tokenizer
 

@@ -47,7 +47,8 @@ def make_model(folder: Path) -> Path:
     import torch
 
     from kringle.model.exchange import save
-    from kringle.model.transformer import ModelConfig, Transformer
+    from kringle.model.shape import ModelConfig
+    from kringle.model.transformer import Transformer
     from kringle.tokens.tokenizer import train_tokenizer
 
     sources = [path.read_text(encoding="utf-8") for path in sorted((common.ROOT / "kringle/serve").glob("*.py"))]

@@ -22,7 +22,8 @@ import torch
 
 from kringle.engine import peak_memory
 from kringle.machine import machine, versions
-from kringle.model.transformer import ModelConfig, Transformer
+from kringle.model.shape import ModelConfig
+from kringle.model.transformer import Transformer
 from kringle.recipe import TrainingSettings
 from kringle.training.batches import Batch
 from kringle.training.loss import Objective, chosen, rows_of

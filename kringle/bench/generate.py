@@ -43,7 +43,8 @@ def make_model(attention: Literal["mqa", "mha"]) -> Any:
     """Random weights; special tokens are made improbable, so that every sample has its 64 tokens."""
     import torch
 
-    from kringle.model.transformer import ModelConfig, Transformer
+    from kringle.model.shape import ModelConfig
+    from kringle.model.transformer import Transformer
 
     model = Transformer(ModelConfig(LAYERS, WIDTH, HEADS, attention, CONTEXT, VOCABULARY))
     model.initialise(0)

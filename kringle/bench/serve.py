@@ -47,7 +47,8 @@ def make_model(folder: Path, code: Sequence[str]) -> Path:
     import torch
 
     from kringle.model.exchange import save
-    from kringle.model.transformer import ModelConfig, Transformer
+    from kringle.model.shape import ModelConfig
+    from kringle.model.transformer import Transformer
     from kringle.tokens.tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer(code, VOCABULARY, folder / "tokenizer")

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from kringle.bench import Measured, Peers
-from kringle.model.transformer import ModelConfig, Transformer
+from kringle.model.shape import ModelConfig
+from kringle.model.transformer import Transformer
 from kringle.recipe import TrainingSettings
 from kringle.training.batches import Batch
 from kringle.training.loss import HALF, Objective, Precision, chosen, rows_of

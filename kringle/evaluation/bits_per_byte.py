@@ -15,7 +15,6 @@ it, as it would be in use.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,7 +25,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kringle.model.transformer import Transformer
-from kringle.randomness import uniform
 
 LOGITS_AT_ONCE = 1 << 24  # 64 MiB of float32, whatever the vocabulary
 POSITIONS_AT_ONCE = 1 << 12  # positions in one forward pass; more gain nothing on a CPU
@@ -64,31 +62,6 @@ def bits_per_byte(documents: Sequence[DocumentBits]) -> BitsPerByte:
     size = sum(d.bytes for d in documents)
     languages = {name: bits / count for name, (bits, count) in sorted(sums.items()) if count}
     return BitsPerByte(math.fsum(d.bits for d in documents) / size, languages, len(documents), size)
-
-
-def choose_documents(
-    ids: Sequence[str], repos: Sequence[str], sizes: Sequence[int], max_bytes: int, seed: int = 0
-) -> list[int]:
-    """Positions of the files that are scored, the same for every arm: in an order drawn from (seed, id), up to the cap.
-
-    One file of every repository comes before the second of any, because files of one repository are alike. Stops before
-    the first file that would pass `max_bytes`; the very first is always taken. Empty files are left out. Stopping, and
-    not looking for a smaller file that still fits, keeps large files from being left out systematically.
-    """
-    drawn = sorted((uniform(seed, "bits-per-byte", ids[i]), ids[i], i) for i in range(len(ids)) if sizes[i])
-    taken: Counter[str] = Counter()
-    order: list[tuple[int, int, int]] = []  # (how many of its repository come before it, place in the draw, position)
-    for place, (_, _, i) in enumerate(drawn):
-        order.append((taken[repos[i]], place, i))
-        taken[repos[i]] += 1
-    chosen: list[int] = []
-    total = 0
-    for _, _, i in sorted(order):
-        total += int(sizes[i])
-        if chosen and total > max_bytes:
-            break
-        chosen.append(i)
-    return chosen
 
 
 class _Window(NamedTuple):

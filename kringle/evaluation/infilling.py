@@ -20,6 +20,7 @@ from itertools import accumulate
 from typing import Literal
 
 from kringle.errors import UserError
+from kringle.evaluation.kept import INFILLING_TOKENS
 from kringle.generation.engine import ROWS, generate
 from kringle.generation.fim import infilling_prompt
 from kringle.generation.requests import Request
@@ -29,7 +30,6 @@ from kringle.tokens.tokenizer import Tokenizer
 from kringle.training.batches import taught_positions
 
 PER_DOCUMENT = 5  # tasks from one file at most, so that a single long file does not decide the score
-NEW_TOKENS = 64  # of a small vocabulary's 2 to 3 bytes; SantaCoder allowed 25 tokens of its 49,152
 MARGIN = 64  # tokens encoded beyond what a prompt may hold, so that a cut word cannot reach the part that is kept
 
 PromptFormat = Literal["psm", "spm", "left-to-right"]
@@ -146,7 +146,7 @@ def run(
     tasks: Sequence[Task],
     prompt: PromptFormat,
     *,
-    new_tokens: int = NEW_TOKENS,
+    new_tokens: int = INFILLING_TOKENS,
     rows: int = ROWS,
 ) -> list[Result]:
     """Complete every task, greedily and once; results in the order of the tasks.
@@ -179,7 +179,7 @@ def run(
 
 
 def make_prompt(
-    tokenizer: Tokenizer, task: Task, prompt: PromptFormat, *, context: int, new_tokens: int = NEW_TOKENS
+    tokenizer: Tokenizer, task: Task, prompt: PromptFormat, *, context: int, new_tokens: int = INFILLING_TOKENS
 ) -> list[int]:
     """Token ids that ask for the middle of a task, so short that `new_tokens` fit in the context beside them."""
     room = context - new_tokens

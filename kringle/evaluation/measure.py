@@ -13,17 +13,16 @@ differences (`kringle.study`). Results are kept per item, because a paired compa
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kringle.evaluation import infilling
 from kringle.evaluation.baselines import KneserNey, zstd_bits
-from kringle.evaluation.bits_per_byte import DocumentBits, choose_documents, score_documents
+from kringle.evaluation.bits_per_byte import DocumentBits, score_documents
+from kringle.evaluation.kept import MEASURE_SEED, choose_documents
 from kringle.evaluation.suites import Suite
 from kringle.generation.engine import generate
 from kringle.generation.fim import left_to_right_prompt
@@ -33,7 +32,6 @@ from kringle.tokens.store import TokenStore
 from kringle.tokens.tokenizer import Tokenizer
 from kringle.training.batches import taught_positions
 
-MEASURE_SEED = 0  # of everything that is drawn in an evaluation, so that all arms are asked the same
 SHOWN_AROUND = 1000  # characters of a task's prefix and suffix that are kept for the reader
 Tick = Callable[[float], None]
 
@@ -175,19 +173,6 @@ def sample_suite(
             "truncated": truncated[completion.request],
         }
     return [rows[key] for key in sorted(rows)]
-
-
-def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """JSON lines; a path that is there already is replaced."""
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows that `write_lines` wrote."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
 
 
 def infilling_rows(results: Sequence[infilling.Result], files: Sequence[HeldOutFile]) -> list[dict[str, Any]]:

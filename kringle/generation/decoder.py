@@ -28,7 +28,8 @@ from torch import Tensor
 from kringle.errors import UserError
 from kringle.generation.memory import stored_columns
 from kringle.generation.weights import Matrix, Precision, Streams, choose_precision, effective
-from kringle.model.transformer import LAYER_NORM_EPSILON, ModelConfig, Rotation, Transformer, angles, rotate
+from kringle.model.shape import ModelConfig
+from kringle.model.transformer import LAYER_NORM_EPSILON, Rotation, Transformer, angles, rotate
 
 BLOCK = 64  # tokens of a prompt that are run at once where bits must not depend on which of them were known
 NOBODY = -1  # owner of a column that belongs to no shared prompt

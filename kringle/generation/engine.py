@@ -42,7 +42,8 @@ from kringle.generation.requests import (
 from kringle.generation.selection import Truncation, place, select
 from kringle.generation.stops import completing_tokens, first_stop, held_back, tail
 from kringle.generation.weights import Precision, choose_precision
-from kringle.model.transformer import ModelConfig, Transformer
+from kringle.model.shape import ModelConfig
+from kringle.model.transformer import Transformer
 from kringle.randomness import stream
 
 __all__ = ["ROWS", "SHARED_BYTES", "Engine", "free_memory", "generate"]

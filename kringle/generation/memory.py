@@ -13,7 +13,7 @@ import torch
 
 from kringle.errors import UserError
 from kringle.generation.requests import Request
-from kringle.model.transformer import ModelConfig
+from kringle.model.shape import ModelConfig
 
 # Sharing a prompt costs some 50 microseconds of calls per layer and step; not sharing it, one reading per sample.
 # Measured on one core, 20 samples a prompt: equal at 25 KB of keys and values per layer, a quarter faster at 100 KB.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from kringle.errors import UserError
-from kringle.model.transformer import ModelConfig
+from kringle.model.shape import ModelConfig
 
 MOST_ALTERNATIVES = 20  # OpenAI's limit for `top_logprobs`
 

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kringle.errors import UserError
-from kringle.model.transformer import ModelConfig, Transformer
+from kringle.model.shape import ModelConfig
+from kringle.model.transformer import Transformer
 
 Precision = Literal["fp32", "bf16", "int8"]
 INT8_LARGEST = 127

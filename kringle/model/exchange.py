@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from kringle.errors import UserError
-from kringle.model.transformer import LAYER_NORM_EPSILON, ModelConfig, Transformer
+from kringle.model.shape import ModelConfig
+from kringle.model.transformer import LAYER_NORM_EPSILON, Transformer
 from kringle.tokens.tokenizer import Tokenizer
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"

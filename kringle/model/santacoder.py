@@ -25,7 +25,8 @@ from torch import Tensor
 
 from kringle.errors import UserError
 from kringle.model.exchange import CONFIG_FILE, WEIGHTS_FILE
-from kringle.model.transformer import LAYER_NORM_EPSILON, ModelConfig, Transformer
+from kringle.model.shape import ModelConfig
+from kringle.model.transformer import LAYER_NORM_EPSILON, Transformer
 from kringle.tokens.tokenizer import SPECIAL_TOKENS, TOKENIZER_FILE, Tokenizer
 
 MASKED = -10_000.0  # `masked_bias`

@@ -13,22 +13,20 @@ multi-head), V vocabulary rows, L layers.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from kringle.errors import UserError
 from kringle.model.packed import Spans, gelu, linear, span_attention
+from kringle.model.shape import ModelConfig
 from kringle.randomness import torch_seed
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-VOCABULARY_MULTIPLE = 128  # Megatron pads the embedding to a multiple of 128 rows: 49,157 -> 49,280 (Megatron-LM fork)
 LAYER_NORM_EPSILON = 1e-5  # SantaCoder's config.json
 ROTARY_BASE = 10_000.0  # RoFormer (Su et al., 2021), section 3.3
 
@@ -36,71 +34,6 @@ Mask = Union[Tensor, Spans, "BlockMask", None]
 """What keeps attention where it belongs; see `Attention.forward`."""
 Rotation = tuple[Tensor, Tensor]
 """Cosine and sine (.., D / 2) of the angles by which queries and keys at each position are turned."""
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Shape of a model. `vocab_size` counts embedding rows, padding included."""
-
-    layers: int
-    width: int
-    heads: int
-    attention: Literal["mqa", "mha"]
-    context: int
-    vocab_size: int
-    positions: Literal["learned", "rotary"] = "learned"
-    dropout: float = 0.0  # of embeddings, attention and both residual branches; SantaCoder's script has 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("layers", "width", "heads", "context", "vocab_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}", where="model")
-        if self.width % self.heads:
-            raise UserError(
-                f"width {self.width} is not divisible by {self.heads} heads", where="model", hint="change one of them"
-            )
-        if self.attention not in ("mqa", "mha"):
-            raise UserError(f"attention is 'mqa' or 'mha', not '{self.attention}'", where="model")
-        if self.positions not in ("learned", "rotary"):
-            raise UserError(f"positions are 'learned' or 'rotary', not '{self.positions}'", where="model")
-        if self.positions == "rotary" and self.head_size % 2:
-            raise UserError(f"rotary positions need an even head size, not {self.head_size}", where="model")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}", where="model")
-
-    @property
-    def head_size(self) -> int:
-        return self.width // self.heads
-
-    @property
-    def key_value_heads(self) -> int:
-        return 1 if self.attention == "mqa" else self.heads
-
-    @property
-    def parameters(self) -> int:
-        """Exact number of trainable parameters (1,124,886,528 for SantaCoder, 1,313,722,368 for its MHA arm)."""
-        e, kv = self.width, 2 * self.key_value_heads * self.head_size
-        attention = e * (e + kv) + (e + kv) + e * e + e
-        mlp = e * 4 * e + 4 * e + 4 * e * e + e
-        norms = 4 * e
-        table = self.context * e if self.positions == "learned" else 0
-        return self.vocab_size * e + table + self.layers * (attention + mlp + norms) + 2 * e
-
-    @property
-    def key_value_bytes_per_token(self) -> int:
-        """Size of the key-value cache per token in 16-bit precision (12,288 for SantaCoder, 196,608 for MHA)."""
-        return self.layers * 2 * self.key_value_heads * self.head_size * 2
-
-    def flops_per_token(self, context: int | None = None) -> int:
-        """Training FLOPs per token: 6 a matmul weight, 12 L E T of attention (PaLM appendix B, causal not halved)."""
-        e, kv = self.width, 2 * self.key_value_heads * self.head_size
-        matmul = self.layers * (e * (e + kv) + e * e + 8 * e * e) + self.vocab_size * e
-        return 6 * matmul + 12 * self.layers * e * (context or self.context)
-
-
-def padded_vocabulary(size: int) -> int:
-    """Embedding rows for a vocabulary of `size` ids, specials included: the next multiple of 128."""
-    return -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
 class Attention(nn.Module):

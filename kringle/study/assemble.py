@@ -324,7 +324,7 @@ def _held_out(plan: Plan) -> HeldOut:
 
 
 def _tokenizer(plan: Plan) -> TokenizerResult:
-    from kringle.model.transformer import padded_vocabulary
+    from kringle.model.shape import padded_vocabulary
     from kringle.tokens.store import TokenStore
 
     store = TokenStore.open(plan.encode.folder / "store")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kringle.evaluation.measure import read_lines
+from kringle.evaluation.kept import read_lines
 from kringle.evaluation.suites import load_suite
 from kringle.study.judgements import Measurements
 from kringle.study.plan import Run

@@ -192,7 +192,7 @@ def forecast(
 
 def _arm_cost(arm: Arm, recipe: Recipe, measured: float | None, gpu: Gpu | None) -> ArmCost:
     from kringle.model import exchange
-    from kringle.model.transformer import ModelConfig, padded_vocabulary
+    from kringle.model.shape import ModelConfig, padded_vocabulary
     from kringle.tokens.tokenizer import SPECIAL_TOKENS
 
     shape = arm.model

@@ -12,6 +12,7 @@ import numpy as np
 
 from kringle.engine import tick
 from kringle.evaluation import continuations, infilling, measure
+from kringle.evaluation.kept import MEASURE_SEED, write_lines
 from kringle.evaluation.measure import HeldOutFile
 from kringle.evaluation.suites import load_suite
 from kringle.model import exchange
@@ -62,21 +63,21 @@ def measure_arm(job: ArmJob, out: Path) -> dict[str, Any]:
     fim = job.arm.training.fim
     prompt: infilling.PromptFormat = "left-to-right" if fim.rate == 0 else "spm" if fim.spm == 1 else "psm"
     results = infilling.run(model, tokenizer, tasks, prompt)
-    measure.write_lines(out / "infilling.jsonl", measure.infilling_rows(results, files))
+    write_lines(out / "infilling.jsonl", measure.infilling_rows(results, files))
     tick(share)
 
     texts = [(f.id, f.repo, f.path, f.language, f.content) for f in files]
     places = continuations.openings(texts, job.evaluation.continuations)
     before = [headers[place.document] for place in places] if headed else None
-    written = continuations.continue_files(model, tokenizer, places, before, seed=measure.MEASURE_SEED)
-    measure.write_lines(out / "continuations.jsonl", written)
+    written = continuations.continue_files(model, tokenizer, places, before, seed=MEASURE_SEED)
+    write_lines(out / "continuations.jsonl", written)
     tick(share)
 
     for name in job.evaluation.suites:
         suite = load_suite(name, job.evaluation.benchmarks)
         header = altered.header(suite.language, altered.file_name(suite.language)) if headed else ""
         solutions = measure.measure_solutions(model, tokenizer, suite, header)
-        measure.write_lines(out / f"solutions-{name}.jsonl", solutions)
+        write_lines(out / f"solutions-{name}.jsonl", solutions)
         samples = measure.sample_suite(
             model,
             tokenizer,
@@ -86,6 +87,6 @@ def measure_arm(job: ArmJob, out: Path) -> dict[str, Any]:
             top_p=job.evaluation.top_p,
             header=header,
         )
-        measure.write_lines(out / f"samples-{name}.jsonl", samples)
+        write_lines(out / f"samples-{name}.jsonl", samples)
         tick(share)
     return {"files": len(scored), "tasks": len(tasks), "prompt": prompt, "shown_bytes": len(shown.text)}

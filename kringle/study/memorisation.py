@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kringle.evaluation.measure import read_lines
+from kringle.evaluation.kept import read_lines
 from kringle.study import charts, figures, tables, units
 from kringle.study.figures import Figure, arm_label
 from kringle.study.gallery import lines_around

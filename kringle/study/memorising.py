@@ -22,7 +22,7 @@ from kringle.attribution.index import AttributionIndex, Copy
 from kringle.attribution.opened import described, open_index
 from kringle.data.table import iter_documents
 from kringle.engine import Engine, tick
-from kringle.evaluation.measure import MEASURE_SEED, read_lines, write_lines
+from kringle.evaluation.kept import MEASURE_SEED, read_lines, write_lines
 from kringle.randomness import stream
 from kringle.recipe import EvaluationSettings
 from kringle.study.arm import split_of

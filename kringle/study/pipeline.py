@@ -225,7 +225,7 @@ def _run_stages(context: Context, wanted: Sequence[tuple[str, Stage]], options: 
 def _require_items(plan: Plan) -> None:
     """Intervals and paired differences need at least two held-out files; say so before any model is trained."""
     from kringle.data.table import read_table
-    from kringle.evaluation.bits_per_byte import choose_documents
+    from kringle.evaluation.kept import choose_documents
     from kringle.study.arm import split_of
 
     table = read_table(plan.clean.folder / "survivors.parquet", ["id", "repo", "size"])
@@ -247,17 +247,17 @@ def _require_items(plan: Plan) -> None:
 
 def _require_context(plan: Plan) -> None:
     """Infilling needs room for a prompt beside the completion; say so before anything is trained."""
-    from kringle.evaluation.infilling import NEW_TOKENS
+    from kringle.evaluation.kept import INFILLING_TOKENS
     from kringle.generation.fim import SENTINELS
     from kringle.training.batches import taught_positions
 
     for arm in plan.recipe.arms:
         untaught = arm.model.context - taught_positions(arm.model.context)
-        least = NEW_TOKENS + SENTINELS + 1 + untaught
+        least = INFILLING_TOKENS + SENTINELS + 1 + untaught
         if arm.model.context < least:
             raise UserError(
                 f"a context of {arm.model.context} tokens leaves no room for a prompt beside an infilling of "
-                f"{NEW_TOKENS} tokens",
+                f"{INFILLING_TOKENS} tokens",
                 where=f"ablations.{arm.name}: model.context",
                 hint=f"use at least {least}",
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kringle.evaluation.measure import read_lines
+from kringle.evaluation.kept import read_lines
 from kringle.study.judgements import Measurements
 from kringle.study.plan import Run
 from kringle.study.results import ProblemResult

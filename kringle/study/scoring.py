@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kringle.evaluation.jail.levels import JailReport, Name, probe
-from kringle.evaluation.measure import read_lines, write_lines
+from kringle.evaluation.kept import read_lines, write_lines
 from kringle.evaluation.score import score
 from kringle.evaluation.suites import Completion, load_suite
 from kringle.progress import Reporter

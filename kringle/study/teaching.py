@@ -17,7 +17,8 @@ from kringle.study.arm import ArmJob, NotRun, batches_of
 from kringle.study.start import checkpoint_fingerprint
 
 if TYPE_CHECKING:
-    from kringle.model.transformer import ModelConfig, Transformer
+    from kringle.model.shape import ModelConfig
+    from kringle.model.transformer import Transformer
     from kringle.training.log import StepRecord
     from kringle.training.parallel import World
 
@@ -29,7 +30,7 @@ Look = Callable[["Transformer"], dict[str, float]]
 
 def _config(job: ArmJob, vocab_size: int) -> ModelConfig:
     from kringle.model import exchange
-    from kringle.model.transformer import ModelConfig, padded_vocabulary
+    from kringle.model.shape import ModelConfig, padded_vocabulary
 
     shape = job.arm.model
     if shape.init is not None:

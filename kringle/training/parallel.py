@@ -17,8 +17,6 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from kringle.errors import UserError
@@ -96,6 +94,8 @@ class World:
         if self.strategy == "ddp":
             ids = [self.device.index] if self.device.type == "cuda" else None
             return DistributedDataParallel(objective, device_ids=ids, gradient_as_bucket_view=True)
+        from torch.distributed.fsdp import fully_shard
+
         mesh = dist.device_mesh.init_device_mesh(self.device.type, (self.size,))
         for block in objective.model.transformer.h:
             fully_shard(block, mesh=mesh)
@@ -128,6 +128,10 @@ class World:
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that may be spread over ranks, put together; every rank must call this in the same order."""
+    if not dist.is_initialized():  # one process alone spares itself the second that importing DTensor takes
+        return tensor
+    from torch.distributed.tensor import DTensor
+
     if not isinstance(tensor, DTensor):
         return tensor
     full: Tensor = tensor.full_tensor()
@@ -136,6 +140,10 @@ def whole(tensor: Tensor) -> Tensor:
 
 def like(tensor: Tensor, model: Tensor) -> Tensor:
     """A whole tensor laid out over the ranks as `model` is."""
+    if not dist.is_initialized():
+        return tensor.to(model.device)
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
     if isinstance(model, DTensor) and tensor.dim():
         return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements)
     return tensor.to(model.device)

@@ -22,7 +22,8 @@ import torch
 
 from kringle.errors import UserError
 from kringle.model import exchange
-from kringle.model.transformer import ModelConfig, Transformer
+from kringle.model.shape import ModelConfig
+from kringle.model.transformer import Transformer
 from kringle.randomness import torch_seed
 from kringle.training import checkpoint
 from kringle.training.batches import Batch, BatchSource, FimShares

@@ -20,7 +20,8 @@ import torch
 
 from kringle.errors import UserError
 from kringle.model import exchange
-from kringle.model.transformer import ModelConfig, Transformer
+from kringle.model.shape import ModelConfig
+from kringle.model.transformer import Transformer
 from kringle.training import checkpoint
 from kringle.training.batches import BatchSource
 from kringle.training.log import LOG_FILE, MEASURES_FILE, REDONE_FILE, Log, StepRecord
@@ -152,7 +153,7 @@ def _check(
         raise refuse(
             f"the model has {config.vocab_size} embedding rows, the tokenizer {batches.tokenizer.vocab_size} ids",
             "model.vocab_size",
-            "use kringle.model.transformer.padded_vocabulary of the tokenizer's size",
+            "use kringle.model.shape.padded_vocabulary of the tokenizer's size",
         )
     if micro_batch_tokens < batches.context:
         raise refuse(

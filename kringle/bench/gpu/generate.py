@@ -29,7 +29,8 @@ import torch
 from kringle.bench import Measured, Peers
 from kringle.errors import UserError
 from kringle.generation.selection import chooser
-from kringle.model.transformer import ModelConfig, Transformer
+from kringle.model.shape import ModelConfig
+from kringle.model.transformer import Transformer
 from kringle.randomness import stream, torch_seed
 
 Attention = Literal["mqa", "mha"]

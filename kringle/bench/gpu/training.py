@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from kringle.bench import Measured, Peers
-from kringle.model.transformer import ModelConfig
+from kringle.model.shape import ModelConfig
 from kringle.recipe import TrainingSettings
 from kringle.training.batches import Batch
 from kringle.training.parallel import World
