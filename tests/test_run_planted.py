@@ -81,6 +81,12 @@ def test_what_follows_a_line_helps_the_model_that_sees_it(study: Planted) -> Non
         assert study.exact("no-fim", seed, planted=True) < 0.2  # a guess is right in 1 of 16
         assert study.exact("fim", seed, planted=False) < 0.05  # nothing tells these lines
     found = results(study.work)
+    for arm in found["arms"]:  # both orders were tried, and one is said
+        tried = arm["name"] == "fim"
+        assert arm["infilling"]["prompt_format"].startswith(
+            ("prefix-suffix", "suffix-prefix") if tried else "prefix only"
+        )
+        assert ("hits among 64 other lines" in arm["infilling"]["prompt_format"]) is tried
     (infilling,) = [c for c in found["comparisons"] if c["measure"] == "infilling"]
     assert infilling["verdict"] == "worse"
     assert infilling["high"] < -0.25

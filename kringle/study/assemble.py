@@ -34,6 +34,7 @@ from kringle.study.judgements import (
     mean_bits_per_byte,
     mean_infilling,
     mean_suite_result,
+    prompt_format,
     seed_variances,
     suite_result,
 )
@@ -156,7 +157,7 @@ def _cut_prompts(plan: Plan) -> dict[str, int]:
 
 
 def _measurements(run: Run) -> Measurements:
-    prompt = summary(run.evaluate)["prompt"]
+    prompt = prompt_format(summary(run.evaluate))
     return Measurements.read(run.evaluate.folder, run.score.folder, prompt, summary(run.score))
 
 
@@ -208,11 +209,12 @@ def _means(arms: Sequence[Arm], by_arm: Mapping[str, Mapping[int, Measurements]]
             ran = all(result.pass_at for result in results)
             verdicts = [m.verdicts[suite.suite] for m in measured] if ran else []
             suites.append(mean_suite_result(results, verdicts) if ran else suite)
+        prompts = "; ".join(dict.fromkeys(m.prompt for m in measured))
         found.append(
             replace(
                 own[0],
                 bits_per_byte=mean_bits_per_byte([m.bits for m in measured]),
-                infilling=mean_infilling([m.lines for m in measured], measured[0].prompt),
+                infilling=mean_infilling([m.lines for m in measured], prompts),
                 suites=tuple(suites),
             )
         )

@@ -32,8 +32,8 @@ from kringle.study.results import (
 from kringle.study.statistics import Interval, rate_interval, ratio_interval, seeds_and_items_interval
 from kringle.study.verdicts import Difference, SeedVariance, compare_pairs, judge, seed_variance
 
-PROMPT_FORMATS = {"psm": "prefix-suffix-middle", "spm": "suffix-prefix-middle", "left-to-right": "prefix only"}
 BASELINES = {"five_gram": "5-gram", "zstd": "zstd with dictionary"}
+PROMPT_FORMATS = {"psm": "prefix-suffix-middle", "spm": "suffix-prefix-middle", "left-to-right": "prefix only"}
 KS = (1, 10)  # pass@k: the paper's, as far as the samples allow
 
 
@@ -142,6 +142,15 @@ def _mean_rate(runs: Sequence[Sequence[float]], clusters: Sequence[str] | None =
     return estimate(seeds_and_items_interval(runs, None, clusters))
 
 
+def prompt_format(evaluated: Mapping[str, Any]) -> str:
+    """How a model was asked to fill in, and what that was chosen by; `evaluated` is the evaluate stage's summary."""
+    chosen, hits = PROMPT_FORMATS[evaluated["prompt"]], evaluated["tried"]
+    if not hits:
+        return chosen
+    counts = ", ".join(f"{PROMPT_FORMATS[name]} {number}" for name, number in hits.items())
+    return f"{chosen} (hits among {evaluated['tried_on']} other lines: {counts})"
+
+
 def mean_infilling(runs: Sequence[Sequence[Mapping[str, Any]]], prompt: str) -> Infilling:
     """Exact matches averaged over the runs of one arm; hits and lines are counted over all of them."""
 
@@ -156,7 +165,7 @@ def mean_infilling(runs: Sequence[Sequence[Mapping[str, Any]]], prompt: str) -> 
     first = runs[0]
     groups = {name: [i for i, row in enumerate(first) if row["language"] == name] for name in _languages(first)}
     return Infilling(
-        prompt_format=PROMPT_FORMATS[prompt],
+        prompt_format=prompt,
         total=score(range(len(first))),
         languages={name: score(places) for name, places in groups.items() if _files([first[i] for i in places]) > 1},
     )
@@ -189,11 +198,11 @@ def _beats(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def infilling(rows: Sequence[Mapping[str, Any]], prompt: str) -> Infilling:
-    """Exact matches with intervals; tasks of one file are one unit."""
+    """Exact matches with intervals; tasks of one file are one unit. `prompt` says how the model was asked."""
     languages = sorted({row["language"] for row in rows})
     groups = {name: [row for row in rows if row["language"] == name] for name in languages}
     return Infilling(
-        prompt_format=PROMPT_FORMATS[prompt],
+        prompt_format=prompt,
         total=_matches(rows),
         languages={name: _matches(group) for name, group in groups.items() if _files(group) > 1},
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kringle.engine import tick
-from kringle.evaluation import continuations, infilling, measure
+from kringle.evaluation import continuations, infilling, measure, prompt_choice
 from kringle.evaluation.kept import MEASURE_SEED, write_lines
 from kringle.evaluation.measure import HeldOutFile
 from kringle.evaluation.suites import load_suite
@@ -60,8 +60,9 @@ def measure_arm(job: ArmJob, out: Path) -> dict[str, Any]:
 
     tasks = infilling.make_tasks(((f.id, f.language, f.content) for f in files), job.evaluation.infilling_lines)
     tasks = [replace(task, prefix=headers[task.document] + task.prefix) for task in tasks]
-    fim = job.arm.training.fim
-    prompt: infilling.PromptFormat = "left-to-right" if fim.rate == 0 else "spm" if fim.spm == 1 else "psm"
+    candidates = prompt_choice.formats(job.arm.training.fim.rate, job.arm.training.fim.spm)
+    headed_files = [(f.id, f.language, headers[f.id] + f.content) for f in files]
+    prompt, tried = prompt_choice.choose_format(model, tokenizer, headed_files, tasks, candidates)
     results = infilling.run(model, tokenizer, tasks, prompt)
     write_lines(out / "infilling.jsonl", measure.infilling_rows(results, files))
     tick(share)
@@ -89,4 +90,11 @@ def measure_arm(job: ArmJob, out: Path) -> dict[str, Any]:
         )
         write_lines(out / f"samples-{name}.jsonl", samples)
         tick(share)
-    return {"files": len(scored), "tasks": len(tasks), "prompt": prompt, "shown_bytes": len(shown.text)}
+    return {
+        "files": len(scored),
+        "tasks": len(tasks),
+        "prompt": prompt,
+        "tried": tried,
+        "tried_on": prompt_choice.CHOOSING if tried else 0,
+        "shown_bytes": len(shown.text),
+    }

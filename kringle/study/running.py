@@ -31,4 +31,4 @@ def look_of(job: ArmJob) -> Look | None:
     from kringle.tokens.tokenizer import Tokenizer
 
     store = TokenStore.open(job.encode / "store")
-    return watcher(held_out(job, store), store, Tokenizer.load(job.tokenizer), job.arm.training.fim.rate)
+    return watcher(held_out(job, store), store, Tokenizer.load(job.tokenizer), job.arm.training.fim)

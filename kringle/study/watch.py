@@ -14,6 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from kringle.evaluation.measure import HeldOutFile
     from kringle.model.transformer import Transformer
+    from kringle.recipe import FimSettings
     from kringle.tokens.store import TokenStore
     from kringle.tokens.tokenizer import Tokenizer
 
@@ -22,22 +23,25 @@ TASKS = 40  # of infilling
 
 
 def watcher(
-    files: Sequence[HeldOutFile], store: TokenStore, tokenizer: Tokenizer, fim_rate: float
+    files: Sequence[HeldOutFile], store: TokenStore, tokenizer: Tokenizer, fim: FimSettings
 ) -> Callable[[Transformer], dict[str, float]]:
     """A function from a model to its figures by name; infilling only for a model that is trained for it."""
-    from kringle.evaluation import infilling, measure
+    from kringle.evaluation import infilling, measure, prompt_choice
     from kringle.evaluation.bits_per_byte import bits_per_byte, score_documents
 
     chosen = measure.scored_files(files, store, BYTES)
     documents = [(f.id, f.language, int(store.sizes[f.number]), np.asarray(store.document(f.number))) for f in chosen]
-    tasks = infilling.make_tasks(((f.id, f.language, f.content) for f in files), TASKS) if fim_rate else []
+    tasks = infilling.make_tasks(((f.id, f.language, f.content) for f in files), TASKS) if fim.rate else []
+    prompt = prompt_choice.formats(fim.rate, fim.spm)[
+        -1
+    ]  # suffix first, if it has seen that: it shows something earlier
 
     def look(model: Transformer) -> dict[str, float]:
         found = bits_per_byte(score_documents(model, tokenizer.specials.end_of_text, documents))
         figures = {"bits_per_byte": found.total}
         figures |= {f"bits_per_byte.{language}": value for language, value in found.languages.items()}
         if tasks:
-            results = infilling.run(model, tokenizer, tasks, "psm")
+            results = infilling.run(model, tokenizer, tasks, prompt)
             figures["infilling"] = sum(result.exact for result in results) / len(results)
         return figures
 
