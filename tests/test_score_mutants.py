@@ -96,7 +96,8 @@ def test_verdicts_equal_those_of_a_plain_run() -> None:
         [sys.executable, "-c", PLAIN], input=json.dumps(programs), capture_output=True, text=True, check=True
     ).stdout.split()
     verdicts = score(suite, completions, 2)
-    assert [verdict.verdict for verdict in verdicts if verdict.verdict in ("tamper", "infrastructure", "starved")] == []
+    faults = ("tamper", "infrastructure", "starved")
+    assert {f"{verdict.verdict}: {verdict.evidence}" for verdict in verdicts if verdict.verdict in faults} == set()
     different = [
         (text, verdict)
         for text, verdict, word in zip(programs, verdicts, plain, strict=True)
