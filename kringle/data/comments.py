@@ -105,7 +105,9 @@ def _scanned_python(content: str) -> int | None:
 def _literal(text: str) -> str:
     """The value of a string literal."""
     if "\\" in text or "\r" in text or text[0] not in "'\"":
-        value = ast.literal_eval(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # from Python 3.12 on, of invalid escapes; nobody here can mend them
+            value = ast.literal_eval(text)
         assert isinstance(value, str)
         return value
     return text[3:-3] if text[:3] in ("'''", '"""') and len(text) >= 6 else text[1:-1]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from kringle.engine import tick
 from kringle.evaluation import continuations, infilling, measure, prompt_choice
@@ -42,7 +43,7 @@ def measure_arm(job: ArmJob, out: Path) -> dict[str, Any]:
         return {"not_run": reason}
     share = job.arm.training.steps * MEASURE_UNITS / (3 + len(job.evaluation.suites))
     model, tokenizer = exchange.load(job.train.folder / "model")
-    model.eval()
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     scratch = out / "scratch"
     store, _, batches, settings = batches_of(job, scratch)
     files = held_out(job, store)
