@@ -41,6 +41,7 @@ def _score(
         "samples": evaluation.samples,
         "sampler": f"temperature {evaluation.temperature:g}, top-p {evaluation.top_p:g}",
         "jail": str(jail.level.name),
+        "jail_lacks": jail.why_not_full,
         "truncated": sum(1 for sample in samples if sample["truncated"]),
     }
     if jail.level.name is Name.NONE:
