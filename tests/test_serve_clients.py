@@ -80,6 +80,16 @@ def piece(text: str) -> str:
     return next(text[i : i + 2] for i in range(3, len(text) - 1) if "\ufffd" not in text[i - 1 : i + 2])
 
 
+def joined(tokens: list[str]) -> str:
+    """The text of tokens, of which those that are no characters are told as OpenAI does, as in `bytes:\\xc5`."""
+    start = "bytes:"
+    raw = [
+        bytes.fromhex(token.removeprefix(start).replace("\\x", "")) if token.startswith(start) else token.encode()
+        for token in tokens
+    ]
+    return b"".join(raw).decode(errors="replace")
+
+
 # -- the openai clients ------------------------------------------------------------------------------------------------
 
 
@@ -286,7 +296,7 @@ def test_llama_cpp_completion_vocabulary_and_props(address: str) -> None:
     stop = piece(text)
     stopped = call(address, "/completion", {**body, "stream": False, "stop": [stop], "n_probs": 3}).json
     assert (stopped["stop_type"], stopped["stopping_word"]) == ("word", stop)
-    assert "".join(one["token"] for one in stopped["completion_probabilities"]) == stopped["content"]
+    assert joined([one["token"] for one in stopped["completion_probabilities"]]) == stopped["content"]
     ids = call(address, "/tokenize", {"content": "häß 🍰"}).json["tokens"]
     assert call(address, "/detokenize", {"tokens": ids}).json["content"] == "häß 🍰"
     pieces = call(address, "/tokenize", {"content": "ab 🍰", "with_pieces": True}).json["tokens"]
