@@ -11,7 +11,7 @@ READY := .venv/.ready
 # Tests start hundreds of processes, and each would compile every module again where Python may not keep them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup run test evidence lock clean
+.PHONY: setup run test types tests-alone evidence lock clean
 
 setup: $(READY)
 
@@ -31,7 +31,12 @@ run: setup
 test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	@$(MAKE) --no-print-directory --jobs 2 types tests-alone
+
+types: setup
 	$(BIN)/mypy
+
+tests-alone: setup
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 evidence: setup
