@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,26 @@ def test_this_machine() -> None:
     for name in ("user", "mount", "network", "process", "ipc", "host name"):
         assert f"{name} namespace" in standing
     assert {"read-only root", "seccomp", "no capabilities", "no new privileges", "resource limits"} <= standing
+
+
+@needs_full_jail
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="NOT CHECKED: mounts below /tmp; there is no unshare here")
+def test_what_the_host_has_mounted_below_tmp_is_in_nobodys_way() -> None:
+    """The jail mounts its root over /tmp, and then has the host's mounts below it in its table, under no path."""
+    folder = Path(tempfile.mkdtemp(prefix="kringle mount-"))
+    try:
+        inside = "from kringle.evaluation.jail.levels import probe; print(probe().level.name, probe().attempts)"
+        script = 'mount -t tmpfs none "$1" && mkdir "$1/deeper" && mount -t tmpfs none "$1/deeper" && "$2" -c "$3"'
+        who = [] if os.geteuid() == 0 else ["--map-root-user"]
+        command = ["unshare", "--mount", *who, "sh", "-c", script, "sh", str(folder), sys.executable, inside]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
+        )
+        if "unshare:" in done.stderr or "mount:" in done.stderr:
+            pytest.skip(f"NOT CHECKED: mounts below /tmp; {done.stderr.strip()}")
+        assert done.stdout.split()[0] == "full", done.stdout + done.stderr
+    finally:
+        folder.rmdir()
 
 
 @needs_full_jail

@@ -66,7 +66,7 @@ def test_ctrl_c_says_one_line_and_the_next_run_goes_on(study: Study, tmp_path: P
     if done.code == 0:
         assert "Done in" in done.err  # it was quicker
     else:
-        assert done.code == 130, done.err
+        assert done.code in (130, -signal.SIGINT), done.err  # a shell says 130 of both; seen once in hundreds
         assert said == ["kringle: interrupted; run the same command again to continue"]
         assert done.out == ""
     kringle("run", study.recipe, "--work", work).succeeded()

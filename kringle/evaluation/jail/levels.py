@@ -75,13 +75,11 @@ class JailReport:
 def probe() -> JailReport:
     """Build jails, best way first, until one is full; report the best.
 
-    Every way is tried twice before the next one is: on a machine where much is going on at once a way has failed that
-    worked a second later, and a level is part of what results are kept under. Takes a tenth of a second; remembered
-    for the process.
+    Takes a tenth of a second; remembered for the process.
     """
     best: JailReport | None = None
     attempts: dict[str, str] = {}
-    for way in (way for way in WAYS for _ in range(2)):
+    for way in WAYS:
         try:
             with Jail(way, _PROBE_MEMORY) as jail:
                 layers = tuple(Layer(name, ok, why) for name, (ok, why) in jail.layers.items())

@@ -171,20 +171,23 @@ _KEPT_OPTIONS = {
 
 
 def _make_read_only(root: str) -> None:
-    """Remount every bind mount below `root`, and those that came along with one, without write access.
+    """Remount every mount beneath the one that is visible at `root`, in it or in another of them, without write access.
 
     One by one, because a remount does not reach the mounts beneath; and with the flags that each already has, because a
-    user namespace may not take away what was set outside it.
+    user namespace may not take away what was set outside it. Told by number, not by path: the host may have mounts
+    below a folder of this name, which `root` now covers.
     """
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split()
-        target = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])  # spaces are written \040
-        if not target.startswith(root + "/"):
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    ours = {[number for number, _, _, _, target, *_ in mounts if target == root][-1]}
+    for number, parent, _, _, target, options, *_ in mounts:  # a mount stands behind the one that it is in
+        if parent not in ours:
             continue
+        ours.add(number)
         flags = _REMOUNT | linux.MS_NOSUID | linux.MS_NODEV
-        for option in fields[5].split(","):
+        for option in options.split(","):
             flags |= _KEPT_OPTIONS.get(option, 0)
-        linux.mount("none", target, flags=flags)
+        path = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), target)  # spaces are written \040
+        linux.mount("none", path, flags=flags)
 
 
 def _continue_as_first_process() -> None:
