@@ -21,15 +21,6 @@ LONGEST = (
 )
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """What `-n auto` is: half as many again as there are cores, because many tests wait, for a jail, say, or a clock.
-
-    On two cores three workers are a tenth faster than two, and four no faster than three.
-    """
-    cores = os.cpu_count() or 1
-    return cores + cores // 2
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole files, the longest first. Takes effect on several processes with `--no-loadscope-reorder`."""
     places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
