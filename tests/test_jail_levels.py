@@ -78,8 +78,10 @@ def suite_file(tmp_path: Path) -> Path:
     settings["protocol"] = {"strip_prompt": False, "max_new_tokens": 9, "count_prompt": False}
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(settings))
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    shared = Path(tempfile.gettempdir()).resolve()
+    for folder in (tmp_path, *tmp_path.parents):
+        if shared in folder.parents:  # pytest's own; nothing outside the folder for temporary files is touched
+            folder.chmod(0o755)
     return path
 
 
