@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import training_fixtures as shared
 
-from kringle.evaluation import prompt_choice
-from kringle.evaluation.infilling import Task, make_tasks, run
-from kringle.evaluation.prompt_choice import CHOOSING, choose_format, formats
+from kringle.evaluation.infilling import make_tasks
+from kringle.evaluation.prompt_choice import CHOOSING, count_hits, formats, other_tasks
 from kringle.model.transformer import Transformer
 
 
@@ -24,22 +23,20 @@ def test_a_model_is_asked_as_it_was_trained(rate: float, spm: float, expected: t
     assert formats(rate, spm) == expected
 
 
-def test_the_choice_is_made_on_other_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Transformer(shared.model_config(context=160))
-    model.initialise(0)
+def test_the_choice_is_made_on_other_tasks() -> None:
     documents = [(str(i), "python", f"a = {i}\nbb = {i + 1}\nccc = {i + 2}\n") for i in range(60)]
     measured = make_tasks(documents, 40)
-    asked: dict[str, list[Task]] = {}
+    others = other_tasks(documents, measured)
+    assert len({task.name for task in others}) == CHOOSING
+    assert not {task.name for task in others} & {task.name for task in measured}
+    assert len(other_tasks(documents[:10], make_tasks(documents[:10], 20))) == 10  # as many as there are
 
-    def watched(*given: object) -> object:
-        asked[given[3]] = list(given[2])  # type: ignore[index, call-overload]
-        return run(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(prompt_choice, "run", watched)
-    chosen, hits = choose_format(model, shared.tokenizer(), documents, measured, ("psm", "spm"))
-    assert asked["psm"] == asked["spm"]
-    assert len(asked["psm"]) == CHOOSING
-    assert not {task.name for task in asked["psm"]} & {task.name for task in measured}
-    assert hits == {"psm": 0, "spm": 0}  # it has learned nothing
-    assert chosen == "psm"
-    assert choose_format(model, shared.tokenizer(), documents, measured, ("spm",)) == ("spm", {})
+def test_hits_are_counted_by_format() -> None:
+    model = Transformer(shared.model_config(context=160))
+    model.initialise(0)
+    tasks = make_tasks([("1", "python", "a = 1\nbb = 2\nccc = 3\n")], 3)
+    assert count_hits(model, shared.tokenizer(), tasks, ("psm", "spm")) == {
+        "psm": 0,
+        "spm": 0,
+    }  # it has learned nothing

@@ -18,25 +18,19 @@ def formats(fim_rate: float, spm: float) -> tuple[PromptFormat, ...]:
     return (*(("psm",) if spm < 1 else ()), *(("spm",) if spm > 0 else ()))
 
 
-def choose_format(
-    model: Transformer,
-    tokenizer: Tokenizer,
-    documents: Sequence[tuple[str, str, str]],
-    measured: Sequence[Task],
-    candidates: Sequence[PromptFormat],
-) -> tuple[PromptFormat, dict[str, int]]:
-    """The format with which a model fills in the most of `CHOOSING` other tasks, the first one of equals, and the hits
-    of each; no hits where there is nothing to choose.
-
-    Small models need it: asked in PSM order they have to find the end of the prefix far back, which they learn much
-    later than to go on from it, and complete nothing; in SPM order the prefix comes last.
-    """
-    if len(candidates) == 1:
-        return candidates[0], {}
+def other_tasks(documents: Sequence[tuple[str, str, str]], measured: Sequence[Task]) -> list[Task]:
+    """Up to `CHOOSING` tasks from documents (id, language, text) that are not among the measured ones."""
     taken = {task.name for task in measured}
     others = make_tasks(documents, CHOOSING + len(measured), seed=1)
-    tasks = [task for task in others if task.name not in taken][:CHOOSING]
-    hits: dict[str, int] = {
-        name: sum(result.exact for result in run(model, tokenizer, tasks, name)) for name in candidates
-    }
-    return max(candidates, key=lambda name: hits[name]), hits
+    return [task for task in others if task.name not in taken][:CHOOSING]
+
+
+def count_hits(
+    model: Transformer, tokenizer: Tokenizer, tasks: Sequence[Task], candidates: Sequence[PromptFormat]
+) -> dict[PromptFormat, int]:
+    """How many tasks the model fills in exactly, by format; the first one of the most is the one to ask it with.
+
+    Small models need the choice: asked in PSM order they have to find the end of the prefix far back, which they learn
+    much later than to go on from it, and complete nothing; in SPM order the prefix comes last.
+    """
+    return {name: sum(result.exact for result in run(model, tokenizer, tasks, name)) for name in candidates}

@@ -59,11 +59,16 @@ def measure_arm(job: ArmJob, out: Path) -> dict[str, Any]:
     (out / "bits_per_byte.json").write_text(json.dumps(rows))
     tick(share)
 
-    tasks = infilling.make_tasks(((f.id, f.language, f.content) for f in files), job.evaluation.infilling_lines)
-    tasks = [replace(task, prefix=headers[task.document] + task.prefix) for task in tasks]
+    contents = [(f.id, f.language, f.content) for f in files]
+    plain_tasks = infilling.make_tasks(contents, job.evaluation.infilling_lines)
+    tasks = [replace(task, prefix=headers[task.document] + task.prefix) for task in plain_tasks]
     candidates = prompt_choice.formats(job.arm.training.fim.rate, job.arm.training.fim.spm)
-    headed_files = [(f.id, f.language, headers[f.id] + f.content) for f in files]
-    prompt, tried = prompt_choice.choose_format(model, tokenizer, headed_files, tasks, candidates)
+    prompt, tried, tried_on = candidates[0], {}, 0
+    if len(candidates) > 1:
+        others = prompt_choice.other_tasks(contents, plain_tasks)
+        others = [replace(task, prefix=headers[task.document] + task.prefix) for task in others]
+        tried, tried_on = prompt_choice.count_hits(model, tokenizer, others, candidates), len(others)
+        prompt = max(candidates, key=lambda name: tried[name])
     results = infilling.run(model, tokenizer, tasks, prompt)
     write_lines(out / "infilling.jsonl", measure.infilling_rows(results, files))
     tick(share)
@@ -96,6 +101,6 @@ def measure_arm(job: ArmJob, out: Path) -> dict[str, Any]:
         "tasks": len(tasks),
         "prompt": prompt,
         "tried": tried,
-        "tried_on": prompt_choice.CHOOSING if tried else 0,
+        "tried_on": tried_on,
         "shown_bytes": len(shown.text),
     }

@@ -109,7 +109,6 @@ def steps_of(shape: Shape, scratch: Path, micro_batches: int = 4) -> dict[str, A
             torch.cuda.synchronize()
             profiled = time.perf_counter() - begun
     speed = batches.batch_tokens / float(np.median(times[WARM:]))
-    assert run.peak is not None or "H" not in torch.cuda.get_device_name(), "an H100 or H200 without a known peak"
     return {
         "parameters": shape.config.parameters,
         "micro_batch_rows": shape.rows,
