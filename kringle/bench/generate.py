@@ -143,14 +143,7 @@ def profile(model: Any, precision: str) -> dict[str, float]:
     uniforms = np.linspace(0, 1, SAMPLES, endpoint=False)
     logits = decoder.step(tokens, positions, columns, [Sharing(prompt, None)])
 
-    def products() -> None:
-        x, inner = torch.randn(SAMPLES, WIDTH), torch.randn(SAMPLES, 4 * WIDTH)
-        for layer in decoder.blocked.layers:
-            layer.attention_in(x)
-            layer.attention_out(x)
-            layer.mlp_in(x)
-            layer.mlp_out(inner)
-        decoder.blocked.output(x)
+    x, inner = torch.randn(SAMPLES, WIDTH), torch.randn(SAMPLES, 4 * WIDTH)
 
     def best(run: Callable[[], object]) -> float:
         run()
@@ -162,10 +155,20 @@ def profile(model: Any, precision: str) -> dict[str, float]:
         return min(times) * 1000
 
     with torch.inference_mode():
-        multiply = best(products)
+        multiply = best(lambda: run_products(decoder, x, inner))
     model_step = best(lambda: decoder.step(tokens, positions, columns, [Sharing(prompt, None)]))
     choose = best(lambda: select(logits, truncation, uniforms))
     return {"products_ms": multiply, "attention_and_rest_ms": model_step - multiply, "selection_ms": choose}
+
+
+def run_products(decoder: Any, x: Any, inner: Any) -> None:
+    """The matrix products of one step, nothing else; x (R, E) and inner (R, 4 E) stand for what they multiply."""
+    for layer in decoder.blocked.layers:
+        layer.attention_in(x)
+        layer.attention_out(x)
+        layer.mlp_in(x)
+        layer.mlp_out(inner)
+    decoder.blocked.output(x)
 
 
 def bandwidth() -> float:
@@ -299,21 +302,26 @@ def _peers(peers: Peers) -> tuple[dict[str, dict[str, float]], list[str]]:
     return found, absent
 
 
-def _save_for_peers(model: Any, folder: Path) -> None:
-    """A `gpt_bigcode` directory with a tokenizer file that has the right number of entries."""
+def save_without_tokenizer(model: Any, folder: Path) -> None:
+    """Configuration and weights of a `gpt_bigcode` directory."""
     import safetensors.torch
-    import tokenizers
 
     from kringle.model.exchange import hugging_face_config
 
     folder.mkdir(parents=True)
-    vocabulary = Vocabulary(VOCABULARY)
-    config = hugging_face_config(model.config, vocabulary)  # type: ignore[arg-type]
+    config = hugging_face_config(model.config, Vocabulary(model.config.vocab_size))  # type: ignore[arg-type]
     (folder / "config.json").write_text(json.dumps(config))
+    weights = {name: p.detach().cpu().contiguous() for name, p in model.state_dict().items()}
+    safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _save_for_peers(model: Any, folder: Path) -> None:
+    """A `gpt_bigcode` directory with a tokenizer file that has the right number of entries."""
+    import tokenizers
+
+    save_without_tokenizer(model, folder)
     entries = {f"t{i}": i for i in range(VOCABULARY)}
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(entries, unk_token="t0"))
     backend.save(str(folder / "tokenizer.json"))
     roles = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "t0", "eos_token": f"t{VOCABULARY - 5}"}
     (folder / "tokenizer_config.json").write_text(json.dumps(roles))
-    weights = {name: p.detach().contiguous() for name, p in model.state_dict().items()}
-    safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

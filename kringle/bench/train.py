@@ -11,8 +11,9 @@ are timed in turns in one run, and the best of each counts, so a busy moment doe
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from kringle.training.optimizer import Optimizers, make_optimizer
 
 CONFIG = ModelConfig(layers=8, width=384, heads=6, attention="mqa", context=512, vocab_size=16_384)
 ROWS, THREADS, ROUNDS = 8, 2, 6
+PEER = Path(__file__).parent / "peers" / "hf_gpt_bigcode.py"
 DOCUMENTS = (300, 130, 82)  # tokens of the three documents of each row
 PARTS = {  # what the profiler calls the passes of our own operations
     "linear maps": ("_Linear16", "_Linear16Backward", "aten::linear", "AddmmBackward0"),
@@ -105,6 +107,34 @@ def profile(step: Callable[[], None]) -> dict[str, float]:
     return {**found, "rest": round(1 - sum(found.values()), 3)}
 
 
+def peer_job(
+    config: ModelConfig,
+    device: str,
+    *,
+    rows: int,
+    micro_batches: int,
+    warm: int,
+    timed: int,
+    ways: Sequence[str],
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """What `PEER` is told: a model's shape, rows of a micro-batch, steps to warm up and steps to time."""
+    return {
+        "device": device,
+        "threads": threads,
+        "layers": config.layers,
+        "width": config.width,
+        "heads": config.heads,
+        "context": config.context,
+        "vocabulary": config.vocab_size,
+        "rows": rows,
+        "micro_batches": micro_batches,
+        "warm": warm,
+        "timed": timed,
+        "ways": list(ways),
+    }
+
+
 def measure(peers: Peers) -> Measured:
     """Whole steps, products and (where wanted) the peer, in turns."""
     if torch.cuda.is_available():
@@ -130,10 +160,10 @@ def measure(peers: Peers) -> Measured:
     found: dict[str, float] = {}
     absent: list[str] = []
     if peers.wanted:
-        script = Path(__file__).parent / "peers" / "hf_gpt_bigcode.py"
-        said, why = peers.run("transformers", script, str(THREADS), str(ROUNDS))
+        job = peer_job(CONFIG, "cpu", rows=ROWS, micro_batches=1, warm=1, timed=ROUNDS, ways=["plain"], threads=THREADS)
+        said, why = peers.run("transformers", PEER, json.dumps(job))
         if why is None:
-            found["transformers"] = said["tokens_per_second"]
+            found["transformers"] = said["rates"]["plain"]
         else:
             absent.append(f"transformers: {why}")
     details: dict[str, Any] = {

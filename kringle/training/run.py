@@ -8,7 +8,6 @@ the update is made. The loop around it is `kringle.training.trainer`.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ import torch
 
 from kringle.errors import UserError
 from kringle.model import exchange
+from kringle.model.chunked_loss import compiles
 from kringle.model.shape import ModelConfig
 from kringle.model.transformer import Transformer
 from kringle.randomness import torch_seed
@@ -151,7 +151,7 @@ class Run:
         self.model.to(world.device)
         self.model.recompute = settings.recompute
         self.model.train()
-        self.compiled = settings.compile == "auto" and _compiles(world.device)
+        self.compiled = settings.compile == "auto" and compiles(world.device)
         objective = Objective(self.model, self.precision)
         if self.compiled:
             for block in self.model.transformer.h:
@@ -327,11 +327,6 @@ class _Seeded:
 
     def __exit__(self, *error: Any) -> None:
         self._fork.__exit__(*error)
-
-
-def _compiles(device: torch.device) -> bool:
-    """Whether torch.compile is worth it: on a GPU with Triton to compile with. On a CPU `packed` is faster."""
-    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 class Loader:

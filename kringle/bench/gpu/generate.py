@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from kringle.bench import Measured, Peers
+from kringle.bench.generate import Vocabulary, run_products, save_without_tokenizer
 from kringle.errors import UserError
 from kringle.generation.selection import chooser
 from kringle.model.shape import ModelConfig
@@ -78,7 +79,6 @@ def prompts(count: int, length: int, vocabulary: int) -> list[list[int]]:
 
 
 def engine(model: Transformer, rows: int, graphs: bool = True) -> Any:
-    from kringle.bench.generate import Vocabulary
     from kringle.generation.engine import Engine
 
     vocabulary = Vocabulary(model.config.vocab_size)
@@ -172,15 +172,7 @@ def profile(model: Transformer, rows: int, decoding: float) -> dict[str, float]:
     x = torch.randn(rows, c.width, device=device, dtype=torch.bfloat16)
     inner = torch.randn(rows, 4 * c.width, device=device, dtype=torch.bfloat16)
 
-    def products() -> None:
-        for layer in decoder.blocked.layers:
-            layer.attention_in(x)
-            layer.attention_out(x)
-            layer.mlp_in(x)
-            layer.mlp_out(inner)
-        decoder.blocked.output(x)
-
-    multiply = milliseconds(products)
+    multiply = milliseconds(lambda: run_products(decoder, x, inner))
     step = milliseconds(lambda: decoder.fixed_step(tokens, positions, columns, owners, used, shared))
     logits = decoder.fixed_step(tokens, positions, columns, owners, used, shared)
     truncation = Truncation(np.full(rows, TEMPERATURE), np.full(rows, TOP_P), np.zeros(rows, np.int64))
@@ -212,20 +204,6 @@ def product_rate() -> float:
     a, b = (torch.randn(MATRIX, MATRIX, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     out = torch.empty_like(a)
     return 2 * MATRIX**3 / milliseconds(lambda: torch.mm(a, b, out=out), 10) * 1000
-
-
-def save(model: Transformer, folder: Path) -> None:
-    """A `gpt_bigcode` directory without a tokenizer."""
-    import safetensors.torch
-
-    from kringle.bench.generate import Vocabulary
-    from kringle.model.exchange import hugging_face_config
-
-    folder.mkdir(parents=True)
-    config = hugging_face_config(model.config, Vocabulary(model.config.vocab_size))  # type: ignore[arg-type]
-    (folder / "config.json").write_text(json.dumps(config))
-    weights = {name: p.detach().cpu().contiguous() for name, p in model.state_dict().items()}
-    safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def compare(ours: list[list[int]], theirs: dict[str, Any]) -> dict[str, Any]:
@@ -352,8 +330,8 @@ def _beside(
 ) -> dict[str, float] | None:
     """The peer's rates with the same weights, after greedy texts were compared. UserError where fp32's differ."""
     little = small(attention)
-    save(little, scratch / f"small-{attention}")
-    save(model, scratch / attention)
+    save_without_tokenizer(little, scratch / f"small-{attention}")
+    save_without_tokenizer(model, scratch / attention)
     job = peer_job(scratch / attention, model, small=str(scratch / f"small-{attention}"))
     job["small_greedy"] = prompts(GREEDY_PROMPTS, GREEDY_LENGTH, SMALL["vocab_size"])
     (scratch / f"{attention}.json").write_text(json.dumps(job))

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from kringle.bench import Measured, Peers
+from kringle.bench.train import PEER, peer_job
 from kringle.model.shape import ModelConfig
 from kringle.recipe import TrainingSettings
 from kringle.training.batches import Batch
@@ -29,6 +30,7 @@ from kringle.training.run import Loader, Run
 
 CONTEXT, VOCABULARY = 2048, 49_280
 DOCUMENTS = (1200, 520, 328)  # tokens of the three documents of each row
+MICRO_BATCHES = 4
 WARM, TIMED = 2, 5  # steps; the first one compiles
 GOALS = {"125M": 450_000, "350M": 160_000, "1.1B": 56_000}  # tokens/s, set before any of them was measured
 
@@ -85,10 +87,10 @@ class RandomBatches:
         return float(steps)
 
 
-def steps_of(shape: Shape, scratch: Path, micro_batches: int = 4) -> dict[str, Any]:
+def steps_of(shape: Shape, scratch: Path) -> dict[str, Any]:
     """The speed of whole steps, their memory, and where the time of one goes."""
     torch.cuda.reset_peak_memory_stats()
-    batches = RandomBatches(shape.rows * micro_batches)
+    batches = RandomBatches(shape.rows * MICRO_BATCHES)
     settings = TrainingSettings(
         tokens=batches.batch_tokens * (WARM + TIMED + 1), batch_tokens=batches.batch_tokens, learning_rate=2e-4
     )
@@ -149,7 +151,9 @@ def measure(peers: Peers) -> Measured:
             gc.collect()
             torch.cuda.empty_cache()
             if peers.wanted:
-                said, why = peers.run("transformers", PEER, json.dumps(peer_job(shape)))
+                rows = {"rows": shape.peer_rows, "micro_batches": MICRO_BATCHES}
+                job = peer_job(shape.config, "cuda", **rows, warm=WARM, timed=3, ways=["plain", "compiled"])
+                said, why = peers.run("transformers", PEER, json.dumps(job))
                 if why is None:
                     table[name]["transformers"] = said
                     found[f"transformers {name}"] = max(said["rates"].values())
@@ -176,20 +180,3 @@ def measure(peers: Peers) -> Measured:
         {"goals": GOALS, "shapes": table},
         lines,
     )
-
-
-PEER = Path(__file__).parent.parent / "peers" / "hf_gpt_bigcode_gpu.py"
-
-
-def peer_job(shape: Shape) -> dict[str, Any]:
-    return {
-        "layers": shape.layers,
-        "width": shape.width,
-        "heads": shape.heads,
-        "rows": shape.peer_rows,
-        "context": CONTEXT,
-        "vocabulary": VOCABULARY,
-        "micro_batches": 4,
-        "warm": WARM,
-        "timed": 3,
-    }
