@@ -1,9 +1,9 @@
 """Choosing tokens on a GPU: one program a row finds the borders of top-k and of the nucleus by bisection.
 
 The same search as `selection_kernel`'s, over the bit patterns of the weights, so nothing is sorted and nothing is
-written but the chosen id. Every pass reads the row again, from the second-level cache where it fits. Sums
-run in float64, in an order that only the width fixes: a row's choice depends on its weights and its own settings alone.
-Needs triton, which CUDA builds of torch bring.
+written but the chosen id. Every pass reads the row again, from the second-level cache where it fits. Sums run in
+float64, in an order that only the width fixes: a row's choice depends on its weights and its own settings alone. Needs
+triton, which CUDA builds of torch bring.
 """
 
 from __future__ import annotations
