@@ -18,11 +18,17 @@ def formats(fim_rate: float, spm: float) -> tuple[PromptFormat, ...]:
     return (*(("psm",) if spm < 1 else ()), *(("spm",) if spm > 0 else ()))
 
 
-def other_tasks(documents: Sequence[tuple[str, str, str]], measured: Sequence[Task]) -> list[Task]:
-    """Up to `CHOOSING` tasks from documents (id, language, text) that are not among the measured ones."""
+def divide_tasks(documents: Sequence[tuple[str, str, str]], count: int) -> tuple[list[Task], list[Task]]:
+    """Up to `count` tasks to measure models on, and up to `CHOOSING` others to choose their prompts on.
+
+    Documents are (id, language, text). Where they hold too few lines for both, the choice gets a fifth of them at most.
+    """
+    measured = make_tasks(documents, count)
     taken = {task.name for task in measured}
-    others = make_tasks(documents, CHOOSING + len(measured), seed=1)
-    return [task for task in others if task.name not in taken][:CHOOSING]
+    others = make_tasks(documents, CHOOSING + count, seed=1)
+    others = [task for task in others if task.name not in taken][:CHOOSING]
+    keep = len(measured) - max(0, min(CHOOSING, (len(measured) + len(others)) // 5) - len(others))
+    return measured[:keep], others + measured[keep:]
 
 
 def count_hits(

@@ -60,13 +60,13 @@ def measure_arm(job: ArmJob, out: Path) -> dict[str, Any]:
     tick(share)
 
     contents = [(f.id, f.language, f.content) for f in files]
-    plain_tasks = infilling.make_tasks(contents, job.evaluation.infilling_lines)
-    tasks = [replace(task, prefix=headers[task.document] + task.prefix) for task in plain_tasks]
+    tasks, others = (
+        [replace(task, prefix=headers[task.document] + task.prefix) for task in part]
+        for part in prompt_choice.divide_tasks(contents, job.evaluation.infilling_lines)
+    )
     candidates = prompt_choice.formats(job.arm.training.fim.rate, job.arm.training.fim.spm)
     prompt, tried, tried_on = candidates[0], {}, 0
     if len(candidates) > 1:
-        others = prompt_choice.other_tasks(contents, plain_tasks)
-        others = [replace(task, prefix=headers[task.document] + task.prefix) for task in others]
         tried, tried_on = prompt_choice.count_hits(model, tokenizer, others, candidates), len(others)
         prompt = max(candidates, key=lambda name: tried[name])
     results = infilling.run(model, tokenizer, tasks, prompt)
