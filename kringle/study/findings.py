@@ -30,10 +30,15 @@ def findings(
 
 def _pair(own: Sequence[Comparison]) -> str:
     """One arm against another: the first measure and whatever was decided with numbers, the rest by name."""
+    pair = f"{own[0].arm} against {own[0].base}"
+    if any(c.unit == "bits per byte" and c.low == c.difference == c.high == 0 for c in own):
+        return f"{pair}: the same bits per byte on every file; what sets them apart changed nothing in their training."
     told = [c for i, c in enumerate(own) if i == 0 or c.verdict != "undecided"]
     rest = [c.measure for c in own if c not in told]
     parts = "; ".join(_difference(c) for c in told)
-    return f"{own[0].arm} against {own[0].base}: {parts}" + (f"; undecided on {', '.join(rest)}." if rest else ".")
+    if len(rest) > 1 and len(rest) == len(own) - 1 and own[0].verdict == "undecided":
+        return f"{pair}: {parts}, as on every other measure."
+    return f"{pair}: {parts}" + (f"; undecided on {', '.join(rest)}." if rest else ".")
 
 
 def _headline(comparisons: Sequence[Comparison]) -> str:

@@ -19,7 +19,7 @@ from kringle.study.tables import Cell, Column, Table, estimate_column
 
 
 def _against_base(results: Results, arm: Arm) -> Cell:
-    """The verdicts on one arm in words: "worse: infilling; undecided: bits per byte, pass@1"."""
+    """The verdicts on an arm in words: "worse: infilling; undecided: bits per byte, pass@1"; one alone is said once."""
     if arm.is_base:
         return tables.words("the base")
     by_verdict: dict[str, list[str]] = {}
@@ -28,6 +28,8 @@ def _against_base(results: Results, arm: Arm) -> Cell:
             by_verdict.setdefault(comparison.verdict, []).append(comparison.measure)
     if not by_verdict:
         return tables.missing()
+    if len(by_verdict) == 1:
+        by_verdict = {verdict: ["on every measure"] for verdict in by_verdict}
     text = "; ".join(f"{verdict}: {', '.join(measures)}" for verdict, measures in by_verdict.items())
     shown = [
         tag("div", chip(figures.VERDICT_SIGNS[verdict], figures.VERDICT_TONES[verdict]), " ", ", ".join(measures))
