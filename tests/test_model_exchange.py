@@ -12,6 +12,7 @@ import training_fixtures as shared
 
 from kringle.errors import UserError
 from kringle.model import exchange
+from kringle.model.shape import FimTraining
 from kringle.model.transformer import Transformer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -70,6 +71,23 @@ def test_loading_gives_back_model_and_tokenizer(tmp_path: Path, attention: Liter
         assert torch.equal(a, b)
         assert b.requires_grad
     assert tokenizer.checksum == shared.tokenizer().checksum
+
+
+def test_how_it_was_trained_to_fill_in_stays_with_the_model(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    known, unknown = tmp_path / "known", tmp_path / "unknown"
+    exchange.save(trained("mqa"), shared.tokenizer(), known, FimTraining(0.5, 0.25))
+    exchange.save(trained("mqa"), shared.tokenizer(), unknown)
+    assert exchange.fim_training(known) == FimTraining(0.5, 0.25)
+    assert exchange.fim_training(unknown) is None
+    loaded = AutoModelForCausalLM.from_pretrained(known)  # a key of ours does not keep transformers from it
+    loaded.save_pretrained(tmp_path / "again")
+    assert exchange.fim_training(tmp_path / "again") == FimTraining(0.5, 0.25)
+    config = json.loads((known / "config.json").read_text())
+    (known / "config.json").write_text(json.dumps(config | {exchange.FIM_KEY: {"rate": "half"}}))
+    with pytest.raises(UserError, match="fim_training is"):
+        exchange.fim_training(known)
 
 
 def test_transformers_own_directories_load_too(tmp_path: Path) -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import training_fixtures
 from hypothesis import given
 from hypothesis import strategies as st
 from serve_support import native
 
 from kringle.errors import UserError
-from kringle.serve.models import NativeModel
+from kringle.evaluation.samplers import open_sampler
+from kringle.model import exchange
+from kringle.model.shape import FimTraining
+from kringle.model.transformer import Transformer
+from kringle.serve.models import ModelOptions, NativeModel, open_models
 from kringle.serve.prompting import cut, taken_apart, templates
 from kringle.serve.writing import Writer, whole_characters
 
@@ -117,6 +122,29 @@ def test_prompts_hold_the_sentinels_and_heal_the_cursor(tiny: NativeModel) -> No
     assert long.truncated
     assert len(long.ids) + 32 <= tiny.context
     assert tiny.prompt("", "", 16, heal=True).ids == [special.end_of_text]
+
+
+@pytest.mark.parametrize(
+    ("trained", "fills", "first"),
+    [
+        (FimTraining(0.5, 0.5), True, "fim_suffix"),
+        (FimTraining(0.5, 0), True, "fim_prefix"),
+        (FimTraining(0, 0.5), False, ""),
+    ],
+)
+def test_a_model_is_asked_as_it_was_trained(tmp_path: Path, trained: FimTraining, fills: bool, first: str) -> None:
+    tokenizer = training_fixtures.tokenizer()
+    model = Transformer(training_fixtures.model_config(context=160))
+    model.initialise(0)
+    exchange.save(model, tokenizer, tmp_path / "one", trained)
+    (served,) = open_models([str(tmp_path / "one")], ModelOptions())
+    served.close()
+    assert served.fills_gaps is fills
+    assert open_sampler(tmp_path / "one").fills_gaps() is fills
+    if fills:
+        ids = served.prompt("a = [1", "]", 16, heal=False).ids
+        order = {"fim_suffix": tokenizer.specials.fim_suffix, "fim_prefix": served.encode("a = [1")[0]}
+        assert ids[:2] == [tokenizer.specials.fim_prefix, order[first]]
 
 
 def test_text_that_spells_a_sentinel_stays_text(tiny: NativeModel, tmp_path: Path) -> None:

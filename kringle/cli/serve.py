@@ -41,7 +41,10 @@ def serve(
     prefix_cache: Annotated[
         str, typer.Option(help="Memory for prompts that were read before; 0 keeps none.")
     ] = "256MB",
-    fim_order: Annotated[str, typer.Option(help="How the middle is asked for: spm (reads less again), psm.")] = "spm",
+    fim_order: Annotated[
+        str | None,
+        typer.Option(help="How the middle is asked for: spm (reads less again) or psm; else as the model was trained."),
+    ] = None,
     no_heal: Annotated[bool, typer.Option("--no-heal", help="Go on at the cursor even inside a token.")] = False,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or int8, as in kringle sample.")] = "auto",
     invariant: Annotated[

@@ -64,7 +64,7 @@ class Sampler(Protocol):
         """Bits of the second text of each pair where it follows the first."""
 
     def fills_gaps(self) -> bool:
-        """Whether it has the sentinels of fill-in-the-middle."""
+        """Whether it has the sentinels of fill-in-the-middle, and is not known to have been trained without them."""
 
 
 def open_sampler(path: Path) -> Sampler:
@@ -94,13 +94,14 @@ class KringleSampler:
     """Our own models and engine."""
 
     def __init__(self, path: Path) -> None:
-        from kringle.model.exchange import load
+        from kringle.model.exchange import fim_training, load
 
         self.name = path.resolve().name
         self._model, self._tokenizer = load(path)
+        self._fim = fim_training(path)
 
     def fills_gaps(self) -> bool:
-        return True
+        return self._fim is None or self._fim.rate > 0
 
     def sample(self, prompts: Sequence[Prompt]) -> Iterator[Sampled]:
         from kringle.generation.engine import generate

@@ -147,7 +147,7 @@ def import_model(source: Path, out: Path) -> Exchanged:
                 f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size} rows",
                 where=str(source),
             )
-        exchange.save(model, tokenizer, fresh)
+        exchange.save(model, tokenizer, fresh, exchange.fim_training(source))
         ours, _ = exchange.load(fresh)  # what was written is what is compared
         prompts = real_prompts(tokenizer, model.config.context)
         difference = compare(ours, logits, prompts)

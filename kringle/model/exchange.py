@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ import torch
 from torch import Tensor
 
 from kringle.errors import UserError
-from kringle.model.shape import ModelConfig
+from kringle.model.shape import FimTraining, ModelConfig
 from kringle.model.transformer import LAYER_NORM_EPSILON, Transformer
 from kringle.tokens.tokenizer import Tokenizer
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+FIM_KEY = "fim_training"  # our own key in `config.json`; `transformers` keeps what it does not know
 ROTARY_TYPE = "kringle_rotary"  # no model of `transformers`: it has no gpt_bigcode with rotary positions
 TANH_GELU = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")  # three names of one formula
 INITIALIZER_RANGE = 0.02  # of transformers; drawn from only by whoever adds layers to a loaded model
@@ -61,10 +63,15 @@ def hugging_face_config(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, 
     }
 
 
-def save(model: Transformer, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a directory that `transformers` loads by itself: weights, both configurations and the tokenizer."""
+def save(model: Transformer, tokenizer: Tokenizer, folder: Path, fim: FimTraining | None = None) -> None:
+    """Write a directory that `transformers` loads by itself: weights, both configurations and the tokenizer.
+
+    `fim` is how the model was trained to fill in, where that is known; `fim_training` reads it back.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = hugging_face_config(model.config, tokenizer)
+    if fim is not None:
+        config[FIM_KEY] = asdict(fim)
     generation = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
@@ -96,6 +103,22 @@ def load(folder: Path) -> tuple[Transformer, Tokenizer]:
 
 def describe(folder: Path) -> ModelConfig:
     """The shape of the model in a directory, from its `config.json` alone."""
+    return read_config(_config(folder), str(folder / CONFIG_FILE))
+
+
+def fim_training(folder: Path) -> FimTraining | None:
+    """How the model in a directory was trained to fill in; None where its `config.json` does not say, as others' do
+    not."""
+    said = _config(folder).get(FIM_KEY)
+    if said is None:
+        return None
+    try:
+        return FimTraining(float(said["rate"]), float(said["spm"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{FIM_KEY} is {said!r} ({error!r})", where=str(folder / CONFIG_FILE)) from error
+
+
+def _config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     try:
         raw = json.loads(path.read_text())
@@ -103,7 +126,7 @@ def describe(folder: Path) -> ModelConfig:
         raise UserError(f"no model here ({error})", where=str(path)) from error
     if not isinstance(raw, dict):
         raise UserError("no model here (not a configuration)", where=str(path))
-    return read_config(raw, str(path))
+    return raw
 
 
 def read_config(raw: dict[str, Any], where: str) -> ModelConfig:

@@ -11,6 +11,15 @@ VOCABULARY_MULTIPLE = 128  # Megatron pads the embedding to a multiple of 128 ro
 
 
 @dataclass(frozen=True)
+class FimTraining:
+    """How a model was trained to fill in: the share of pieces that were rearranged, and of those the share with the
+    suffix first (SPM). A rate of 0 is left-to-right training alone."""
+
+    rate: float
+    spm: float
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Shape of a model. `vocab_size` counts embedding rows, padding included."""
 

@@ -41,7 +41,7 @@ class ForeignServed:
             raise UserError("other libraries' models run in fp32 or bf16, not int8", where="--precision")
         self.name = name
         self._foreign = ForeignModel(folder, "fp32" if options.precision == "auto" else options.precision)
-        self._order = options.order
+        self._order = options.order or "spm"
         self.context = self._foreign.context
         self.parameters = sum(parameter.numel() for parameter in self._foreign.model.parameters())
         self.vocab_size = len(self._foreign.tokenizer)

@@ -14,6 +14,7 @@ from kringle.errors import UserError
 from kringle.generation.healing import Vocabulary as Healer
 from kringle.generation.requests import Alternatives, Request
 from kringle.generation.service import SERVICE_ROWS, Service, Ticket
+from kringle.model.shape import FimTraining
 from kringle.model.transformer import Transformer
 from kringle.serve.prompting import STEPS, Order, PromptIds, cut, room_for_prompt
 from kringle.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -89,12 +90,12 @@ class ModelOptions:
     waiting: int = 64  # requests that may wait for a row
     precision: str = "auto"
     invariant: bool = False  # the same bits whatever else is in flight
-    order: Order = "spm"  # how the middle is asked for
+    order: Order | None = None  # how the middle is asked for; None: suffix first where the model saw that
     prefix_bytes: int = PREFIX_BYTES  # of prompts kept; 0 keeps none
     memory_limit: int | None = None  # for keys, values and logits; None: what is free
 
     def __post_init__(self) -> None:
-        if self.order not in get_args(Order):
+        if self.order is not None and self.order not in get_args(Order):
             raise UserError(f"the order is psm or spm, not '{self.order}'", where="--fim-order")
 
 
@@ -102,14 +103,23 @@ class NativeModel:
     """A model that our engine runs."""
 
     engine = "kringle"
-    fills_gaps = True
 
-    def __init__(self, name: str, model: Transformer, tokenizer: Tokenizer, options: ModelOptions) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        options: ModelOptions,
+        fim: FimTraining | None = None,
+    ) -> None:
+        """`fim` is how it was trained to fill in; a model of which nobody knows is taken to do so in both orders."""
         from kringle.generation.weights import choose_precision
         from kringle.training.batches import taught_positions
 
         self.name, self._tokenizer, self._model = name, tokenizer, model.eval()
-        self._order, self._rows = options.order, options.rows
+        self.fills_gaps = fim is None or fim.rate > 0
+        self._order: Order = options.order or ("spm" if fim is None or fim.spm > 0 else "psm")
+        self._rows = options.rows
         device = model.transformer.wte.weight.device
         precision = "fp32" if options.invariant else choose_precision(options.precision, device)
         self.context = taught_positions(model.config.context)
@@ -249,7 +259,7 @@ def _open(name: str, path: Path, options: ModelOptions) -> ServedModel:
     import torch
 
     from kringle.evaluation.sampling import belongs_to_us
-    from kringle.model.exchange import load
+    from kringle.model.exchange import fim_training, load
 
     try:
         model, tokenizer = load(path)
@@ -264,4 +274,4 @@ def _open(name: str, path: Path, options: ModelOptions) -> ServedModel:
             raise UserError(f"{theirs.what}; and as one of ours: {ours.what}", where=str(path)) from None
     if torch.cuda.is_available():
         model = model.cuda()
-    return NativeModel(name, model, tokenizer, options)
+    return NativeModel(name, model, tokenizer, options, fim_training(path))

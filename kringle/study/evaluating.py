@@ -56,7 +56,7 @@ def evaluate_command(
         problems = suite.problems[:limit] if limit else suite.problems
         infills = any(problem.suffix for problem in problems)
         if infills and not sampler.fills_gaps():
-            lines.append(f"{suite.name}: left out, the model has no tokens for filling in")
+            lines.append(f"{suite.name}: left out, the model was not made to fill in")
             continue
         settings = {
             "model": sampler.name,

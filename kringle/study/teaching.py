@@ -127,7 +127,7 @@ def _untrained(job: ArmJob, out: Path) -> dict[str, Any]:
 
     assert job.arm.model.init is not None, "recipes without a checkpoint cannot skip"
     model, tokenizer = exchange.load(job.arm.model.init)
-    exchange.save(model, tokenizer, out / "model")
+    exchange.save(model, tokenizer, out / "model", exchange.fim_training(job.arm.model.init))
     (out / "log.jsonl").write_text("")
     _notice(job, out)
     zero = ("steps", "tokens", "positions", "epochs", "rearranged", "left", "skipped", "seconds", "tokens_per_second")

@@ -20,7 +20,7 @@ import torch
 
 from kringle.errors import UserError
 from kringle.model import exchange
-from kringle.model.shape import ModelConfig
+from kringle.model.shape import FimTraining, ModelConfig
 from kringle.model.transformer import Transformer
 from kringle.training import checkpoint
 from kringle.training.batches import BatchSource
@@ -113,7 +113,8 @@ def _publish(model: Transformer, batches: BatchSource, checkpoints: Path, out: P
     for name in (LOG_FILE, MEASURES_FILE, REDONE_FILE):
         if (checkpoints / name).exists():
             shutil.copyfile(checkpoints / name, out / name)
-    exchange.save(model, batches.tokenizer, out / MODEL_FOLDER)
+    fim = FimTraining(batches.fim_rate, batches.fim_spm)
+    exchange.save(model, batches.tokenizer, out / MODEL_FOLDER, fim)
 
 
 _FINGERPRINTED = (
