@@ -1,4 +1,5 @@
-"""Contracts: what each editor's client sends, and the fields that it reads of the answer; the `openai` clients."""
+"""Contracts: the dialects as their clients ask them, and the `openai` clients. What editors' clients were seen to send
+is in `test_serve_editors.py`."""
 
 from __future__ import annotations
 
@@ -222,8 +223,8 @@ def test_openai_for_node_streams_from_it_unchanged(address: str, tmp_path: Path)
     assert said["refused"] == "BadRequestError 400 best_of"
 
 
-def test_mistral_and_continue(address: str) -> None:
-    """Continue's providers mistral and deepseek: {base}/fim/completions, chunks read by choices[0].delta.content."""
+def test_mistral(address: str) -> None:
+    """Its own clients read choices[0].delta.content of a chunk, DeepSeek's choices[0].text."""
     body = {"model": "tiny", "prompt": PREFIX, "suffix": SUFFIX, "max_tokens": 12, "temperature": 0, "stream": True}
     answer = call(address, "/v1/fim/completions", body, headers={"authorization": "Bearer key"})
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -234,21 +235,14 @@ def test_mistral_and_continue(address: str) -> None:
     assert answer.events[-1]["choices"][0]["finish_reason"] == "length"
     whole = call(address, "/v1/fim/completions", {**body, "stream": False}).json
     assert whole["choices"][0]["message"]["content"] == content
-    assert call(address, "/v1/fim/completions", {**body, "min_tokens": 3}).status == 400
+    for name, value in (("min_tokens", 3), ("frequency_penalty", 0.5), ("presence_penalty", -0.5)):
+        refused = call(address, "/v1/fim/completions", {**body, name: value})
+        assert (refused.status, refused.json["error"]["param"]) == (400, name)
+    assert call(address, "/v1/fim/completions", {**body, "frequency_penalty": 0}).status == 200
 
 
-def test_continue_by_template(address: str) -> None:
-    """Continue with an unknown model's name: StarCoder's template and its stop words, to /v1/completions."""
-    stops = ["<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<file_sep>", "<|endoftext|>", "</fim_middle>", "\n\n\n"]
-    prompt = f"<fim_prefix>{PREFIX}<fim_suffix>{SUFFIX}<fim_middle>"
-    body = {"model": "tiny", "max_tokens": 12, "temperature": 0, "stream": True, "stop": stops, "prompt": prompt}
-    answer = call(address, "/v1/completions", body)
-    text = "".join(event["choices"][0]["text"] for event in answer.events)
-    assert clean(text) == greedy(address, prompt=PREFIX, suffix=SUFFIX, stop=["\n\n\n"])
-
-
-def test_llama_vscode(address: str) -> None:
-    """A warm-up, then the completion, whose prompt is known by then; content, timings and truncated are read."""
+def test_llama_cpp_infill(address: str) -> None:
+    """A prompt that is read beforehand, then the completion, for which it is known; what is told of it."""
     extra = [{"text": "def sub(a, b):\n    return a - b\n", "filename": "sub.py"}]
     body = {
         "id_slot": 0,
@@ -265,7 +259,6 @@ def test_llama_vscode(address: str) -> None:
         "t_max_prompt_ms": 500,
         "t_max_predict_ms": 1,
         "n_indent": 4,
-        "response_fields": ["content"],
     }
     warm = call(address, "/infill", body)
     assert warm.status == 200, warm.text
@@ -285,7 +278,7 @@ def test_llama_vscode(address: str) -> None:
 
 
 def test_llama_cpp_completion_vocabulary_and_props(address: str) -> None:
-    """/completion as Tabby's and llm-ls's back ends read it: {content, stop}, streamed and whole."""
+    """/completion as Tabby's back end reads it: {content, stop}, streamed and whole."""
     body = {"prompt": PREFIX, "n_predict": 12, "temperature": 0, "stream": True, "stop": []}
     answer = call(address, "/completion", body)
     assert [event["stop"] for event in answer.events] == [False] * (len(answer.events) - 1) + [True]
@@ -304,28 +297,24 @@ def test_llama_cpp_completion_vocabulary_and_props(address: str) -> None:
     by_ids = call(address, "/completion", {"prompt": ids, "n_predict": 2}).json
     assert by_ids["tokens_evaluated"] == len(ids)
     assert call(address, "/detokenize", {"tokens": [10**6]}).status == 400
+    assert call(address, "/completions", {**body, "stream": False}).json["content"] == text  # its other name
     props = call(address, "/props").json
     assert props["default_generation_settings"]["n_ctx"] > 0
     assert props["total_slots"] == 4
 
 
 def test_tabby(address: str) -> None:
-    """Its server's back end openai/completion, and its editor plug-ins asking this server themselves."""
+    """Its server's back end openai/completion."""
     body = {"model": "tiny", "prompt": PREFIX, "suffix": SUFFIX, "max_tokens": 12, "temperature": 0.0, "stream": True}
     answer = call(address, "/v1/completions", {**body, "presence_penalty": 0.0})
     text = "".join(event["choices"][0]["text"] for event in answer.events)
     assert clean(text) == greedy(address, prompt=PREFIX, suffix=SUFFIX)
     assert answer.events[-1]["choices"][0]["finish_reason"]
-    segments = {"prefix": PREFIX, "suffix": SUFFIX, "filepath": "add.py", "git_url": "none"}
-    own = call(address, "/v1/completions", {"language": "python", "segments": segments, "temperature": 0}).json
-    assert own["id"]
-    assert own["choices"][0]["index"] == 0
-    assert own["choices"][0]["text"].startswith(text[:8])
-    assert call(address, "/v1/health").json["version"]["git_describe"].startswith("kringle")
 
 
 def test_llm_ls(address: str) -> None:
-    """Back ends tgi and huggingface ({generated_text}), ollama ({response}), llamacpp ({content}); its own template."""
+    """Back ends tgi ({generated_text}), ollama ({response}), openai (choices) and llamacpp, which asks /completions in
+    version 0.5.3 ({content}) and what openai asks later; its own template."""
     prompt = f"<fim_prefix>{PREFIX}<fim_suffix>{SUFFIX}<fim_middle>"
     wanted = greedy(address, prompt=PREFIX, suffix=SUFFIX)
     parameters = {"max_new_tokens": 12, "do_sample": False, "return_full_text": False, "stop": ["<|endoftext|>"]}
@@ -341,12 +330,14 @@ def test_llm_ls(address: str) -> None:
     options = {"num_predict": 12, "temperature": 0}
     ollama = call(address, "/api/generate", {"model": "tiny", "prompt": prompt, "stream": False, "options": options})
     assert ollama.json["response"] == wanted
-    llama = call(address, "/completion", {"prompt": prompt, "stream": False, "n_predict": 12, "temperature": 0})
+    llama = call(address, "/completions", {"prompt": prompt, "n_predict": 12, "temperature": 0})
     assert llama.json["content"] == wanted
+    body = {"prompt": prompt, "model": "tiny", "stream": False, "max_tokens": 12, "temperature": 0}
+    assert call(address, "/v1/completions", body).json["choices"][0]["text"] == wanted
 
 
-def test_twinny_and_ollama(address: str) -> None:
-    """Code Llama's template by default, JSON lines; the models are listed first."""
+def test_ollama(address: str) -> None:
+    """JSON lines; the models are listed first; a prompt in Code Llama's template."""
     assert [one["name"] for one in call(address, "/api/tags").json["models"]] == ["tiny"]
     assert "Suffix" in call(address, "/api/show", {"name": "tiny"}).json["template"]
     assert call(address, "/api/version").json["version"]

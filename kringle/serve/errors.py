@@ -97,8 +97,9 @@ def refusal(error: UserError, param: str | None = None) -> ApiError:
 
 
 def response(status: int, body: Any, headers: Mapping[str, str] | None = None) -> Response:
-    """JSON in ASCII: any text can be written, half a surrogate pair too."""
-    content = json.dumps(body, ensure_ascii=True, allow_nan=False).encode()
+    """JSON in ASCII: any text can be written, half a surrogate pair too. No white space: llama.vim takes an answer for
+    one only if `"content":"` stands in it."""
+    content = json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
     return Response(content, status, dict(headers or {}), media_type="application/json")
 
 

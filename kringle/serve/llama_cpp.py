@@ -1,10 +1,11 @@
-"""llama.cpp's own endpoints: `/infill`, `/completion`, `/tokenize`, `/detokenize`, `/props`.
+"""llama.cpp's own endpoints: `/infill`, `/completion` (`/completions`), `/tokenize`, `/detokenize`, `/props`.
 
 `/infill` fills the gap between `input_prefix` + `prompt` (the current line up to the cursor) and `input_suffix`. The
 texts of `input_extra` stand before the prefix, and are the first that is cut where the context is too small. `n_indent`
 ends the text before a line that is indented by less, `t_max_predict_ms` once it has a whole line. `n_predict` 0 reads
 the prompt, so that its beginning is known when it is asked for; -1 is the server's limit. Samplers other than
-temperature, top-k and top-p are not there: a grammar or a penalty is refused, `samplers` is not looked at.
+temperature, top-k and top-p are not there: a grammar or a penalty is refused, `samplers` is not looked at. What
+`response_fields` names by a path (`timings/prompt_n`) is in the answer under that path too; nothing is left out.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from kringle.generation.requests import MOST_ALTERNATIVES
 from kringle.serve.completing import Asked, Choice, Generation, TokenText
 from kringle.serve.errors import ACCESS_RESPONSES, RESPONSES, ApiError, response
 from kringle.serve.fields import LARGEST_SEED, MOST_TOKENS, Body, Stops, Temperature, TokenId, TopP
+from kringle.serve.models import ServedModel
 from kringle.serve.openai_api import STREAM
 from kringle.serve.serving import Serving, data, serving
 
 router = APIRouter()
 MOST_EXTRA = 64
+MOST_RESPONSE_FIELDS, LONGEST_PATH = 64, 256
 STOP_TYPES = {"stop": "word", "end": "eos", "length": "limit", "deadline": "limit", "cancelled": "limit"}
 Milliseconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
@@ -45,6 +48,9 @@ class Drawing(Body):
     n_probs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] = 0
     n_indent: Annotated[int, Field(ge=0, le=1000)] = 0
     t_max_predict_ms: Milliseconds = 0
+    response_fields: (
+        Annotated[list[Annotated[str, Field(max_length=LONGEST_PATH)]], Field(max_length=MOST_RESPONSE_FIELDS)] | None
+    ) = None
     grammar: str | None = None
     json_schema: dict[str, Any] | None = None
     repeat_penalty: Annotated[float, Field(allow_inf_nan=False)] = 1.0
@@ -118,6 +124,7 @@ async def infill(body: InfillRequest, request: Request) -> Response:
 
 
 @router.post("/completion", response_model=Completed | list[Completed], responses={**RESPONSES, **STREAM})
+@router.post("/completions", response_model=Completed | list[Completed], responses={**RESPONSES, **STREAM})
 async def completion(body: CompletionRequest, request: Request) -> Response:
     """Go on after a prompt, or several."""
     given = body.prompt
@@ -139,12 +146,17 @@ async def _answer(body: Drawing, request: Request, prompts: list[Any], suffix: s
         if getattr(body, name):
             raise ApiError(400, f"{name} is not supported", param=name)
     asked = [_asked(here, body, prompt, suffix) for prompt in prompts]
-    generation = here.start(request, here.model(body.model), asked)
+    generation = here.start(request, _model(here, body.model), asked)
     if body.stream:
         return here.stream(request, generation, _events(generation, body))
     await here.complete(request, generation)
     made = [_completed(generation, i, choice, body) for i, choice in enumerate(generation.choices)]
     return response(200, made[0] if len(made) == 1 else made)
+
+
+def _model(here: Serving, name: str | None) -> ServedModel:
+    """llama.cpp looks at the name only where it has several models; llama.vscode sends its chat model's."""
+    return here.model(name if len(here.models) > 1 else None)
 
 
 def _asked(here: Serving, body: Drawing, prompt: str | tuple[int, ...], suffix: str) -> Asked:
@@ -209,6 +221,14 @@ def _completed(generation: Generation, index: int, choice: Choice, body: Drawing
     }
     if body.n_probs:
         made["completion_probabilities"] = [_probabilities(token) for token in choice.tokens]
+    found = {path: _at(made, path) for path in body.response_fields or () if "/" in path}
+    return made | {path: value for path, value in found.items() if value is not None}
+
+
+def _at(made: Any, path: str) -> Any:
+    """What stands at a path in an answer; None where nothing does."""
+    for part in path.split("/"):
+        made = made.get(part) if isinstance(made, dict) else None
     return made
 
 
@@ -289,7 +309,7 @@ class Props(BaseModel):
 @router.post("/tokenize", response_model=Tokenized, responses=RESPONSES)
 async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     """The ids of a text."""
-    model = serving(request).model(body.model)
+    model = _model(serving(request), body.model)
     ids = model.encode(body.content)
     if not body.with_pieces:
         return response(200, {"tokens": ids})
@@ -306,7 +326,7 @@ def _piece(raw: bytes) -> str | list[int]:
 @router.post("/detokenize", response_model=Detokenized, responses=RESPONSES)
 async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
     """The text of ids; special tokens have none."""
-    model = serving(request).model(body.model)
+    model = _model(serving(request), body.model)
     if any(id >= model.vocab_size for id in body.tokens):
         raise ApiError(400, f"ids run from 0 to {model.vocab_size - 1}", param="tokens")
     return response(200, {"content": b"".join(map(model.token, body.tokens)).decode("utf-8", "replace")})

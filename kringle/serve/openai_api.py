@@ -89,6 +89,8 @@ class FimRequest(Body):
     random_seed: Seed | None = None
     stop: Stop | Stops | None = None
     stream: bool | None = False
+    presence_penalty: Penalty | None = 0.0  # not Mistral's; Continue sends what its settings say
+    frequency_penalty: Penalty | None = 0.0
 
 
 class Logprobs(BaseModel):
@@ -220,13 +222,17 @@ def _refuse(body: CompletionRequest) -> None:
     """What is understood and not done."""
     if body.best_of is not None and body.best_of > (body.n or 1):
         raise ApiError(400, "best_of above n is not supported; ask for n and choose", param="best_of")
-    for name in ("presence_penalty", "frequency_penalty"):
-        if getattr(body, name):
-            raise ApiError(400, f"{name} is not supported", param=name)
+    _refuse_penalties(body)
     if body.logit_bias:
         raise ApiError(400, "logit_bias is not supported", param="logit_bias")
     if body.echo and body.suffix:
         raise ApiError(400, "echo repeats a prompt that goes on, and with a suffix none does", param="echo")
+
+
+def _refuse_penalties(body: CompletionRequest | FimRequest) -> None:
+    for name in ("presence_penalty", "frequency_penalty"):
+        if getattr(body, name):
+            raise ApiError(400, f"{name} is not supported", param=name)
 
 
 def _prompts(prompt: Any) -> list[str | tuple[int, ...]]:
@@ -349,10 +355,11 @@ def usage_json(generation: Generation) -> dict[str, Any]:
 
 @router.post("/v1/fim/completions", response_model=FimResponse, responses={**RESPONSES, **STREAM})
 async def fim_completions(body: FimRequest, request: Request) -> Response:
-    """Fill the gap between `prompt` and `suffix`, as Mistral's and DeepSeek's clients ask."""
+    """Fill the gap between `prompt` and `suffix`, as Mistral's clients ask."""
     here = serving(request)
     if body.min_tokens:
         raise ApiError(400, "min_tokens is not supported", param="min_tokens")
+    _refuse_penalties(body)
     asked = Asked(
         body.prompt,
         suffix=body.suffix or "",
