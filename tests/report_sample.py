@@ -6,6 +6,18 @@ import math
 from dataclasses import replace
 
 from kringle.randomness import stream
+from kringle.study.filter_results import (
+    Cluster,
+    Filtering,
+    Kept,
+    Meeting,
+    NearDuplicates,
+    Removed,
+    Signal,
+    ThresholdCurve,
+    ThresholdUsed,
+    setting_name,
+)
 from kringle.study.results import (
     Arm,
     Baseline,
@@ -235,6 +247,36 @@ def examples() -> tuple[Example, ...]:
     )
 
 
+def filtering() -> Filtering:
+    """Two filters, one of them at two thresholds by language, and near-duplicates under two settings."""
+
+    def curve(signal: Signal, name: str, language: str, last: float, power: float) -> ThresholdCurve:
+        points = tuple(Kept(last * i / 50, (1 - i / 50) ** power) for i in range(51))
+        return ThresholdCurve(signal, name, language, points)
+
+    near = tuple(Kept(0.7 + i / 10, 0.9991 + i / 5000) for i in range(4))
+    collision = tuple(Meeting(i / 50, 1 - (1 - (i / 50) ** 5) ** 29) for i in range(51))
+    one = NearDuplicates(
+        5, 0.7, 29, 5, 14_203, 902, 74_120_331, 6_300_120, collision, (Cluster(2, 300), Cluster(3, 80), Cluster(35, 7))
+    )
+    return Filtering(
+        (
+            *(curve("comments: floor", "comments: floor", x, 1.0, 3) for x in ("all", "javascript", "python")),
+            *(curve("fertility", "fertility", x, 5.2, 0.2) for x in ("all", "javascript", "python")),
+            ThresholdCurve("near-duplicates", setting_name(5, 0.7), "all", near),
+            ThresholdCurve("near-duplicates", setting_name(1, 0.85), "all", near[1:]),
+        ),
+        (
+            ThresholdUsed("comments: floor", "comments", "all", 0.01),
+            ThresholdUsed("fertility", "fertility", "python", 2.5),
+            ThresholdUsed("fertility", "fertility", "javascript", 2.6),
+            ThresholdUsed("near-duplicates", "near-dedup", "all", 0.7),
+        ),
+        (Removed("comments", "all", 0.12, 0.196), Removed("mine", "all", 0.5, None)),
+        (one, replace(one, ngram=1, threshold=0.85, bands=25, rows=10, clusters=())),
+    )
+
+
 def sample() -> Results:
     """Four arms of a laptop study, everything present."""
     arms = (
@@ -277,6 +319,7 @@ def sample() -> Results:
         ),
     )
     return Results(
+        filtering=filtering(),
         study="laptop",
         created="2025-03-04T10:21:07+00:00",
         command_line="kringle run laptop",

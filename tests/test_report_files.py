@@ -31,7 +31,8 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert page.read_text(encoding="utf-8") == render(results)
     assert Results.from_json((folder / "results.json").read_text(encoding="utf-8")) == results
     assert {p.stem for p in (folder / "figures").iterdir()} == {
-        *("pass-at-k-starter", "infilling", "bits-per-byte", "differences", "loss", "held-out-curve", "funnel")
+        *("pass-at-k-starter", "infilling", "bits-per-byte", "differences", "loss", "held-out-curve", "funnel"),
+        *("kept-comments-floor", "kept-fertility", "kept-near-duplicates", "collision"),
     }
     for figure in (folder / "figures").iterdir():
         ET.parse(figure)

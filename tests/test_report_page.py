@@ -105,7 +105,7 @@ def test_nothing_from_outside(name: str) -> None:
     guarded(Page(render(VARIANTS[name])))
 
 
-KEPT = {"schema", "created", "kind", "verdict", "beats_ngram", "unit", "section"}
+KEPT = {"schema", "created", "kind", "verdict", "beats_ngram", "unit", "section", "signal"}
 PROBES = (
     "</script><script>alert(1)</script>",
     "</style><style>*{display:none}</style>",
@@ -224,9 +224,10 @@ class Numbered:
         return 3 + n / 1000
 
 
-# Curves are in the figure and the CSV; code is clipped and has a test of its own; a run has one level and seed.
+# Curves are in the figure and the CSV; what filters keep (`test_study_filtering.py`) and code, which is clipped, have
+# tests of their own; a run has one level and seed.
 SKIPPED = {"schema", "created", "curve", "held_out_curve", "prefix", "suffix", "level", "seed", "k", "unit", "kind"}
-SKIPPED |= {"section", "difference", "low", "high", "margin"}
+SKIPPED |= {"section", "difference", "low", "high", "margin", "filtering"}
 
 
 def test_every_value_is_on_the_page() -> None:

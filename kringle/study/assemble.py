@@ -25,6 +25,7 @@ from kringle.study.arm import split_of
 from kringle.study.controls import check_controls, pairs, refuse
 from kringle.study.describe import describe, flat
 from kringle.study.examples import examples
+from kringle.study.filtering import filtering
 from kringle.study.findings import findings, limitations
 from kringle.study.judgements import (
     Measurements,
@@ -125,6 +126,7 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
         controls=controls,
         problems=problem_map(done, measured),
         overlaps=overlaps(done),
+        filtering=filtering(plan),
         means=_means(arms, by_arm),
         examples=examples(done, measured, recipe.evaluation.benchmarks),
         stages=tuple(_stage(kind, stage, computed, options) for kind, stage in plan.stages() if kind != "report"),

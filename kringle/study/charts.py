@@ -239,6 +239,16 @@ def _pieces(points: Sequence[tuple[float, float | None]], top: float) -> list[li
     return [piece for piece in pieces if len(piece) > 1]
 
 
+def _apart(marks: Sequence[float]) -> dict[float, str]:
+    """Marks as text, with as many digits as tell them apart."""
+    texts: dict[float, str] = {}
+    for digits in range(4, 13):
+        texts = {mark: f"{mark:.{digits}g}" for mark in marks}
+        if len(set(texts.values())) == len(texts):
+            break
+    return texts
+
+
 def curves(
     lines: Sequence[Curve],
     width: float,
@@ -246,9 +256,11 @@ def curves(
     digits: int,
     x_text: Callable[[float], str],
     x_name: str,
+    first: float = 0.0,
+    marks: Sequence[tuple[float, str]] = (),
 ) -> Drawing:
-    """Lines over a common x, cut off above `top`, each named at its end; hovering tells all values at one x. Values
-    are written with `digits` decimals."""
+    """Lines over a common x from `first` on, cut off above `top`, each named at its end; hovering tells all values at
+    one x. Values are written with `digits` decimals. `marks` are places on the x axis that have a name."""
     height = 300.0 if width > 600 else 240.0
     d = Drawing(width, height + 44)
     finite = [(line, [(x, y) for x, y in line.points if y is not None]) for line in lines]
@@ -258,17 +270,30 @@ def curves(
     reach = (top - lowest) or abs(top) or 1.0
     y_scale = Scale(lowest - 0.06 * reach, lowest + reach, height, 8)
     y_marks = ticks(y_scale.low, y_scale.high, 5)
-    y_text = {mark: f"{mark:.4g}" for mark in y_marks}
+    y_text = _apart(y_marks)
     left = _column(list(y_text.values()), width * 0.2, SMALL) + 8
     right = width - _column(texts, width * 0.34, bold=True) - 24
     xs = [x for line in lines for x, _ in line.points]
-    x_scale = Scale(0, max(xs, default=1.0) or 1.0, left, right)
+    last = max((x for x in xs if x > first), default=first + 1.0)
+    x_scale = Scale(first, last, left, right)
     for mark in y_marks:
         d.line(left, y_scale(mark), right, y_scale(mark), "grid")
         d.text(left - 8, y_scale(mark) + 4, y_text[mark], size=SMALL, anchor="end", class_="muted")
-    _axis(d, x_scale, ticks(0, x_scale.high, 5 if width > 600 else 3), x_text, height, height + 4)
-    d.text((left + right) / 2, height + 38, x_name, size=SMALL, anchor="middle", class_="muted")
+    _axis(d, x_scale, ticks(first, x_scale.high, 5 if width > 600 else 3), x_text, height, height + 4)
+    half = text_width(x_name, SMALL) / 2
+    middle = min(max((left + right) / 2, half), width - half)
+    d.text(middle, height + 38, x_name, size=SMALL, anchor="middle", class_="muted")
     d.line(left, height, right, height, "axis")
+    for row, (x, name) in enumerate(sorted(marks)):
+        at = min(max(x_scale(x), left), right)
+        d.polyline([(at, 8), (at, height)], "unseen", width=1.25, dashes="2.5 2.5")
+        room = fit(name, right - left - 8, SMALL)
+        beside = at + 4 + text_width(room, SMALL) <= right
+        height_of_row = height - 8 - 14 * (row % 4)
+        if beside:
+            d.text(at + 4, height_of_row, room, size=SMALL, class_="muted")
+        else:
+            d.text(at - 4, height_of_row, room, size=SMALL, anchor="end", class_="muted")
     for line in sorted(lines, key=lambda line: line.bold):  # the bold one last, on top
         for piece in _pieces(line.points, y_scale.high):
             points = [(x_scale(x), y_scale(y)) for x, y in piece]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kringle.study import figures, tables, units
+from kringle.study import figures, filter_section, tables, units
 from kringle.study.markup import Markup, tag
 from kringle.study.page import Part, Section, bullets, heading, notice, paragraph, present, reproduce
 from kringle.study.results import HeldOut, Results, Share
@@ -117,6 +117,7 @@ def data(results: Results) -> Section:
             figures.funnel(results),
             _funnel_table(results) if results.funnel else notice("No steps were counted."),
             _overlap_table(results) if results.overlaps else None,
+            *filter_section.parts(results),
             reproduce(results, "funnel"),
             heading("Held-out code"),
             paragraph(

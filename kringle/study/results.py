@@ -16,6 +16,7 @@ from typing import Literal
 from kringle.errors import UserError
 from kringle.machine import Machine
 from kringle.study import strict_json
+from kringle.study.filter_results import Filtering
 
 SCHEMA = "kringle-results/1"
 
@@ -475,6 +476,7 @@ class Results:
     canary: Canary | None = None
     memorisation: tuple[Memorisation, ...] = ()
     memorised: tuple[MemorisedExample, ...] = ()
+    filtering: Filtering | None = None
 
     def __post_init__(self) -> None:
         if datetime.fromisoformat(self.created).tzinfo is None:

@@ -1,0 +1,164 @@
+"""How much each filter keeps at other thresholds than its own: curves over the signals of the training pool.
+
+Read from the annotate stage's tables and the token store's counts, never from text. Shares are of bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kringle.data.signals import NotApplicable, Rows, Signals, near_file, passes
+from kringle.recipe import FilterSettings
+from kringle.study import published
+from kringle.study.arm import split_of, view
+from kringle.study.filter_results import (
+    ALL,
+    Cluster,
+    Filtering,
+    Kept,
+    Meeting,
+    NearDuplicates,
+    Removed,
+    Signal,
+    ThresholdCurve,
+    ThresholdUsed,
+    setting_name,
+)
+from kringle.study.plan import Plan, near_dedup_settings
+from kringle.tokens.store import TokenStore
+
+STEPS = 100  # of a curve between its first threshold and its last
+MOST_STARS = 50.0  # the curve's end; half of The Stack's code has none, and 5 was the question
+
+
+def filtering(plan: Plan) -> Filtering | None:
+    """The filters of a plan whose stages are published; None where no arm has one."""
+    arms = [arm for arm in plan.recipe.arms if arm.filter != FilterSettings() and arm.control is None]
+    if not arms:
+        return None
+    pool = Pool(plan)
+    curves = list(pool.curves())
+    used = [mark for arm in arms for mark in pool.used(arm.name, arm.filter)]
+    removed = [share for arm in arms for share in pool.removed(arm.name, arm.filter)]
+    found = [json.loads((pool.rows.folder / name).read_text()) for name in pool.near_duplicates]
+    curves += [_near_curve(one) for one in found if "bytes_kept" in one]
+    return Filtering(tuple(curves), tuple(used), tuple(removed), tuple(_near_duplicates(one) for one in found))
+
+
+class Pool:
+    """The training documents with their signals: bytes, language, characters a token. N documents."""
+
+    def __init__(self, plan: Plan) -> None:
+        store = TokenStore.open(plan.encode.folder / "store")
+        chosen = view(store, split_of(plan.split.folder), None, FilterSettings())
+        self.rows: Rows = Signals(plan.annotate.folder).rows([store.ids[i] for i in chosen])
+        self.spoken = np.array([store.languages[i] for i in chosen], dtype=object)
+        self.sizes = np.asarray(store.sizes)[chosen].astype(np.float64)
+        self.tokens = np.diff(store.offsets)[chosen]
+        self.near_duplicates = [
+            str(Path(near_file(setting)).with_suffix(".json")) for setting in near_dedup_settings(plan.recipe)
+        ]
+
+    @property
+    def languages(self) -> list[str]:
+        """All together first, where there are several."""
+        own = sorted(set(self.spoken))
+        return [ALL, *own] if len(own) > 1 else own
+
+    def of(self, language: str) -> NDArray[np.bool_]:
+        return np.ones(len(self.spoken), dtype=np.bool_) if language == ALL else self.spoken == language
+
+    def curves(self) -> Iterator[ThresholdCurve]:
+        """Those of comments, characters per token and, where any are known, stars."""
+        ratio, per_token = self.rows.comment_ratio, self.rows.characters / np.maximum(self.tokens, 1)
+        whole = np.linspace(0, 1, STEPS + 1)
+        yield from self._curves("comments: floor", ratio, whole, lambda value, t: value > t)
+        yield from self._curves("comments: ceiling", ratio, whole, lambda value, t: value < t)
+        last = float(np.quantile(per_token, 0.999)) if len(per_token) else 1.0
+        yield from self._curves("fertility", per_token, np.linspace(0, last, STEPS + 1), lambda value, t: value >= t)
+        if not np.isnan(self.rows.stars).all():
+            stars = np.nan_to_num(self.rows.stars)  # unknown counts as none, as in the filter
+            yield from self._curves("stars", stars, np.arange(MOST_STARS + 1), lambda value, t: value >= t)
+
+    def _curves(
+        self,
+        signal: Signal,
+        values: NDArray[np.float64],
+        thresholds: NDArray[np.float64],
+        keeps: Callable[[NDArray[np.float64], float], NDArray[np.bool_]],
+    ) -> Iterator[ThresholdCurve]:
+        for language in self.languages:
+            own = self.of(language)
+            sizes, held = self.sizes[own], values[own]
+            total = float(sizes.sum()) or 1.0
+            points = [Kept(round(float(t), 6), float(sizes[keeps(held, float(t))].sum()) / total) for t in thresholds]
+            yield ThresholdCurve(signal, signal, language, tuple(points))
+
+    def used(self, arm: str, chosen: FilterSettings) -> Iterator[ThresholdUsed]:
+        """Where an arm stands; quantiles and percentiles as the thresholds that they come to here."""
+        if chosen.comments is not None:
+            if chosen.comments.above > 0:
+                yield ThresholdUsed("comments: floor", arm, ALL, chosen.comments.above)
+            if chosen.comments.below < 1:
+                yield ThresholdUsed("comments: ceiling", arm, ALL, chosen.comments.below)
+        if chosen.near_dedup is not None:
+            yield ThresholdUsed("near-duplicates", arm, ALL, chosen.near_dedup.threshold)
+        if chosen.fertility is not None:
+            ratio = self.rows.characters / np.maximum(self.tokens, 1)
+            for language in sorted(set(self.spoken)):
+                if chosen.fertility.percentile is not None:
+                    least = float(np.percentile(ratio[self.of(language)], chosen.fertility.percentile))
+                    yield ThresholdUsed("fertility", arm, language, least)
+                elif (own := getattr(chosen.fertility, language, None)) is not None:
+                    yield ThresholdUsed("fertility", arm, language, own)
+        known = ~np.isnan(self.rows.stars)
+        if chosen.stars is not None and known.any():
+            stars = chosen.stars
+            if stars.at_least is not None:
+                least = float(stars.at_least)
+            elif stars.above is not None:
+                least = float(stars.above + 1)
+            else:
+                least = float(np.quantile(self.rows.stars[known], stars.quantile or 0.0))
+            yield ThresholdUsed("stars", arm, ALL, least)
+
+    def removed(self, arm: str, chosen: FilterSettings) -> Iterator[Removed]:
+        """By language, beside SantaCoder's where the arm has one filter alone; nothing where it does not apply."""
+        try:
+            kept = passes(chosen, self.rows, list(self.spoken), self.tokens)
+        except NotApplicable:
+            return
+        asked = [field.name for field in fields(chosen) if getattr(chosen, field.name) is not None]
+        theirs = published.REMOVED.get(asked[0], {}) if len(asked) == 1 else {}
+        for language in self.languages:
+            own = self.of(language)
+            total = float(self.sizes[own].sum()) or 1.0
+            share = float(self.sizes[own & ~kept].sum()) / total
+            yield Removed(arm, language, share, theirs.get(language))
+
+
+def _near_curve(found: dict[str, Any]) -> ThresholdCurve:
+    total = found["bytes"] or 1
+    points = tuple(Kept(float(threshold), kept / total) for threshold, kept in found["bytes_kept"])
+    return ThresholdCurve("near-duplicates", setting_name(found["ngram"], found["threshold"]), ALL, points)
+
+
+def _near_duplicates(found: dict[str, Any]) -> NearDuplicates:
+    def pairs(key: str) -> Sequence[Sequence[float]]:
+        value: Sequence[Sequence[float]] = found[key]
+        return value
+
+    plain = {name: found[name] for name in ("ngram", "threshold", "bands", "rows", "documents", "dropped", "bytes")}
+    return NearDuplicates(
+        **plain,
+        bytes_dropped=found["bytes_dropped"],
+        collision=tuple(Meeting(float(s), float(p)) for s, p in pairs("collision_curve")),
+        clusters=tuple(Cluster(int(size), int(count)) for size, count in pairs("cluster_sizes")),
+    )
