@@ -391,9 +391,11 @@ def test_mistakes_end_with_one_line(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     with pytest.raises(UserError, match=r"did you mean .*model"):
         open_models([str(tmp_path)], options)
-    trained = tmp_path / "models" / "fim-s0"
-    trained.parent.mkdir()
-    folder.rename(trained)
+    stage, trained = tmp_path / "stages" / "train@fim-s0-1" / "model", tmp_path / "models" / "fim-s0"
+    for parent in (stage.parent, trained.parent):
+        parent.mkdir(parents=True)
+    folder.rename(stage)
+    trained.symlink_to(stage)  # as a study leaves them
     with pytest.raises(UserError, match=r"is not there; .* or one of fim-s0"):
         open_models(["mha"], options, tmp_path)
     (opened,) = open_models(["fim"], ModelOptions(rows=1), tmp_path)

@@ -94,9 +94,9 @@ class KringleSampler:
     """Our own models and engine."""
 
     def __init__(self, path: Path) -> None:
-        from kringle.model.exchange import fim_training, load
+        from kringle.model.exchange import fim_training, load, model_name
 
-        self.name = path.resolve().name
+        self.name = model_name(path)
         self._model, self._tokenizer = load(path)
         self._fim = fim_training(path)
 
@@ -172,7 +172,9 @@ class TransformersSampler:
                 where=str(path),
                 hint="install transformers to evaluate it all the same",
             ) from None
-        self.name = path.resolve().name
+        from kringle.model.exchange import model_name
+
+        self.name = model_name(path)
         try:
             self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
             self._model = cast("Any", transformers.AutoModelForCausalLM.from_pretrained(path, local_files_only=True))

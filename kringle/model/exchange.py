@@ -9,6 +9,7 @@ transposed), weights in several files and PyTorch's own format. Does not cover: 
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from dataclasses import asdict
 from pathlib import Path
@@ -99,6 +100,12 @@ def load(folder: Path) -> tuple[Transformer, Tokenizer]:
         where = folder / WEIGHTS_FILE if (folder / WEIGHTS_FILE).exists() else folder
         raise UserError(f"weights do not fit the configuration ({error})", where=str(where)) from error
     return model.requires_grad_(True), tokenizer
+
+
+def model_name(folder: Path) -> str:
+    """What a model is called: the name of its folder, or of the link to it, since a workspace's links all lead to
+    folders called `model`."""
+    return Path(os.path.abspath(folder)).name  # noqa: PTH100 - `resolve` would follow the link
 
 
 def describe(folder: Path) -> ModelConfig:

@@ -202,11 +202,13 @@ def scored(scores: Any, following: Any, alternatives: int) -> tuple[list[float],
 def open_models(names: Sequence[str], options: ModelOptions, work: Path | None = None) -> list[ServedModel]:
     """Load every model, in order: a folder, or the name of a trained model of the workspace `work`. UserError, with
     none left open, for a missing folder, one that is no model, or a name that is given twice."""
+    from kringle.model.exchange import model_name
+
     folders: dict[str, Path] = {}
     for entry in names:
         name, separator, folder = entry.partition("=")
         path = _find(folder if separator else entry, work)
-        name = name if separator else path.resolve().name
+        name = name if separator else model_name(path)
         if not name or len(name) > 200 or not name.isprintable():
             raise UserError("is no name for a model", where=f"'{entry}'", hint="write NAME=FOLDER")
         if name in folders:
