@@ -14,7 +14,7 @@ import pytest
 from kringle.pii import findings
 from kringle.pii.format_checks import bech32_checksum, github_checksum, grafana_checksum
 from kringle.pii.rarity import randomness
-from kringle.pii.strings import base58_checksum
+from kringle.pii.strings import is_wallet_key
 
 ALNUM = string.ascii_letters + string.digits
 URL64 = ALNUM + "-_"
@@ -162,9 +162,9 @@ def test_checksums_agree_with_published_values() -> None:
     assert github_checksum(b"ghp_" + b"zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ" + b"0mLq17")
     assert bech32_checksum(b"abcdef1qpzry9x8gf2tvdw0s3jn54khce6mua7lmqqqxw")
     assert bech32_checksum(b"AGE-SECRET-KEY-1" + b"GFPYYSJZ" * 6 + b"GFPQ4EGAEX")
-    assert base58_checksum(b"5HueCGU8rMjxEXxiPuD5BDku4MkFqe" + b"Zyd4dZ1jvhTVqvbTLvyTJ")
+    assert is_wallet_key(b"5HueCGU8rMjxEXxiPuD5BDku4MkFqe" + b"Zyd4dZ1jvhTVqvbTLvyTJ")
     assert not bech32_checksum(b"AGE-SECRET-KEY-1" + b"GFPYYSJZ" * 6 + b"GFPQ4EGAEY")
-    assert not base58_checksum(b"5HueCGU8rMjxEXxiPuD5BDku4MkFqe" + b"Zyd4dZ1jvhTVqvbTLvyTK")
+    assert not is_wallet_key(b"5HueCGU8rMjxEXxiPuD5BDku4MkFqe" + b"Zyd4dZ1jvhTVqvbTLvyTK")
     assert not grafana_checksum(b"glsa_" + b"a" * 32 + b"_00000000")
 
 
