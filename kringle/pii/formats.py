@@ -128,7 +128,15 @@ FORMATS: tuple[Format, ...] = (
     *prefixed("cloudflare-origin-key", "v1.0-", HEX, 24, tail="-([0-9a-f]{146})"),
     *prefixed("vault-token", "hvs. hvb. hvr.", URL64, 24, 300),
     *prefixed("vault-token", "s.", ALNUM, 24, confidence=LIKELY),
-    *prefixed("doppler-token", "dp.pt. dp.st. dp.ct. dp.sa. dp.scim. dp.audit.", r"A-Za-z0-9_.-", 40, 60),
+    *prefixed("doppler-token", "dp.pt. dp.ct. dp.sa. dp.scim. dp.audit.", ALNUM, 40, 44),
+    inner(  # a service token may hold the name of its configuration
+        "doppler-token",
+        (0,),
+        r"dp\.st\.[A-Za-z0-9_-]{2}",
+        8,
+        r"dp\.st\.(?:[a-z0-9_-]{2,35}\.)?([A-Za-z0-9]{40,44})(?![A-Za-z0-9])",
+        DISTINCT,
+    ),
     # Fly.io's own redaction of its logs knows these prefixes (flyctl); lengths: gitleaks
     *prefixed("fly-token", "fo1_", URL64, 43),
     *prefixed("fly-token", "fm1a_ fm1r_ fm2_", BASE64, 100, 4000, tail="={0,3}"),

@@ -37,8 +37,10 @@ _ESCAPE = re.compile(
 # A body whose end is cut off: two lines or more of a length that only base 64 has
 _CUT_OFF = re.compile(rb"""(?:(?:\\{1,2}[nr]|[\s"'`+,;#*>|]){1,40}[A-Za-z0-9+/]{32,}={0,2}){2,}""")
 # PuTTY breaks its base 64 after 64 characters; the shortest key, an Ed25519 one, takes a line of 48
-_PUTTY_LINES = re.compile(rb"(?:(?:\\{1,2}r)?(?:\\{1,2}n|\r?\n)[ \t]{0,40}[A-Za-z0-9+/]{4,64}={0,2}){1,400}")
-_PUTTY_LINE = re.compile(rb"(?:\\{1,2}n|\n)[ \t]{0,40}([A-Za-z0-9+/]{4,64})")
+_PUTTY_COUNT = re.compile(rb"([0-9]{1,3})[\\\r\n]\Z")
+_PUTTY_LINE = re.compile(
+    rb"(?:\\{1,2}r)?(?:\\{1,2}n|\r?\n)[ \t]{0,40}(?P<body>[A-Za-z0-9+/]{4,64})={0,2}(?![A-Za-z0-9+/=-])"
+)
 LEAST_PUTTY_BODY = 28  # of a DSA key: a number of 160 bits and its length
 HEXADECIMAL = "0123456789abcdef"
 BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -68,14 +70,16 @@ def at_event(data: bytes, end: int) -> Candidate | None:
 
 def at_putty(data: bytes, end: int) -> Candidate | None:
     """The private half of a key of PuTTY's, under the header that ends before `end`; what precedes it is public."""
-    lines = _PUTTY_LINES.match(data, end - 1)
-    if lines is None:
-        return None
-    segments = tuple(line.span(1) for line in _PUTTY_LINE.finditer(data, *lines.span()))
+    count = _PUTTY_COUNT.search(data, max(0, end - 4), end)
+    segments: tuple[Segment, ...] = ()
+    at = end - 1
+    while count and len(segments) < int(count[1]) and (line := _PUTTY_LINE.match(data, at)):
+        segments += (line.span("body"),)
+        at = line.end()
     body = b"".join(data[s:e] for s, e in segments)
     if len(body) < LEAST_PUTTY_BODY or is_monotonous(body[:200]):
         return None
-    found = Candidate(segments[0][0], lines.end(), "key", "private-key", CONFIDENCE, RANK_BLOCK, (segments,), BASE64)
+    found = Candidate(segments[0][0], at, "key", "private-key", CONFIDENCE, RANK_BLOCK, (segments,), BASE64)
     return found._replace(confidence=0.0) if carries_mark(data, found) else found
 
 
