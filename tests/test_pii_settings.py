@@ -223,6 +223,7 @@ def test_found_where_it_stands(template: str, value: Callable[[], str]) -> None:
         "https://me:hunter2@localhost.test/x",
         "http://svc:${PASS2}@ftp.corp.io/x",
         "http://jane:jane42@host.name/x",
+        "s3://bucket:k3y@corp.io",
         'hash = "$2b$12$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy"',
         # RFC 7517, appendix A.2
         '{"kty":"EC", "crv":"P-256", "d":"870MB6gfuTJ4HtUnUvYMyJpr5eUZNP4Bk43bVdj3eAE"}',

@@ -33,6 +33,10 @@ LEAST_RANDOMNESS, LEAST_OF_THREE_CLASSES, LEAST_OF_FOUR_CLASSES = 2.0, 0.0, -24.
 LEAST_OF_TOKEN = 12.0
 SHORT = 4  # characters, in which few different ones are no sign of a placeholder
 CONFIDENCE, CONFIDENCE_OF_WEAK = 0.9, 0.6
+_LOGIN_SCHEME = re.compile(
+    rb"\b(?:s?ftps?|https?|ssh|smb|rtsp|mysql|postgres(?:ql)?|mongodb(?:\+srv)?|rediss?|amqps?|ldaps?|imaps?|smtps?|mqtts?)\Z",
+    re.IGNORECASE,
+)
 _WEAK = re.compile(rb"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9!*$^+=~-]{3,16}")
 _PLACEHOLDERS = re.compile(
     rb"(?:(?:my|the|your|db|url|some|old|new)?(?:pass?|pw|psw|pwd|p4ss|secret|word|user|usr|name|login|token|key|foo|bar|baz|"
@@ -58,7 +62,7 @@ def at_event(data: bytes, end: int) -> Candidate | None:
     if is_template(match["user"]):
         return None
     found = _judged(data, *match.span("password"), match["user"])
-    if found is not None and not found.confidence and _is_weak(data, match):
+    if found is not None and not found.confidence and _is_weak(data, match) and not carries_mark(data, found):
         return found._replace(confidence=CONFIDENCE_OF_WEAK)
     return found
 
@@ -69,14 +73,11 @@ def _is_weak(data: bytes, match: re.Match[bytes]) -> bool:
     host = _HOST.match(data, match.end() - 1)
     if not _WEAK.fullmatch(password) or host is None or user.lower() == password.lower():
         return False
+    if not _LOGIN_SCHEME.search(data, max(0, match.start() - 12), match.start()):
+        return False
     if _PLACEHOLDERS.fullmatch(password) or _USERS.fullmatch(user) or _TEST_HOST.search(host["host"]):
         return False
-    if len(password) > SHORT and made_up(password):
-        return False
-    found = Candidate(
-        *match.span("password"), "key", "url-password", CONFIDENCE, RANK_URL, whole(*match.span("password"))
-    )
-    return not carries_mark(data, found)
+    return len(password) <= SHORT or not made_up(password)
 
 
 def at_oracle(data: bytes, end: int) -> Candidate | None:
