@@ -110,10 +110,13 @@ def test_a_private_key_has_one_stand_in_in_every_layout() -> None:
         "9" * 3000 + ".1.1.1",
         "2a04" + ":" * 3000,
         "a" * 5000 + "@" + "b." * 3000 + "com",
+        # Twenty rounds of redaction are not enough for this one
+        "LOGIN x WITH PA\xfcSWO] = 'yoab30mLb4TgDRaFEhjbeV8O0QDjJqMfYZ66C9mEvYxzid5Z66C9mEvYxzid5I=G1PyUl21XgT"
+        "4eyt2DSKC5dfOWz'x",
     ],
 )
 def test_odd_candidates_do_no_harm(text: str) -> None:
-    check(text.encode())
+    check(text.encode("latin-1"))
 
 
 def test_emails_go_to_reserved_domains() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import random
 import string
@@ -14,7 +15,7 @@ import pytest
 from kringle.pii import findings
 from kringle.pii.format_checks import bech32_checksum, github_checksum, grafana_checksum
 from kringle.pii.rarity import randomness
-from kringle.pii.strings import base58_checksum
+from kringle.pii.strings import is_wallet_key
 
 ALNUM = string.ascii_letters + string.digits
 URL64 = ALNUM + "-_"
@@ -53,6 +54,25 @@ def grafana() -> str:
 def atlassian() -> str:
     head = "ATATT3" + "xFfGF0" + draw(URL64, 160) + "="
     return f"{head}{zlib.crc32(head.encode()):08X}"
+
+
+def base58_with_checksum(payload: bytes) -> str:
+    """BIP 32: base 58 of the payload and the first four bytes of its double SHA-256."""
+    digits = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+    raw = payload + hashlib.sha256(hashlib.sha256(payload).digest()).digest()[:4]
+    number, text = int.from_bytes(raw), ""
+    while number:
+        number, digit = divmod(number, 58)
+        text = digits[digit] + text
+    return text
+
+
+def extended_key() -> str:
+    """Version "xprv", depth 0, no parent, index 0, a chain code, a zero byte, a key."""
+    source = random.Random(3)
+    return base58_with_checksum(
+        bytes.fromhex("0488ade4") + bytes(9) + source.randbytes(32) + b"\0" + source.randbytes(32)
+    )
 
 
 def json_web_token() -> str:
@@ -112,6 +132,12 @@ TOKENS = {
     "zoho-token": f"1000.{draw(HEX, 32)}.{draw(HEX, 32, 1)}",
     "pinecone-key": "pcsk_" + draw(ALNUM, 6) + "_" + draw(ALNUM, 63),
     "polar-token": "polar_oat_" + draw(ALNUM, 43),
+    "fly-token": "fm2_" + draw(ALNUM + "+/", 220),
+    "aws-bedrock-key": "bedrock-api-key-" + base64.b64encode(b"bedrock.amazonaws.com").decode() + draw(ALNUM, 400),
+    "doppler-token": "dp.scim." + draw(ALNUM, 43),
+    "clickup-token": "pk_" + draw(string.digits, 8) + "_" + draw(string.ascii_uppercase + string.digits, 32),
+    "mailgun-key": f"{draw(HEX, 32)}-{draw(HEX, 8, 1)}-{draw(HEX, 8, 2)}",
+    "extended-private-key": extended_key(),
     "newrelic-key": draw(HEX, 36) + "NR" + "AL",
 }
 MORE = {
@@ -125,6 +151,8 @@ MORE = {
         for text in (b'{\n  "alg": "HS256",\n  "typ": "JWT"\n}', b'{\r\n "sub": "4711"\n}', draw(ALNUM, 32).encode())
     ),
     "gitlab-token": "glpat-" + draw(URL64, 27) + ".01." + draw("0123456789abcdefghijklmnopqrstuvwxyz", 9),
+    "fly-token": "fo1_" + draw(URL64, 43),
+    "doppler-token": "dp.st.dev_eu." + draw(ALNUM, 43),
     "openai-key": "sk-proj-" + draw(URL64, 74) + "T3Blbk" + "FJ" + draw(URL64, 74, 1),
     "teams-webhook": "https://acme.webhook.office.com/webhookb2/"
     + f"{identifier(7)}@{identifier(8)}/IncomingWebhook/{draw(HEX, 32)}/{identifier(9)}",
@@ -150,7 +178,15 @@ def test_a_refresh_token_of_github_is_longer() -> None:
     assert keys(f'x = "{token[:-1]}-"') == []
 
 
-@pytest.mark.parametrize("name", ["github-token", "npm-token", "grafana-service-account-token", "atlassian-token"])
+@pytest.mark.parametrize("prefix", ["glrtr-", "glwt-"])
+def test_other_tokens_of_gitlab(prefix: str) -> None:
+    assert keys(f"x = '{prefix}{draw(URL64, 20)}'") == [("gitlab-token", prefix + draw(URL64, 20))]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["github-token", "npm-token", "grafana-service-account-token", "atlassian-token", "extended-private-key"],
+)
 def test_a_wrong_checksum_is_no_finding(name: str) -> None:
     token = TOKENS[name]
     wrong = token[:20] + ("a" if token[20] != "a" else "b") + token[21:]
@@ -162,9 +198,9 @@ def test_checksums_agree_with_published_values() -> None:
     assert github_checksum(b"ghp_" + b"zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ" + b"0mLq17")
     assert bech32_checksum(b"abcdef1qpzry9x8gf2tvdw0s3jn54khce6mua7lmqqqxw")
     assert bech32_checksum(b"AGE-SECRET-KEY-1" + b"GFPYYSJZ" * 6 + b"GFPQ4EGAEX")
-    assert base58_checksum(b"5HueCGU8rMjxEXxiPuD5BDku4MkFqe" + b"Zyd4dZ1jvhTVqvbTLvyTJ")
+    assert is_wallet_key(b"5HueCGU8rMjxEXxiPuD5BDku4MkFqe" + b"Zyd4dZ1jvhTVqvbTLvyTJ")
     assert not bech32_checksum(b"AGE-SECRET-KEY-1" + b"GFPYYSJZ" * 6 + b"GFPQ4EGAEY")
-    assert not base58_checksum(b"5HueCGU8rMjxEXxiPuD5BDku4MkFqe" + b"Zyd4dZ1jvhTVqvbTLvyTK")
+    assert not is_wallet_key(b"5HueCGU8rMjxEXxiPuD5BDku4MkFqe" + b"Zyd4dZ1jvhTVqvbTLvyTK")
     assert not grafana_checksum(b"glsa_" + b"a" * 32 + b"_00000000")
 
 

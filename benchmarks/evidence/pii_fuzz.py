@@ -102,6 +102,11 @@ FRAGMENTS = tuple(
             "base64:",
         ),
         *("T3BlbkFJ", "APA91b", "us12", "&sig=", "&se=", "PMAK-"),
+        *("password: |\n  ", 'variable "token" {\n  default = "', '": {"value": "', '">', "</key><string>", "[32] = "),
+        *("value: ", "name: DB_PASSWORD\n", '"name": "token"', "kind: Secret\n", "data:\n  a: ", '"data": {"a": "'),
+        *("mysql -p", "sshpass -p ", "redis-cli -a ", "curl -ubob:", "docker login -p ", "requirepass ", "| sudo -S"),
+        *("ConvertTo-SecureString ", "-AsPlainText ", 'Credential -ArgumentList "a", "', "Private-Lines: 2\n"),
+        *("bob:$apr1$", "AUTH_KEY', '", '"kty"', '"d": "', '#define X_PASS "', "ENV TOKEN ", "xprv", "fm2_"),
     )
 )
 

@@ -138,7 +138,7 @@ def _on_bytes(finder: Finder) -> Callable[[bytes], Any]:
     return lambda data: finder(data.decode("utf-8", "replace"))
 
 
-# Single lines that are made to be slow: what many anchors, near misses or overlaps look like.
+# Inputs, most of one line, that are made to be slow: what many anchors, near misses or overlaps look like.
 ADVERSARIES: dict[str, bytes] = {
     "at signs": b"a@",
     "emails": b"a@b.com ",
@@ -163,6 +163,26 @@ ADVERSARIES: dict[str, bytes] = {
     "lines of settings": b"A_KEY=aaaaaaaa",
     "hexadecimal in quotes": b"'0123456789abcdef0123456789abcdef'api key ",
     "headers that run on": b" eyJhbGciOiJIUzI1NiJ9.aaaa.aaaaaaaaaaaaaaaa.aaaa",
+    "pairs in either order": b"value=aaaaaaaa a=a name=a ",
+    "names that open something": b'variable "token" {default="',
+    "blocks": b"token: |\n  aaaaaaaaaaaaaaaaaaaa\n",
+    "elements behind names": b'token"aaaaaaaa>',
+    "names behind a space": b'\ntoken "',
+    "macros": b'#define A_KEY "',
+    "manifests": b"kind: Secret\ndata:\n  a: QUJDREVGR0hJSktMTU5PUA==\n",
+    "manifests in JSON": b'"kind": "Secret", "data": {"a": "QUJDREVGR0hJSktMTU5PUA=="},',
+    "programs": b"mysql -p ",
+    "programs and users": b"curl -ua",
+    "options of programs": b"requirepass a",
+    "pipes": b"echo a | sudo -S ",
+    "secure strings": b"ConvertTo-SecureString -AsPlainText ",
+    "credentials": b"credential -args (a,",
+    "PuTTY's lines": b"Private-Lines: 1\nQUJDREVGR0hJSktMTU5P\n",
+    "hashed passwords": b"a:$apr1$aaaaaaaa$",
+    "salts": b"AUTH_KEY','",
+    "members of keys": b'"d":"QUJDREVGR0hJSktMTU5PUUJDREVGR0hJSktMTU5PUUJD",',
+    "short passwords in URLs": b"://a:b1c2d3@e.fg ",
+    "base 58": b"xprv9s21ZrQH143K",
 }
 
 

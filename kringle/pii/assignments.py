@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import re
 
+from kringle.pii import nested
 from kringle.pii.candidates import Candidate
 from kringle.pii.lookalikes import UUID
 from kringle.pii.named import Written, judge
 from kringle.pii.names import KEYWORD, NAME
 
 ANCHOR = rb"(?:" + KEYWORD + rb")"
-SHORT_ANCHOR = rb"(?:pass|pw|psw)['\"]?[\])]?[ ]?[=:(,]"
+SHORT_ANCHOR = rb"(?:pass|pw|psw|psk)['\"]?[\])]?[ ]?[=:(,]"
+MACRO_ANCHOR = rb"#[ ]?define[ ]{1,4}[A-Za-z0-9_]{0,40}(?:PASS|PSK|_KEY|_PW)[ ]{1,20}\""
 NAME_LIMIT = 48
 
 _QUOTED = re.compile(
-    rb"""[\])'"`]{0,3}(?:[ ]?:[ ]?[A-Za-z_][\w.|\[\]<>]{0,40}(?=[ ]?=))?[\s=:,(!>?+|\[{&]{1,60}[bBrRuUfF@]{0,2}"""
+    rb"""[\])'"`]{0,3}(?:\[\w{0,20}\])?(?:[ ]?:[ ]?(?:&(?:'static[ ])?)?[A-Za-z_][\w.|\[\]<>]{0,40}(?=[ ]?=))?"""
+    rb"""[\s=:,(!>?+|\[{&]{1,60}[bBrRuUfF@]{0,2}"""
     rb"""(?:[A-Za-z_][\w.]{0,40}\([bBrRuUfF]{0,2})?(?P<quote>"{3}|'{3}|["'`])(?:\{[a-z0-9]{2,10}\}|base64:)?"""
     rb"""(?P<value>[^\s"'`\\]{6,600})(?P=quote)""",
 )
@@ -52,6 +55,8 @@ def at_event(data: bytes, end: int) -> Candidate | None:
         return None  # a type's name, as in "AWS::IAM::AccessKey"
     if _PUBLIC_BEFORE.search(data, max(0, start - 20), start):
         return None
+    if found := nested.at_name(data, start, stop, name):
+        return found
     if escaped := _ESCAPED.match(data, stop):
         return judge(data, *escaped.span("value"), name, Written.QUOTED)
     match = _QUOTED.match(data, stop)
@@ -76,3 +81,9 @@ def at_short_name(data: bytes, end: int) -> Candidate | None:
     """As `at_event`, for the short names `pass` and `pw`, whose anchor includes what separates them from the value."""
     head = data[max(0, end - 8) : end]
     return at_event(data, end - (len(head) - len(head.rstrip(b"'\"]) =:(,"))))
+
+
+def at_macro(data: bytes, end: int) -> Candidate | None:
+    """As `at_event`, for a macro of C whose name ends in one of the short words of its anchor."""
+    head = data[max(0, end - 24) : end]
+    return at_event(data, end - (len(head) - len(head.rstrip(b'" '))))

@@ -5,12 +5,28 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 
-from kringle.pii import addresses, assignments, emails, headers, places, private_keys, strings, tokens, urls
+from kringle.pii import (
+    addresses,
+    assignments,
+    commands,
+    emails,
+    headers,
+    kubernetes,
+    pairs,
+    password_hashes,
+    places,
+    powershell,
+    private_keys,
+    strings,
+    tokens,
+    urls,
+    web_keys,
+)
 from kringle.pii.candidates import Candidate, Finding, without_overlaps
 from kringle.pii.formats import FORMATS
 from kringle.pii.prefilter import Anchor, Prefilter
 
-Detector = Callable[[bytes, int], Candidate | None]
+Detector = Callable[[bytes, int], Candidate | Iterator[Candidate] | None]
 
 _GENERAL: tuple[tuple[Anchor, Detector], ...] = (
     (Anchor(emails.ANCHOR), emails.at_event),
@@ -27,7 +43,7 @@ _GENERAL: tuple[tuple[Anchor, Detector], ...] = (
     (Anchor(places.LOGIN_ANCHOR, any_case=True), places.at_login),
     (Anchor(places.SQL_ANCHOR, any_case=True), places.at_sql),
     (Anchor(places.ELEMENT_ANCHOR, any_case=True), places.at_element),
-    (Anchor(places.PAIR_ANCHOR, any_case=True), places.at_pair),
+    (Anchor(pairs.ANCHOR, any_case=True), pairs.at_value),
     (Anchor(places.OPTION_ANCHOR), places.at_option),
     (Anchor(places.USER_ANCHOR), places.at_user),
     (Anchor(places.QUERY_ANCHOR, any_case=True), places.at_query),
@@ -35,6 +51,17 @@ _GENERAL: tuple[tuple[Anchor, Detector], ...] = (
     (Anchor(places.HEXADECIMAL_ANCHOR), places.at_hexadecimal),
     (Anchor(urls.USER_ANCHOR), urls.at_user),
     (Anchor(urls.ORACLE_ANCHOR), urls.at_oracle),
+    (Anchor(private_keys.PUTTY_ANCHOR), private_keys.at_putty),
+    (Anchor(kubernetes.ANCHOR), kubernetes.at_kind),
+    (Anchor(commands.PROGRAM_ANCHOR), commands.at_program),
+    (Anchor(commands.SETTING_ANCHOR), commands.at_setting),
+    (Anchor(commands.PIPE_ANCHOR), commands.at_pipe),
+    (Anchor(powershell.SECURE_ANCHOR, any_case=True), powershell.at_secure_string),
+    (Anchor(powershell.CREDENTIAL_ANCHOR, any_case=True), powershell.at_credential),
+    (Anchor(password_hashes.ANCHOR), password_hashes.at_event),
+    (Anchor(places.SALT_ANCHOR), places.at_salt),
+    (Anchor(assignments.MACRO_ANCHOR), assignments.at_macro),
+    (Anchor(web_keys.ANCHOR), web_keys.at_member),
 )
 _DETECTORS: tuple[Detector, ...] = (
     *(detector for _, detector in _GENERAL),
@@ -51,13 +78,11 @@ def default_prefilter(engine: str | None = None) -> Prefilter:
         _ANCHORS,
         (
             (0, 2, 3, 4, 7),
-            (1,),
-            (5, 6),
+            (1, 20, 21),
+            (5, 6, 28),
             (8,),
             (9, 19),
-            (10, 11, 12, 16, 18),
-            (13, 14, 15, 17),
-            (20, 21),
+            (*range(10, 19), *range(22, 28), *range(29, len(_GENERAL))),
             tuple(formats),
         ),
         engine,
@@ -71,9 +96,11 @@ def candidates(data: bytes, engine: str | None = None) -> list[Candidate]:
 
 def _all(data: bytes, engine: str | None) -> Iterator[Candidate]:
     for end, index in default_prefilter(engine).events(data):
-        candidate = _DETECTORS[index](data, end)
-        if candidate is not None:
-            yield candidate
+        found = _DETECTORS[index](data, end)
+        if isinstance(found, Candidate):
+            yield found
+        elif found is not None:
+            yield from found
 
 
 def find(data: bytes, least: float = 0.0, engine: str | None = None) -> list[Finding]:

@@ -1,17 +1,20 @@
 """What proves a token or refutes it: checksums, and structure that a vendor documents.
 
 GitHub and npm: CRC-32 of the body in base 62; Grafana: CRC-32, little endian, in hexadecimal; Atlassian: CRC-32 in
-hexadecimal; age: Bech32; Discord: a number in base 64; JSON Web Tokens: a JSON object that names its algorithm.
+hexadecimal; age: Bech32; Bitcoin: a double SHA-256 in base 58; Discord: a number in base 64; JSON Web Tokens: a JSON
+object that names its algorithm.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import zlib
 
 _BASE62 = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_BASE58 = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BECH32 = b"qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 
 
@@ -52,6 +55,25 @@ def bech32_checksum(token: bytes) -> bool:
         for bit, generator in enumerate((0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)):
             check ^= generator if top >> bit & 1 else 0
     return check == 1
+
+
+def base58_bytes(text: bytes) -> bytes | None:
+    """What base 58 with a checksum stands for (wallet import format, BIP 32), or None where the checksum disagrees: the
+    last four bytes are the first of a double SHA-256 of the others, which are returned.
+    """
+    number = 0
+    for c in text:
+        digit = _BASE58.find(c)
+        if digit < 0:
+            return None
+        number = number * 58 + digit
+    raw = number.to_bytes((number.bit_length() + 7) // 8, "big")
+    return raw[:-4] if hashlib.sha256(hashlib.sha256(raw[:-4]).digest()).digest()[:4] == raw[-4:] else None
+
+
+def base58_checksum(token: bytes) -> bool:
+    """Whether the checksum of a text in base 58 agrees."""
+    return base58_bytes(token) is not None
 
 
 def discord_id(token: bytes) -> bool:

@@ -14,6 +14,7 @@ ANYHEX = "0-9a-fA-F"
 UPPER = "A-Z0-9"
 LOWER = "a-z0-9"
 BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 BECH32 = "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L"
 
 # How sure a format makes us: the checksum agrees; an unmistakable prefix; a prefix that other things share.

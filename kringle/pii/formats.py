@@ -13,6 +13,7 @@ from __future__ import annotations
 from kringle.pii.format_checks import (
     atlassian_checksum,
     aws_base32,
+    base58_checksum,
     bech32_checksum,
     discord_id,
     encrypted_header,
@@ -27,6 +28,7 @@ from kringle.pii.format_shapes import (
     ALNUM,
     ANYHEX,
     BASE32,
+    BASE58,
     BASE64,
     BECH32,
     CERTAIN,
@@ -60,6 +62,8 @@ FORMATS: tuple[Format, ...] = (
     # Clouds
     *(row._replace(genuine=aws_base32) for row in prefixed("aws-access-key-id", "AKIA ASIA ABIA ACCA", UPPER, 16)),
     *prefixed("aws-bedrock-key", "ABSK", BASE64, 109, 269, tail="={0,2}"),
+    # Short-lived keys begin with "bedrock.amazonaws.com" in base 64 (gitleaks)
+    *prefixed("aws-bedrock-key", "bedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29t", BASE64, 20, 4000, tail="={0,2}"),
     *prefixed("gcp-api-key", "AIza", URL64, 35),
     *prefixed("gcp-oauth-secret", "GOCSPX-", URL64, 28),
     *prefixed("gcp-access-token", "ya29.", URL64, 30, 1024),
@@ -124,7 +128,18 @@ FORMATS: tuple[Format, ...] = (
     *prefixed("cloudflare-origin-key", "v1.0-", HEX, 24, tail="-([0-9a-f]{146})"),
     *prefixed("vault-token", "hvs. hvb. hvr.", URL64, 24, 300),
     *prefixed("vault-token", "s.", ALNUM, 24, confidence=LIKELY),
-    *prefixed("doppler-token", "dp.pt. dp.st. dp.ct. dp.sa.", r"A-Za-z0-9_.-", 40, 60),
+    *prefixed("doppler-token", "dp.pt. dp.ct. dp.sa. dp.scim. dp.audit.", ALNUM, 40, 44),
+    inner(  # a service token may hold the name of its configuration
+        "doppler-token",
+        (0,),
+        r"dp\.st\.[A-Za-z0-9_-]{2}",
+        8,
+        r"dp\.st\.(?:[a-z0-9_-]{2,35}\.)?([A-Za-z0-9]{40,44})(?![A-Za-z0-9])",
+        DISTINCT,
+    ),
+    # Fly.io's own redaction of its logs knows these prefixes (flyctl); lengths: gitleaks
+    *prefixed("fly-token", "fo1_", URL64, 43),
+    *prefixed("fly-token", "fm1a_ fm1r_ fm2_", BASE64, 100, 4000, tail="={0,3}"),
     *prefixed("pulumi-token", "pul-", HEX, 40),
     *prefixed("tailscale-key", "tskey-auth- tskey-api- tskey-client-", ALNUM, 8, 24, tail="-([A-Za-z0-9]{20,40})"),
     inner(
@@ -158,7 +173,7 @@ FORMATS: tuple[Format, ...] = (
     *prefixed("github-fine-grained-token", "github_pat_", ALNUM, 22, tail="_([A-Za-z0-9]{59})(?![A-Za-z0-9])"),
     *prefixed(
         "gitlab-token",
-        "glpat- gldt- glrt- glft- glsoat- glffct- glimt- gloas-",
+        "glpat- gldt- glrt- glrtr- glwt- glft- glsoat- glffct- glimt- gloas-",
         URL64,
         20,
         300,
@@ -304,6 +319,15 @@ FORMATS: tuple[Format, ...] = (
     *prefixed("sendgrid-key", "SG.", URL64, 22, tail=r"\.([A-Za-z0-9_-]{43})(?![A-Za-z0-9_-])"),
     *prefixed("brevo-key", "xkeysib-", HEX, 64, tail="-([A-Za-z0-9]{16})"),
     *prefixed("mailgun-key", "key-", HEX, 32, confidence=LIKELY),
+    # Mailgun's keys since 2018: 32, 8 and 8 hexadecimal digits (gitleaks)
+    inner(
+        "mailgun-key",
+        (0,),
+        "[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}",
+        50,
+        "([0-9a-f]{32})-([0-9a-f]{8})-([0-9a-f]{8})(?![A-Za-z0-9-])",
+        LIKELY,
+    ),
     inner("mailchimp-key", (32,), "-us[0-9]", 4, r"([0-9a-f]{32})-us[0-9]{1,2}(?![0-9a-z])", DISTINCT),
     *prefixed("facebook-token", "EAACEdEose0cBA", ALNUM, 60, 300),
     *prefixed("facebook-token", "EAA", ALNUM, 100, 300, confidence=LIKELY),
@@ -353,6 +377,7 @@ FORMATS: tuple[Format, ...] = (
     *prefixed("newrelic-key", "NRAK-", UPPER, 27),
     *prefixed("newrelic-key", "NRII- NRRA-", URL64, 32, 42),
     inner("newrelic-key", (36,), "NRAL", 4, r"([0-9a-z]{6})([0-9a-f]{30})NRAL(?![A-Za-z0-9])", LIKELY),
+    *prefixed("clickup-token", "pk_", "0-9", 6, 9, tail="_([A-Z0-9]{32})(?![A-Za-z0-9])"),
     *prefixed("linear-key", "lin_api_", ALNUM, 40),
     *prefixed("linear-key", "lin_oauth_", HEX, 64),
     *prefixed("notion-token", "ntn_", ALNUM, 46),
@@ -378,6 +403,10 @@ FORMATS: tuple[Format, ...] = (
         for row in prefixed("twitter-bearer-token", "AAAAAAAAAAAAAAAAAAAAA", "A-Za-z0-9%", 80, 120, confidence=LIKELY)
     ),
     # Keys
+    *(
+        row._replace(alphabet=BASE58, check=base58_checksum)
+        for row in prefixed("extended-private-key", "xprv tprv yprv zprv", BASE58, 107, confidence=CERTAIN)
+    ),
     *(
         row._replace(alphabet=BECH32, check=bech32_checksum)
         for row in prefixed("age-secret-key", "AGE-SECRET-KEY-1", BECH32, 58, confidence=CERTAIN)

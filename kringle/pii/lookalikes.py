@@ -116,6 +116,13 @@ _DOCUMENTED = (
     b"8e73b0f7da0e6452c810f32b809079e562f8ead2522c6b7b",
     b"603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4",
     b"9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",  # Ed25519, RFC 8032
+    # JSON Web Keys of RFC 7517 (appendix A), RFC 7518 (appendix C) and RFC 8037 (appendix A)
+    *(b"870MB6gfuTJ4HtUnUvYMyJpr5eUZNP4Bk43bVdj3eAE", b"X4cTteJY_gn4FYPsXB8rdXix5vwsg1FLN5E3EaG6RJoVH-HLLKD9"),
+    *(
+        b"0_NxaRPUMQoAJt50Gz8YiTr8",
+        b"VEmDZpDXXK8p8N0Cndsxs924q6nS1RXFASRl6BfUqdw",
+        b"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
+    ),
     b"77076d0a7318a57d3c16c17251b26645df4c2f92ebc0992ac177fba51db92c2a",  # X25519, RFC 7748
 )
 

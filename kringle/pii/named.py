@@ -41,6 +41,7 @@ class Written(Enum):
     QUOTED = "in quotes, or between marks that end it as surely"
     QUERY = "in a query or connection string"
     BARE = "without quotes: may be an expression"
+    OPTION = "as an argument that can be nothing but a password"
 
 
 LEAST_TOKEN = 12  # characters of a secret that is no password
@@ -63,6 +64,7 @@ BARE_PASSWORD_LEAST = 5.0  # under a password's name, without quotes, with three
 PASSWORD_LEAST = 0.0  # under a password's name, with three classes of characters
 CLEAR, UNDENIABLE = 8.0, 40.0  # log odds at which a value is no name, and no template, whatever it looks like
 CHOSEN_LEAST = -24.0  # under a password's name, with all four classes and a mark that names have not
+OPTION_LEAST = -8.0  # as a password's argument, with letters of both cases and digits
 
 
 def judge(data: bytes, start: int, end: int, name: bytes, written: Written) -> Candidate | None:
@@ -96,13 +98,18 @@ def _least(value: bytes, name: bytes, written: Written) -> float | None:
         marks = (_RARE_MARK if bare else _CHOSEN_MARK).search(value)
         if classes(value) == 4 and marks and len(value) >= LEAST_CHOSEN:
             return CHOSEN_LEAST
+        mixed = _LOWER.search(value) and _UPPER.search(value) and _DIGIT.search(value)
+        if written is Written.OPTION and mixed:
+            return OPTION_LEAST
         if not bare:
             return PASSWORD_LEAST if classes(value) >= 3 else WORD_LEAST
-        if len(value) >= LEAST_CHOSEN and _LOWER.search(value) and _UPPER.search(value) and _DIGIT.search(value):
+        if len(value) >= LEAST_CHOSEN and mixed:
             return BARE_PASSWORD_LEAST
+    if written is Written.QUOTED and may_hold_marks(name) and classes(value) == 4 and _RARE_MARK.search(value):
+        return PASSWORD_LEAST if len(value) >= LEAST_TOKEN else None
     if (not may_hold_marks(name) and not _TOKEN.fullmatch(value)) or len(value) < LEAST_TOKEN:
         return None
-    return {Written.QUOTED: QUOTED_LEAST, Written.QUERY: QUERY_LEAST, Written.BARE: BARE_LEAST}[written]
+    return {Written.QUOTED: QUOTED_LEAST, Written.QUERY: QUERY_LEAST}.get(written, BARE_LEAST)
 
 
 def _is_harmless(value: bytes, name: bytes, written: Written, odds: float) -> bool:
@@ -113,7 +120,7 @@ def _is_harmless(value: bytes, name: bytes, written: Written, odds: float) -> bo
         (is_identifier(value) and odds < CLEAR)
         or (is_template(value) and odds < UNDENIABLE)
         or is_path(value)
-        or is_format(value)
+        or (is_format(value) and odds < UNDENIABLE)
         or is_public_identifier(value)
         or (is_encoded_text(value) and not (is_password(name) and _is_encoded_password(value)))
     ):

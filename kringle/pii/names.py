@@ -43,11 +43,13 @@ _DIGEST = re.compile(rb"md5|sha-?[0-9]|crc-?32", re.IGNORECASE)
 _COUNTED = (b"private_key_id", b"privatekeyid", b"access_key_id", b"accesskeyid")
 # Names that make even a UUID a secret
 _CERTAIN = re.compile(
-    rb"api[_-]?key|secret|passw|(?:auth|access|refresh|bearer)[_-]?token|(?:auth|access)[_-]?key", re.IGNORECASE
+    rb"(?i:api[_-]?key|secret|passw|(?:auth|access|refresh|bearer)[_-]?token|(?:auth|access)[_-]?key)|"
+    rb"\A(?:[A-Z0-9]+_)+TOKEN\Z"  # SNYK_TOKEN, CODECOV_TOKEN: settings in capitals
 )
 _PASSWORD = _words(
-    """pass password passwd passphrase passwort passkey pwd pw psw pin credential credentials authentication"""
+    """pass password passwd passphrase passwort passkey pwd pw psw psk pin credential credentials authentication"""
 )
+_PASSWORD_ENDINGS = (b"password", b"passwd", b"passphrase", b"pwd")  # of names without capitals: `dbpassword`
 # For strings at large: words that lean towards a secret, and words for what is random and public.
 _LEANING = _words(
     """key keys auth sign signing sig cred creds pin otp totp mfa seed wif sid private bearer session cookie
@@ -87,7 +89,8 @@ def is_certain(name: bytes) -> bool:
 
 def is_password(name: bytes) -> bool:
     """The name is a password's, where short values of any character are usual."""
-    return not _PASSWORD.isdisjoint(words(name))
+    parts = words(name)
+    return not _PASSWORD.isdisjoint(parts) or any(part.endswith(_PASSWORD_ENDINGS) for part in parts)
 
 
 def may_hold_marks(name: bytes) -> bool:

@@ -7,10 +7,10 @@ must be assigned to it, and one of several long strings in a row is never report
 
 from __future__ import annotations
 
-import hashlib
 import re
 
 from kringle.pii.candidates import RANK_FORMAT, RANK_RANDOM, Candidate, whole
+from kringle.pii.format_checks import base58_bytes
 from kringle.pii.lookalikes import (
     UUID,
     is_documented,
@@ -33,7 +33,6 @@ _NAME_BACKWARDS = re.compile(
     rb"[bBrRuUfF]{0,2}\s{0,8}(?:>=|[:=(]|,(?=\s{0,8}['\"`])|==|\?\?|\|\|)\s{0,8}['\"`\])]{0,3}([\w$-]{0,60}[A-Za-z_$])"
 )
 _DIGIT, _LOWER, _UPPER = re.compile(rb"[0-9]"), re.compile(rb"[a-z]"), re.compile(rb"[A-Z]")
-_BASE58 = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 LEAST_HEXADECIMAL = 32  # shorter ones are row ids: 24 digits in MongoDB
 LEANING_LEAST, UNNAMED_LEAST = 8.0, 18.0  # see `rarity.randomness`; for a leaning name, and for a leaning line
@@ -48,7 +47,7 @@ def at_event(data: bytes, end: int) -> Candidate | None:
     value, span = match["value"], match.span("value")
     if not _DIGIT.search(value):
         return None
-    if len(value) in (51, 52) and base58_checksum(value):
+    if len(value) in (51, 52) and is_wallet_key(value):
         return Candidate(*span, "key", "bitcoin-private-key", 0.99, RANK_FORMAT, whole(*span))
     odds = randomness(value) - LEANING_LEAST
     if odds <= 0:
@@ -91,13 +90,7 @@ def _in_a_row(data: bytes, start: int, end: int) -> bool:
     return before.rstrip(b" +,").endswith((b"'", b'"')) and after.lstrip(b" +,").startswith((b"'", b'"'))
 
 
-def base58_checksum(value: bytes) -> bool:
-    """A Bitcoin private key in wallet import format: version 0x80, and a double SHA-256 that agrees in four bytes."""
-    number = 0
-    for c in value:
-        digit = _BASE58.find(c)
-        if digit < 0:
-            return False
-        number = number * 58 + digit
-    raw = number.to_bytes(40, "big").lstrip(b"\0")
-    return raw[:1] == b"\x80" and hashlib.sha256(hashlib.sha256(raw[:-4]).digest()).digest()[:4] == raw[-4:]
+def is_wallet_key(value: bytes) -> bool:
+    """A Bitcoin private key in wallet import format: version 0x80, and a checksum that agrees."""
+    raw = base58_bytes(value)
+    return raw is not None and raw[:1] == b"\x80"

@@ -1,7 +1,8 @@
 """Passwords in URLs: `scheme://user:password@host`, the password alone, or `scheme://token@host`, the token.
 
-Not reported: passwords that are words without marks (`guest:guest`), placeholders, templates, and tokens that have a
-format of their own.
+Short passwords, and words with a number, count where the host is a real one (`deploy:xk7@ftp.corp.io`) and neither user
+nor password is what people write into tests (`user:pass1@host`). Not reported: passwords that are words without marks
+(`guest:guest`), placeholders, templates, and tokens that have a format of their own.
 """
 
 from __future__ import annotations
@@ -30,7 +31,26 @@ _ORACLE = re.compile(rb"/([^/]{4,64})@\Z")
 # See `rarity.randomness`: for any password, with three classes of characters, with all four
 LEAST_RANDOMNESS, LEAST_OF_THREE_CLASSES, LEAST_OF_FOUR_CLASSES = 2.0, 0.0, -24.0
 LEAST_OF_TOKEN = 12.0
-CONFIDENCE = 0.9
+SHORT = 4  # characters, in which few different ones are no sign of a placeholder
+CONFIDENCE, CONFIDENCE_OF_WEAK = 0.9, 0.6
+_LOGIN_SCHEME = re.compile(
+    rb"\b(?:s?ftps?|https?|ssh|smb|rtsp|mysql|postgres(?:ql)?|mongodb(?:\+srv)?|rediss?|amqps?|ldaps?|imaps?|smtps?|mqtts?)\Z",
+    re.IGNORECASE,
+)
+_WEAK = re.compile(rb"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9!*$^+=~-]{3,16}")
+_PLACEHOLDERS = re.compile(
+    rb"(?:(?:my|the|your|db|url|some|old|new)?(?:pass?|pw|psw|pwd|p4ss|secret|word|user|usr|name|login|token|key|foo|bar|baz|"
+    rb"abc|xyz|aaa|bbb|qwe|asd|test|guest|demo|root|admin|pg|pgpass|[a-z]))?[0-9]{0,4}!?",
+    re.IGNORECASE,
+)
+_USERS = re.compile(rb"(?:|user(?:name)?|usr|login|name|foo|bar|test|guest|demo|me|you|[a-z])[0-9]{0,3}", re.IGNORECASE)
+# A name with a dot that is no example's (RFC 2606, RFC 6761) and no placeholder's
+_HOST = re.compile(rb"@(?P<host>[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,6})(?=[:/?#\s\"'`<),;\]]|\Z)")
+_TEST_HOST = re.compile(
+    rb"(?:^|[.-])(?:example|test|tests|testing|localhost|invalid|local|localdomain|host|hostname|domain|server|foo|bar|"
+    rb"mydomain|yourdomain|myhost|site|website|url|proxy|google|a|b|c|x|y|z)[0-9]{0,3}(?:$|[.-])|^[0-9.]+$",
+    re.IGNORECASE,
+)
 
 
 def at_event(data: bytes, end: int) -> Candidate | None:
@@ -41,7 +61,23 @@ def at_event(data: bytes, end: int) -> Candidate | None:
         return None
     if is_template(match["user"]):
         return None
-    return _judged(data, *match.span("password"), match["user"])
+    found = _judged(data, *match.span("password"), match["user"])
+    if found is not None and not found.confidence and _is_weak(data, match) and not carries_mark(data, found):
+        return found._replace(confidence=CONFIDENCE_OF_WEAK)
+    return found
+
+
+def _is_weak(data: bytes, match: re.Match[bytes]) -> bool:
+    """A short password, or a word with a number, that somebody uses: for a user and at a host that are no example's."""
+    password, user = match["password"], match["user"]
+    host = _HOST.match(data, match.end() - 1)
+    if not _WEAK.fullmatch(password) or host is None or user.lower() == password.lower():
+        return False
+    if not _LOGIN_SCHEME.search(data, max(0, match.start() - 12), match.start()):
+        return False
+    if _PLACEHOLDERS.fullmatch(password) or _USERS.fullmatch(user) or _TEST_HOST.search(host["host"]):
+        return False
+    return len(password) <= SHORT or not made_up(password)
 
 
 def at_oracle(data: bytes, end: int) -> Candidate | None:
