@@ -74,6 +74,7 @@ def module(seed: int) -> str:
 
 def corpus(root: Path) -> Path:
     files = {f"own{r % 3}-repo{r}/m{f}.py": module(100 * r + f) for r in range(12) for f in range(8)}
+    files["own0-repo0/m5.py"] += "author = 'jane.doe@corp-mail.org'\n"  # redaction keeps a table of its own
     files["copies/first.py"] = files["own0-repo0/m0.py"]
     files["zcopies/second.py"] = files["own0-repo0/m0.py"]
     return write_tree(root, files)
@@ -119,6 +120,7 @@ def test_an_id_costs_its_own_shard_alone_and_can_be_taken_back(tmp_path: Path, m
 RECIPE = """
 name: opt
 corpus: {{sources: [{{folder: {root}}}], licenses: any, opt_out: {rules}}}
+clean: {{pii: true}}
 tokenizer: {{vocab_size: 260}}
 model: {{layers: 1, width: 32, heads: 2, context: 128}}
 training: {{tokens: 2k, batch_tokens: 256}}

@@ -95,7 +95,7 @@ def apply(root: Path, found: Withdrawal) -> None:
     """Rewrite the files that hold what `found` names; each changes at once, and may be done again after a kill."""
     taken = found.removed.keys() | {spot for spot, what in found.elsewhere.items() if what == "removed"}
     ids = {spot.id for spot in taken}
-    for path in document_files(root):
+    for path in list(document_files(root)):  # all before the first goes: a shard may have several
         if not path.exists() or not any(row["id"] in ids for row in _places(path)):
             continue
         relative = path.relative_to(root)
