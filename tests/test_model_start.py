@@ -12,11 +12,11 @@ import safetensors.torch
 import tokenizers
 import torch
 import training_fixtures as shared
-from training_fixtures import Settings, batches, model_config
+from training_fixtures import Fim, Settings, batches, model_config
 
 from kringle.errors import UserError
 from kringle.model import exchange
-from kringle.model.shape import ModelConfig, padded_vocabulary
+from kringle.model.shape import FimTraining, ModelConfig, padded_vocabulary
 from kringle.model.transformer import Transformer
 from kringle.recipe import load_recipe, parse_recipe, shipped
 from kringle.study.plan import Options, resolve
@@ -193,9 +193,22 @@ def test_training_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
     after, _ = exchange.load(tmp_path / "out" / "model")
     for name, parameter in before.named_parameters():
         torch.testing.assert_close(parameter, after.get_parameter(name), rtol=0, atol=1e-7)
+    assert exchange.fim_training(tmp_path / "out" / "model") == FimTraining(settings.fim.rate, settings.fim.spm)
     again = Start(tmp_path / "model", "xyz")
     with pytest.raises(UserError, match="init was abc, is now xyz"):
         train(before.config, settings, batches(settings=settings), tmp_path / "b", start=again, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("known", [None, FimTraining(0.5, 0.5)])
+def test_going_on_from_left_to_right_alone_keeps_what_is_known_of_filling_in(
+    tmp_path: Path, known: FimTraining | None
+) -> None:
+    before = checkpoint(tmp_path / "model")
+    settings = Settings(steps=1, learning_rate=1e-9, warmup=0.0, fim=Fim(rate=0.0))
+    start = Start(tmp_path / "model", "abc", known)
+    given = {"seed": 0, "checkpoints": tmp_path / "c", "checkpoint_every": 9, "start": start}
+    train(before.config, settings, batches(settings=settings), tmp_path / "out", **given)  # type: ignore[arg-type]
+    assert exchange.fim_training(tmp_path / "out" / "model") == known
 
 
 def test_adapt_takes_shape_and_context_from_the_checkpoint(tmp_path: Path) -> None:

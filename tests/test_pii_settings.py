@@ -24,6 +24,12 @@ BASE64 = ALNUM + "+/"
 DRAW = random.Random(41)
 
 
+@pytest.fixture(autouse=True)
+def drawn_anew(request: pytest.FixtureRequest) -> None:
+    """Each case draws the same values, whichever ran before it."""
+    DRAW.seed(request.node.name)
+
+
 def draw(alphabet: str, length: int) -> str:
     return "".join(DRAW.choices(alphabet, k=length))
 
@@ -139,6 +145,12 @@ PLACES: list[tuple[str, Callable[[], str]]] = [
     ('kind: Secret\nstringData:\n  # the key\n\n  signer: "@"\n', token),
     ('{"apiVersion": "v1", "kind": "Secret", "data": {"user": "YWRtaW4=", "signer": "@"}}', octets),
     ("kind: Secret\ndata:\n  .dockerconfigjson: @\n", registry),
+    ("apiVersion: v1\ndata:\n  signer: @\n  # what kind of key\nkind:  Secret\n", octets),
+    ("kind: Secret\napiVersion: v1\ndata:\n  signer: @ # of the shop\n", octets),
+    ("kind: Secret\nmetadata:\n  ownerReferences:\n  - kind: Deployment\n    name: x\ndata:\n  signer: @\n", octets),
+    ("- kind: Secret\n  data:\n    signer: @\n- kind: ConfigMap\n  data:\n    a: b\n", octets),
+    ('["htpasswd", "-b", "f", "bob", "@"]', letters),
+    ("htpasswd -nbB admin @\n", letters),
     ('{"kty": "EC", "crv": "P-256", "d": "@"}', lambda: draw(ALNUM + "-_", 43)),
 ]
 
@@ -214,6 +226,8 @@ def test_found_where_it_stands(template: str, value: Callable[[], str]) -> None:
         "kind: Secret\nstringData:\n  note: see-the-wiki-for-more-42\n  LEVEL: debug\n",
         "kind: ConfigMap\ndata:\n  signer: D0jUlvn+jhMucldcmQfo7G3dlG2YsnLBEpNwRil5sNo=\n",
         "kind: SecretStore\ndata:\n  signer: D0jUlvn+jhMucldcmQfo7G3dlG2YsnLBEpNwRil5sNo=\n",
+        "- kind: Secret\n  x: y\n- kind: Widget\n  data:\n    signer: D0jUlvn+jhMucldcmQfo7G3dlG2YsnLBEpNwRil5sNo=\n",
+        "kind: Secret\nx: y\nkind: Widget\ndata:\n  signer: D0jUlvn+jhMucldcmQfo7G3dlG2YsnLBEpNwRil5sNo=\n",
         "kind: Secret\nx: y\n---\nkind: Widget\ndata:\n  signer: D0jUlvn+jhMucldcmQfo7G3dlG2YsnLBEpNwRil5sNo=\n",
         # Others
         "define('AUTH_KEY', 'put your unique phrase here');\n",
@@ -300,7 +314,7 @@ def test_keys_in_other_armour() -> None:
 
 
 def test_a_block_of_several_lines_is_redacted_to_its_end() -> None:
-    lines = [draw(BASE64, 44) for _ in range(3)]
+    lines = [*(draw(BASE64, 44) for _ in range(3)), draw(BASE64, 10) + "=="]
     text = "signing_key: |\n" + "".join(f"  {line}\n" for line in lines) + "name: x\n"
     redacted, found = redact(text.encode(), b"key")
     assert len(found) == 1
@@ -325,3 +339,13 @@ def test_hashed_passwords_of_a_system(hashed: str) -> None:
         assert redacted.decode().startswith(line[: line.index(hashed) + hashed.rindex("$" if "$" in hashed else "}")])
         assert findings(redacted) == []
     assert findings(f'check("bob", "{hashed}")'.encode()) == []
+
+
+def test_every_private_part_of_the_longest_json_web_key() -> None:
+    """RSA of 8,192 bits: the type comes first, and the last part 5,500 bytes behind it."""
+    sizes = {"n": 1366, "d": 1366, "p": 683, "q": 683, "dp": 683, "dq": 683, "qi": 683}
+    parts = {name: draw(ALNUM + "-_", size) for name, size in sizes.items()}
+    redacted, found = redact(json.dumps({"kty": "RSA", "e": "AQAB"} | parts).encode(), b"key")
+    assert len(found) == 6
+    after = json.loads(redacted)
+    assert {name for name in parts if after[name] != parts[name]} == parts.keys() - {"n"}

@@ -56,11 +56,13 @@ def disturbed(recipe: Path, work: Path, longest: float, kills: int, done: list[d
             if run.wait():
                 raise SystemExit(f"the run in {work} ended with {run.returncode}")
             return
-        after = longest * uniform(0, "data-kills", len(done))
+        after = longest * uniform(0, "data-kills", int(work.name.rpartition("-")[2]), len(done))
         limit = time.monotonic() + after
         while run.poll() is None and time.monotonic() < limit:
             time.sleep(0.01)
         if run.poll() is not None:
+            if run.returncode:
+                raise SystemExit(f"the run in {work} ended with {run.returncode}")
             return
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()

@@ -3,9 +3,10 @@
     python benchmarks/evidence/real_completions.py FOLDER
 
 FOLDER holds files as `evaluate_functional_correctness` writes them (`..._results.jsonl`: task_id, completion, result,
-passed), in a folder for each source; lines that hold no completion of HumanEval are counted and left out. HumanEval
-itself must be in one of the places where suites are looked for. Writes `benchmarks/results/real_completions.json`:
-counts by their verdict and ours, and for each difference what both sides said. Nothing of the completions is kept.
+passed), in a folder for each source (`owner+name` for a repository); lines that hold no completion of HumanEval are
+counted and left out. HumanEval itself must be in one of the places where suites are looked for. Writes
+`benchmarks/results/real_completions.json`: counts by their verdict and ours, and for each difference what both sides
+said. Nothing of the completions is kept.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,16 @@ from kringle.evaluation.suites import Completion, load_suite
 from kringle.progress import Reporter
 
 
-def judged(folder: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
+def judged(folder: Path, tasks: Container[str]) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """(source, row) of every line; no row where the line is none of HumanEval's."""
     for path in sorted(folder.rglob("*.jsonl")):
-        source = path.relative_to(folder).parts[0]
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        source = path.relative_to(folder).parts[0].replace("+", "/", 1)
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-                good = str(row["task_id"]).startswith("HumanEval/") and isinstance(row["completion"], str)
+                good = row["task_id"] in tasks and isinstance(row["completion"], str)
                 yield source, row if good and isinstance(row["passed"], bool) else None
             except (ValueError, KeyError, TypeError):
                 yield source, None
@@ -45,9 +46,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    rows = list(judged(folder))
-    known = [(source, row) for source, row in rows if row is not None]
     suite = load_suite("humaneval")
+    rows = list(judged(folder, suite.by_id))
+    known = [(source, row) for source, row in rows if row is not None]
     started = time.monotonic()
     verdicts = score(
         suite,

@@ -78,7 +78,8 @@ def at_event(data: bytes, end: int) -> Candidate | None:
 
 
 def at_short_name(data: bytes, end: int) -> Candidate | None:
-    """As `at_event`, for the short names `pass` and `pw`, whose anchor includes what separates them from the value."""
+    """As `at_event`, for the short names `pass`, `pw`, `psw` and `psk`, whose anchor includes what separates them from
+    the value."""
     head = data[max(0, end - 8) : end]
     return at_event(data, end - (len(head) - len(head.rstrip(b"'\"]) =:(,"))))
 

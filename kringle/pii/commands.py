@@ -11,10 +11,8 @@ from __future__ import annotations
 import re
 
 from kringle.pii.candidates import Candidate
-from kringle.pii.named import Written, judge
+from kringle.pii.named import PASSWORD, Written, judge
 from kringle.pii.text import line_after
-
-_PASSWORD = b"password"  # the name under which a value without one is judged
 
 PROGRAM_ANCHOR = (
     rb"(?:mysql[a-z]{0,8}|mariadb(?:-[a-z]{1,8})?|sshpass|7z[ar]?|curl|redis-cli|sqlcmd|bcp|osql|zip|htpasswd|"
@@ -64,11 +62,17 @@ _PASSWORD_OF = tuple(
         ),
         (
             b"htpasswd",
-            rb"-[a-zA-Z]{0,6}b[a-zA-Z]{0,6}(?:[ ]-[a-zA-Z]{1,6}){0,4}[ ]"
+            # A file, a user and the password; with `-n` no file
+            rb"['\"]?-[a-zA-Z]{0,6}b[a-zA-Z]{0,6}(?:"
+            + _BETWEEN
+            + rb"-[a-zA-Z]{1,6}){0,4}"
+            + _BETWEEN
+            + rb"(?:"
             + _ARGUMENT
-            + rb"[ ]"
+            + _BETWEEN
+            + rb")?"
             + _ARGUMENT
-            + rb"[ ]['\"]?"
+            + _BETWEEN
             + _VALUE,
         ),
     )
@@ -91,13 +95,13 @@ def at_program(data: bytes, end: int) -> Candidate | None:
     """The password on the command line of a program whose name ends at `end`."""
     program = _PROGRAM.search(data, max(0, end - 32), end)
     match = _PATTERNS[program[1]].match(data, end) if program else None
-    return None if match is None else judge(data, *match.span("value"), _PASSWORD, Written.OPTION)
+    return None if match is None else judge(data, *match.span("value"), PASSWORD, Written.OPTION)
 
 
 def at_setting(data: bytes, end: int) -> Candidate | None:
     """The password behind an option or a setting whose name ends at `end`."""
     match = _SETTING.match(data, end)
-    return None if match is None else judge(data, *match.span("value"), _PASSWORD, Written.OPTION)
+    return None if match is None else judge(data, *match.span("value"), PASSWORD, Written.OPTION)
 
 
 def at_pipe(data: bytes, end: int) -> Candidate | None:
@@ -108,4 +112,4 @@ def at_pipe(data: bytes, end: int) -> Candidate | None:
         return None
     pattern = _PIPED_LOGIN if program.endswith(b"chpasswd") else _PIPED
     match = pattern.search(data, max(0, pipe - 240), pipe)
-    return None if match is None else judge(data, *match.span("value"), _PASSWORD, Written.OPTION)
+    return None if match is None else judge(data, *match.span("value"), PASSWORD, Written.OPTION)

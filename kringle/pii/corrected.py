@@ -74,19 +74,17 @@ _ANCHORS = (*(anchor for anchor, _ in _GENERAL), *(Anchor(row.anchor) for row in
 def default_prefilter(engine: str | None = None) -> Prefilter:
     """The scan for every kind, compiled once per process."""
     formats = range(len(_GENERAL), len(_ANCHORS))
-    return Prefilter(
-        _ANCHORS,
-        (
-            (0, 2, 3, 4, 7),
-            (1, 20, 21),
-            (5, 6, 28),
-            (8,),
-            (9, 19),
-            (*range(10, 19), *range(22, 28), *range(29, len(_GENERAL))),
-            tuple(formats),
-        ),
-        engine,
+    groups = (
+        (0, 2, 3, 4, 7),
+        (1, 20, 21),
+        (5, 6, 28),
+        (8,),
+        (9, 19),
+        (*range(10, 19), *range(22, 28), *range(29, len(_GENERAL))),
+        tuple(formats),
     )
+    assert sorted(i for group in groups for i in group) == list(range(len(_ANCHORS))), "an anchor without its scan"
+    return Prefilter(_ANCHORS, groups, engine)
 
 
 def candidates(data: bytes, engine: str | None = None) -> list[Candidate]:

@@ -21,18 +21,22 @@ from kringle.pii.names import is_about_secret, words
 from kringle.pii.rarity import randomness
 from kringle.pii.stand_ins import carries_mark
 
-ANCHOR = rb"kind['\"]?:[ ]?['\"]?Secret['\"]?[\s,}]"
+ANCHOR = rb"kind['\"]?:[ ]{0,4}['\"]?Secret['\"]?[\s,}]"
 REACH = 30_000  # bytes of a manifest on either side of its kind
 CONFIDENCE = 0.85
 LEAST_BYTES = 16  # of random data; AES keys have as many
 LEAST_TEXT = 6  # characters of a password
 _PUBLIC = frozenset(b"user username login email host hostname server port url uri endpoint address crt cert ca".split())
 
-_BEHIND = re.compile(rb"\n---|\bkind['\"]?:|\n[ ]{0,8}- ?apiVersion")
+# Where the next manifest may begin. Every anchor is among it, so that no byte is read for more than two of them
+_BEHIND = re.compile(
+    rb"\n---|(?P<json>['\"]kind['\"]:)|kind['\"]?:[ ]{0,4}['\"]?Secret|"
+    rb"\n(?P<indent>[ ]{0,40})(?:(?P<item>- ?)(?:apiVersion|kind)|kind):"
+)
 _SECTION = re.compile(rb"""(?:^|\n)(?P<indent>[ ]{0,12})(?P<name>data|stringData):[ ]{0,8}(?=\r?\n)""")
 _ENTRY = re.compile(
     rb"""\r?\n(?P<indent>[ ]{1,16})["']?(?P<key>[A-Za-z0-9._-]{1,100})["']?:[ ]{1,8}(?P<quote>["']?)"""
-    rb"""(?P<value>[^\s"'`\\]{1,20000})(?P=quote)[ ]{0,8}(?=\r?\n|\Z)"""
+    rb"""(?P<value>[^\s"'`\\]{1,20000})(?P=quote)[ ]{0,8}(?:[#][^\n]{0,200})?(?=\r?\n|\Z)"""
 )
 _LINE = re.compile(rb"\r?\n(?P<indent>[ ]{0,40})[^\n]*")
 _OBJECT = re.compile(rb'"(?P<name>data|stringData)"\s{0,8}:\s{0,8}\{')
@@ -46,11 +50,7 @@ _LOGINS = re.compile(rb'"(?:auth|password)"\s{0,4}:\s{0,4}"[^"]{6}')  # Docker's
 def at_kind(data: bytes, end: int) -> Iterator[Candidate]:
     """The secret entries of the manifest whose kind ends at `end`."""
     kind = data.rfind(b"kind", max(0, end - 24), end)
-    low = max(0, kind - REACH)
-    low = max(low, data.rfind(b"kind", low, kind), data.rfind(b"\n---", low, kind))
-    low = max(low, data.rfind(b"apiVersion", low, kind))
-    behind = _BEHIND.search(data, end - 1, end + REACH)
-    high = behind.start() if behind else min(len(data), end + REACH)
+    low, high = _begin(data, kind), _end(data, kind, end)
     for section in _SECTION.finditer(data, low, high):
         yield from _entries(data, section, high)
     for section in _OBJECT.finditer(data, low, high):
@@ -58,6 +58,30 @@ def at_kind(data: bytes, end: int) -> Iterator[Candidate]:
         while member := _MEMBER.match(data, at, high):
             yield from _judged(data, member, section["name"])
             at = member.end()
+
+
+def _begin(data: bytes, kind: int) -> int:
+    """Where the manifest of a kind begins at the earliest: behind the `kind:` before it."""
+    low = max(0, kind - REACH)
+    at = kind
+    while (at := data.rfind(b"kind", low, at)) >= 0:
+        if data[at + 4 : at + 6].lstrip(b"'\"").startswith(b":"):
+            low = at
+            break
+    return max(low, data.rfind(b"\n---", low, kind), data.rfind(b"apiVersion", low, kind))
+
+
+def _end(data: bytes, kind: int, end: int) -> int:
+    """Where it ends at the latest: a mark between documents, the next object, or a key at its own level or above. The
+    kinds of what owns it stand deeper."""
+    column = kind - data.rfind(b"\n", max(0, kind - 40), kind) - 1
+    quoted = data[kind - 1 : kind] in (b"'", b'"')
+    for mark in _BEHIND.finditer(data, end - 1, end + REACH):
+        if mark["json"] and not quoted:
+            continue
+        if mark["indent"] is None or len(mark["indent"]) < column + (mark["item"] is None):
+            return mark.start()
+    return min(len(data), end + REACH)
 
 
 def _entries(data: bytes, section: re.Match[bytes], high: int) -> Iterator[Candidate]:

@@ -44,6 +44,7 @@ class Written(Enum):
     OPTION = "as an argument that can be nothing but a password"
 
 
+PASSWORD, KEY = b"password", b"api_key"  # names under which a value without one is judged
 LEAST_TOKEN = 12  # characters of a secret that is no password
 LEAST_CHOSEN = 8  # characters of a password that somebody chose
 _CODE = frozenset(b"{}<>[];,|")

@@ -31,6 +31,8 @@ _BLOCK = re.compile(
     rb"""(?P<value>[^\s"'`\\]{6,600})[ \t]{0,20}(?=\r?\n|\Z)"""
 )
 _BLOCK_LINE = re.compile(rb"[ \t]{0,20}\r?\n[ \t]{1,40}(?P<value>[A-Za-z0-9+/_-]{16,600}={0,2})[ \t]{0,20}(?=\r?\n|\Z)")
+_BLOCK_END = re.compile(rb"[ \t]{0,20}\r?\n[ \t]{1,40}(?P<value>[A-Za-z0-9+/_-]{1,600}={0,2})[ \t]{0,20}(?=\r?\n|\Z)")
+_WRAPPED = re.compile(rb"[A-Za-z0-9+/_-]{40,}={0,2}")  # base 64 that is broken into lines; the last may be short
 BLOCK_LINES = 200  # a key of 16,384 bits in base 64 has that many
 _ELEMENT = re.compile(
     rb"""(?:["'][^<>\n]{0,60}>|</(?:key|name)>\s{0,40}<(?:string|value)>)(?P<value>[^\s<>"'`\\]{8,600})</"""
@@ -65,7 +67,11 @@ def _continued(data: bytes, found: Candidate, indent: int) -> Candidate:
     """A block's value with the lines that continue it at the same indentation."""
     lines: list[Segment] = []
     end = found.end
-    while len(lines) < BLOCK_LINES and (match := _BLOCK_LINE.match(data, end)) is not None:
+    wrapped = _WRAPPED.fullmatch(data, found.start, found.end) is not None
+    while len(lines) < BLOCK_LINES:
+        match = _BLOCK_LINE.match(data, end) or (_BLOCK_END.match(data, end) if wrapped else None)
+        if match is None:
+            break
         at = match.start("value")
         if at - data.rfind(b"\n", end, at) - 1 != indent:
             break

@@ -16,7 +16,8 @@ ANCHOR = rb"value['\"]?[ ]{0,8}[=:][ ]{0,4}['\"]?[A-Za-z0-9+/=_!@#$%^&*~?.-]{8}"
 REACH = 260  # bytes before the value in which its name may stand
 
 _NAME = rb"""(?:name|key)['"]?[ ]{0,8}[=:][ ]{0,4}['"]?(?P<name>[A-Za-z0-9_.-]{2,60})['"]?"""
-_FIELD = rb"""['"]?[a-z]{2,12}['"]?[ ]{0,8}[=:][ ]{0,4}['"]?[A-Za-z0-9_ ]{0,40}['"]?,?\s{1,40}"""
+# Its words are one space apart: a run of spaces that could belong to several parts would be tried in each of them
+_FIELD = rb"""['"]?[a-z]{2,12}['"]?[ ]{0,8}[=:][ ]{0,4}['"]?(?:\w{1,40}(?:[ ]\w{1,40}){0,5})?['"]?,?\s{1,40}"""
 _BEFORE = re.compile(
     _NAME + rb",?\s{1,40}(?:" + _FIELD + rb"){0,2}['\"]?[A-Za-z]{0,12}value['\"]?[ ]{0,8}[=:][ ]{0,4}['\"]?\Z",
     re.IGNORECASE,

@@ -15,12 +15,10 @@ import re
 
 from kringle.pii.candidates import RANK_NAMED, Candidate, whole
 from kringle.pii.lookalikes import UUID, is_monotonous, made_up
-from kringle.pii.named import Written, judge
+from kringle.pii.named import KEY, PASSWORD, Written, judge
 from kringle.pii.rarity import randomness
 from kringle.pii.stand_ins import carries_mark
 from kringle.pii.text import line_after, line_before
-
-_PASSWORD, _KEY = b"password", b"api_key"  # names under which a value without one is judged
 
 LOGIN_ANCHOR = (
     rb"(?:login|auth|credentials|authentication|getconnection|[. >:_]connect|mysqli|pdo|wifi\.begin)[ ]?=?[ ]?\("
@@ -86,7 +84,7 @@ def at_login(data: bytes, end: int) -> Candidate | None:
     connection = _CONNECTION.search(data, max(0, end - 16), end) is not None
     if connection != (match["second"] is not None) or (b"://" in match["first"] and not connection):
         return None
-    return judge(data, *match.span("value"), _PASSWORD, Written.BARE)
+    return judge(data, *match.span("value"), PASSWORD, Written.BARE)
 
 
 def at_sql(data: bytes, end: int) -> Candidate | None:
@@ -94,7 +92,7 @@ def at_sql(data: bytes, end: int) -> Candidate | None:
     match = _SQL.match(data, end - 1)
     if match is None:
         return None
-    return judge(data, *match.span("value"), _PASSWORD, Written.QUOTED if match["quote"] else Written.BARE)
+    return judge(data, *match.span("value"), PASSWORD, Written.QUOTED if match["quote"] else Written.BARE)
 
 
 def at_element(data: bytes, end: int) -> Candidate | None:
@@ -112,20 +110,20 @@ def at_option(data: bytes, end: int) -> Candidate | None:
     match = _WORD.match(data, start)
     if match is None or _OPTION_BEFORE.search(data, max(0, start - 90), start) is None:
         return None
-    return judge(data, *match.span("value"), _PASSWORD, Written.BARE)
+    return judge(data, *match.span("value"), PASSWORD, Written.BARE)
 
 
 def at_user(data: bytes, end: int) -> Candidate | None:
     """The password behind a user's name: `curl -u bob:...`."""
     match = _WORD.match(data, end - 1)
-    return None if match is None else judge(data, *match.span("value"), _PASSWORD, Written.BARE)
+    return None if match is None else judge(data, *match.span("value"), PASSWORD, Written.BARE)
 
 
 def at_query(data: bytes, end: int) -> Candidate | None:
     """The key of a query whose name alone says little."""
     match = _QUERY.match(data, end - 20)
     return (
-        None if match is None or UUID.search(match["value"]) else judge(data, *match.span("value"), _KEY, Written.BARE)
+        None if match is None or UUID.search(match["value"]) else judge(data, *match.span("value"), KEY, Written.BARE)
     )
 
 
@@ -160,4 +158,4 @@ def at_hexadecimal(data: bytes, end: int) -> Candidate | None:
         return None
     if after.lstrip(b" ,").startswith((b"'", b'"')) and before.rstrip(b" ,").endswith((b"'", b'"')):
         return None  # one of several in a row
-    return judge(data, *match.span("value"), _KEY, Written.QUOTED)
+    return judge(data, *match.span("value"), KEY, Written.QUOTED)

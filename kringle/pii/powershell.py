@@ -10,10 +10,8 @@ from __future__ import annotations
 import re
 
 from kringle.pii.candidates import Candidate
-from kringle.pii.named import Written, judge
+from kringle.pii.named import PASSWORD, Written, judge
 from kringle.pii.text import line_after
-
-_PASSWORD = b"password"  # the name under which a value without one is judged
 
 SECURE_ANCHOR = rb"convertto-securestring"
 _PLAIN = re.compile(rb"-AsPlainText", re.IGNORECASE)
@@ -36,10 +34,10 @@ def at_secure_string(data: bytes, end: int) -> Candidate | None:
         return None
     start = end - len("ConvertTo-SecureString")
     match = _SECURE.match(data, end) or _PIPED.search(data, max(0, start - 240), start)
-    return None if match is None else judge(data, *match.span("value"), _PASSWORD, Written.OPTION)
+    return None if match is None else judge(data, *match.span("value"), PASSWORD, Written.OPTION)
 
 
 def at_credential(data: bytes, end: int) -> Candidate | None:
     """The password beside a user's name, in the arguments that begin before `end`."""
     match = _CREDENTIAL.match(data, end - 1)
-    return None if match is None else judge(data, *match.span("value"), _PASSWORD, Written.QUOTED)
+    return None if match is None else judge(data, *match.span("value"), PASSWORD, Written.QUOTED)

@@ -36,12 +36,12 @@ _ESCAPE = re.compile(
 )  # whatever follows a backslash is kept, so that a stand-in reads alike
 # A body whose end is cut off: two lines or more of a length that only base 64 has
 _CUT_OFF = re.compile(rb"""(?:(?:\\{1,2}[nr]|[\s"'`+,;#*>|]){1,40}[A-Za-z0-9+/]{32,}={0,2}){2,}""")
-# PuTTY breaks its base 64 after 64 characters; the shortest key, an Ed25519 one, takes a line of 48
+# PuTTY breaks its base 64 after 64 characters
 _PUTTY_COUNT = re.compile(rb"([0-9]{1,3})[\\\r\n]\Z")
 _PUTTY_LINE = re.compile(
     rb"(?:\\{1,2}r)?(?:\\{1,2}n|\r?\n)[ \t]{0,40}(?P<body>[A-Za-z0-9+/]{4,64})={0,2}(?![A-Za-z0-9+/=-])"
 )
-LEAST_PUTTY_BODY = 28  # of a DSA key: a number of 160 bits and its length
+LEAST_PUTTY_BODY = 28  # the shortest, a DSA key's number of 160 bits with its length, has 24 bytes: 32 characters
 HEXADECIMAL = "0123456789abcdef"
 BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 

@@ -14,7 +14,7 @@ from kringle.pii.stand_ins import carries_mark
 
 ANCHOR = rb"['\"](?:d|p|q|dp|dq|qi|k)['\"][ ]?:[ ]?['\"][A-Za-z0-9_-]{40}"
 CONFIDENCE = 0.95
-REACH = 4000  # bytes around a member in which its object's type stands; a key of 8,192 bits has 6,000 in all
+REACH = 7000  # bytes around a member in which its object's type stands; a key of 8,192 bits has 6,000 in all
 
 _VALUE = re.compile(rb"[A-Za-z0-9_-]{40,1400}(?=['\"])")
 _TYPE = re.compile(rb"['\"]kty['\"]")

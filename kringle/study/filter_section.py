@@ -44,12 +44,12 @@ def _kept(found: Filtering, signal: Signal) -> Figure | None:
     curves = [curve for curve in found.curves if curve.signal == signal]
     if not curves:
         return None
-    several = len({curve.name for curve in curves}) > 1 or signal == "near-duplicates"
+    near = signal == "near-duplicates"
     lines = [
         charts.Curve(
-            curve.name if several else curve.language,
+            curve.name if near else curve.language,
             number,
-            curve.language == ALL and not several,
+            curve.language == ALL and not near,
             tuple((point.threshold, 100 * point.share) for point in curve.points),
         )
         for number, curve in enumerate(curves)
@@ -66,8 +66,7 @@ def _kept(found: Filtering, signal: Signal) -> Figure | None:
     return Figure(
         f"kept-{figures.slug(signal)}",
         title,
-        "Percent of the bytes."
-        + (" Of what was compared at the setting that a line is named after." if signal == "near-duplicates" else ""),
+        "Percent of the bytes." + (" Of what was compared at the setting that a line is named after." if near else ""),
         f"Line chart, {title}: percent of bytes kept by threshold." + (f" Filters: {told}." if told else ""),
         lambda width: charts.curves(lines, width, 100.0, 1, lambda x: f"{x:.3g}", axis, first, marks),
         (figures.HALF, figures.NARROW),

@@ -35,7 +35,7 @@ from kringle.study.plan import Plan, near_dedup_settings
 from kringle.tokens.store import TokenStore
 
 STEPS = 100  # of a curve between its first threshold and its last
-MOST_STARS = 50.0  # the curve's end; half of The Stack's code has none, and 5 was the question
+MOST_STARS = 50.0  # the curve's end, unless a filter asks for more; SantaCoder's asked for 5
 
 
 def filtering(plan: Plan) -> Filtering | None:
@@ -44,8 +44,9 @@ def filtering(plan: Plan) -> Filtering | None:
     if not arms:
         return None
     pool = Pool(plan)
-    curves = list(pool.curves())
     used = [mark for arm in arms for mark in pool.used(arm.name, arm.filter)]
+    stars = max((mark.threshold for mark in used if mark.signal == "stars"), default=0.0)
+    curves = list(pool.curves(max(MOST_STARS, stars)))
     removed = [share for arm in arms for share in pool.removed(arm.name, arm.filter)]
     found = [json.loads((pool.rows.folder / name).read_text()) for name in pool.near_duplicates]
     curves += [_near_curve(one) for one in found if "bytes_kept" in one]
@@ -75,7 +76,7 @@ class Pool:
     def of(self, language: str) -> NDArray[np.bool_]:
         return np.ones(len(self.spoken), dtype=np.bool_) if language == ALL else self.spoken == language
 
-    def curves(self) -> Iterator[ThresholdCurve]:
+    def curves(self, most_stars: float) -> Iterator[ThresholdCurve]:
         """Those of comments, characters per token and, where any are known, stars."""
         ratio, per_token = self.rows.comment_ratio, self.rows.characters / np.maximum(self.tokens, 1)
         whole = np.linspace(0, 1, STEPS + 1)
@@ -84,8 +85,9 @@ class Pool:
         last = float(np.quantile(per_token, 0.999)) if len(per_token) else 1.0
         yield from self._curves("fertility", per_token, np.linspace(0, last, STEPS + 1), lambda value, t: value >= t)
         if not np.isnan(self.rows.stars).all():
-            stars = np.nan_to_num(self.rows.stars)  # unknown counts as none, as in the filter
-            yield from self._curves("stars", stars, np.arange(MOST_STARS + 1), lambda value, t: value >= t)
+            # Unknown counts as none, as for filters by number; one by quantile leaves what is unknown out
+            stars, steps = np.nan_to_num(self.rows.stars), np.arange(0, most_stars + 1)
+            yield from self._curves("stars", stars, steps, lambda value, t: value >= t)
 
     def _curves(
         self,

@@ -31,7 +31,8 @@ def findings(
 def _pair(own: Sequence[Comparison]) -> str:
     """One arm against another: the first measure and whatever was decided with numbers, the rest by name."""
     pair = f"{own[0].arm} against {own[0].base}"
-    if any(c.unit == "bits per byte" and c.low == c.difference == c.high == 0 for c in own):
+    same = any(c.unit == "bits per byte" and c.low == c.difference == c.high == 0 for c in own)
+    if same and all(c.verdict == "undecided" for c in own):
         return f"{pair}: the same bits per byte on every file; what sets them apart changed nothing in their training."
     told = [c for i, c in enumerate(own) if i == 0 or c.verdict != "undecided"]
     rest = [c.measure for c in own if c not in told]

@@ -28,7 +28,7 @@ def _against_base(results: Results, arm: Arm) -> Cell:
             by_verdict.setdefault(comparison.verdict, []).append(comparison.measure)
     if not by_verdict:
         return tables.missing()
-    if len(by_verdict) == 1:
+    if len(by_verdict) == 1 and len(next(iter(by_verdict.values()))) > 1:
         by_verdict = {verdict: ["on every measure"] for verdict in by_verdict}
     text = "; ".join(f"{verdict}: {', '.join(measures)}" for verdict, measures in by_verdict.items())
     shown = [

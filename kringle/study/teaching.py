@@ -52,6 +52,7 @@ def train_arm(job: ArmJob, out: Path, world: World | None = None, look: Look | N
 
     With a `world` of several processes each calls this; the first one writes. `look` measures the model on the way.
     """
+    from kringle.model import exchange
     from kringle.training.parallel import join
     from kringle.training.run import Diverged, Start
     from kringle.training.trackers import open_trackers
@@ -100,7 +101,9 @@ def train_arm(job: ArmJob, out: Path, world: World | None = None, look: Look | N
             measure=look,
             measure_every=max(1, settings.steps // settings.measurements) if settings.measurements else 0,
             on_measure=on_measure,
-            start=Start(init, checkpoint_fingerprint(init)) if init is not None else None,
+            start=(
+                Start(init, checkpoint_fingerprint(init), exchange.fim_training(init)) if init is not None else None
+            ),
             world=world,
         )
     except Diverged as error:

@@ -22,7 +22,7 @@ import torch
 from kringle.errors import UserError
 from kringle.model import exchange
 from kringle.model.chunked_loss import compiles
-from kringle.model.shape import ModelConfig
+from kringle.model.shape import FimTraining, ModelConfig
 from kringle.model.transformer import Transformer
 from kringle.randomness import torch_seed
 from kringle.training import checkpoint
@@ -118,10 +118,12 @@ class Diverged(UserError):
 
 @dataclass(frozen=True)
 class Start:
-    """Weights to begin with: a model directory and a fingerprint of what is in it."""
+    """Weights to begin with: a model directory, a fingerprint of what is in it, and how it was trained to fill in, if
+    that is known."""
 
     folder: Path
     fingerprint: str
+    fim: FimTraining | None = None
 
 
 class Run:

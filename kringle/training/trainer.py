@@ -104,16 +104,18 @@ def train(
     finished = run.step == settings.steps
     if finished:
         final = world.whole_model(run.model)
-        world.first_only(lambda: _publish(final, batches, checkpoints, out))
+        fim: FimTraining | None = FimTraining(batches.fim_rate, batches.fim_spm)
+        if start is not None and not batches.fim_rate:
+            fim = start.fim  # what the checkpoint has learnt of it is not forgotten by going on without
+        world.first_only(lambda: _publish(final, batches, fim, checkpoints, out))
     return run.result(seconds, first, finished, (out if finished else checkpoints) / LOG_FILE, out / MODEL_FOLDER)
 
 
-def _publish(model: Transformer, batches: BatchSource, checkpoints: Path, out: Path) -> None:
+def _publish(model: Transformer, batches: BatchSource, fim: FimTraining | None, checkpoints: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name in (LOG_FILE, MEASURES_FILE, REDONE_FILE):
         if (checkpoints / name).exists():
             shutil.copyfile(checkpoints / name, out / name)
-    fim = FimTraining(batches.fim_rate, batches.fim_spm)
     exchange.save(model, batches.tokenizer, out / MODEL_FOLDER, fim)
 
 
