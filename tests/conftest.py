@@ -1,4 +1,4 @@
-"""Settings of all tests: where results must be the same on every run, property tests draw the same examples."""
+"""Settings of all tests. Property tests draw the same examples on every run, and others with KRINGLE_EXPLORE=1."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+if not os.environ.get("KRINGLE_EXPLORE"):
+    settings.load_profile("same")
 
 # Files of tests that take longest, with those of other files beside them: the last to end should be a short one. The
 # first ones begin together; of these only one runs a study and compiles kernels, the others wait for a jail or train.

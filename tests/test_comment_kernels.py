@@ -271,6 +271,9 @@ JAVA = [
 @given(st.lists(st.sampled_from(JAVASCRIPT), max_size=14), st.sampled_from(["", " "]))
 @settings(deadline=None, max_examples=400)
 @example(["x", " ", "/", "a", "/* d */"], "")
+@example(["/a[/]b/g", "\n", "/*", "// c"], " ")
+@example(["x", "\n", " /a/", "2 // c"], "")
+@example(["==", "=>", "/", "a", "// c"], "")
 def test_javascript_where_it_is_sure_it_is_right(pieces: list[str], between: str) -> None:
     source = between.join(pieces)
     measured = measure_comments(source, "javascript")

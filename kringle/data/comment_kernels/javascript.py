@@ -117,6 +117,30 @@ def _regular_expression(data: NDArray[np.uint8], p: int) -> int:
 
 
 @compiled
+def _operator_end(data: NDArray[np.uint8], p: int) -> int:
+    """Place after the operator or mark at p. What matters is which `=` belongs to it: that of `==>` is no arrow's."""
+    byte, size = data[p], len(data)
+    q = p + 1
+    if byte in (60, 62, 61, 33, 42, 124, 38):  # < > = ! * | &
+        twin = 61 if byte == 33 else byte
+        if q < size and data[q] == twin:
+            q += 1
+            if byte == 62 and q < size and data[q] == 62:
+                q += 1
+    elif byte == 63:  # ?, and ?? with its =
+        if q >= size or data[q] != 63:
+            return q
+        q += 1
+    elif byte not in (45, 43, 37, 94):  # - + % ^
+        return q
+    elif byte in (45, 43) and q < size and data[q] == byte:
+        return q + 1
+    if q < size and data[q] == 61:
+        q += 1
+    return q
+
+
+@compiled
 def _string_end(data: NDArray[np.uint8], p: int) -> int:
     """Place after the string that begins at p; -1 where it never ends."""
     quote = data[p]
@@ -162,10 +186,14 @@ def javascript_comments(data: NDArray[np.uint8]) -> int:
             continue
         if byte >= 128:
             return UNSURE
-        if (p == 0 or data[p - 1] == 10) and (SPACE[byte] or byte == 47):
-            expression = True
+        if p == 0 or data[p - 1] == 10:  # a token that begins a line: white space in front of one is a token too
+            opens = (
+                byte == 60 and p + 3 < size and data[p + 1] == 33 and data[p + 2] == 45 and data[p + 3] == 45
+            )  # <!--
+            expression = expression or SPACE[byte] or byte == 47 or opens
         if SPACE[byte]:
-            p += 1
+            while p < size and SPACE[data[p]]:
+                p += 1
             continue
         if byte == 47:
             following = data[p + 1] if p + 1 < size else np.uint8(0)
@@ -217,6 +245,9 @@ def javascript_comments(data: NDArray[np.uint8]) -> int:
                 if byte == 48 and p + 1 < size and data[p + 1] in (120, 88, 98, 66, 111, 79):
                     q = p + 2
                     while q < size and WORD[data[q]]:
+                        digit = 48 <= data[q] <= 57 or 97 <= data[q] <= 102 or 65 <= data[q] <= 70 or data[q] == 110
+                        if not digit:
+                            return UNSURE  # a word right behind the number
                         q += 1
                 else:
                     while q < size and 48 <= data[q] <= 57:
@@ -267,5 +298,5 @@ def javascript_comments(data: NDArray[np.uint8]) -> int:
             p += 1
         else:  # an operator, or one of { ( [ ; ,
             expression = True
-            p += 1
+            p = _operator_end(data, p)
     return total
