@@ -23,23 +23,13 @@ from typing import Any
 import common
 from grown_corpus import grow
 from resume import files, start
+from scaling import recipe as recipe_of
 
 from kringle.randomness import uniform
 from kringle.study.plan import DATA_STAGES
 
-RECIPE = """
-name: kills
-corpus:     {{sources: [{{folder: {folder}}}], languages: [python, java, javascript], licenses: any}}
-clean:      {{max_line: 1000, mean_line: 100, alphanumeric: 0.25, near_dedup: {{ngram: 5, threshold: 0.7}}, pii: true,
-             decontaminate: [starter]}}
-tokenizer:  {{vocab_size: 8192}}
-model:      {{layers: 1, width: 64, heads: 1, attention: mqa, context: 256}}
-training:   {{tokens: 100k, batch_tokens: 1024, learning_rate: 1e-3, schedule: cosine, warmup: 0.02,
-             fim: {{rate: 0.5, spm: 0.5}}, seeds: [0]}}
-ablations:  {{base: {{}}}}
-evaluation: {{suites: [starter], samples: 1, held_out: 1%, held_out_bytes: 400kB, infilling_lines: 10,
-             margins: {{bits_per_byte: 0.01, infilling: 0.02, pass@1: 0.02}}}}
-"""
+CLEANING = ", near_dedup: {ngram: 5, threshold: 0.7}, pii: true"
+VOCABULARY = 8192
 
 
 def stage_under_way(work: Path) -> str:
@@ -79,7 +69,7 @@ def main() -> None:
         folder = Path(name)
         written = grow(folder / "corpus", int(given.size * 1e9))
         recipe = folder / "recipe.yaml"
-        recipe.write_text(RECIPE.format(folder=folder / "corpus"))
+        recipe.write_text(recipe_of(folder / "corpus", CLEANING, VOCABULARY))
         started = time.monotonic()
         if start(recipe, folder / "whole", DATA_STAGES[-1]).wait():
             raise SystemExit("the undisturbed run failed")

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from grown_corpus import grow
-from scaling import RECIPE
+from scaling import recipe as recipe_of
 
 from kringle.engine import default_workers
 from kringle.machine import machine, versions
@@ -51,7 +51,7 @@ def main() -> None:
 def measure(folder: Path, size: int) -> dict[str, Any]:
     written = grow(folder / "corpus", size)
     recipe = folder / "recipe.yaml"
-    recipe.write_text(RECIPE.format(folder=folder / "corpus"))
+    recipe.write_text(recipe_of(folder / "corpus"))
     whole, killed = folder / "whole", folder / "killed"
     start(recipe, whole, DATA_STAGES[-1]).wait()
     lengths = {name: manifest["cost"]["wall_seconds"] for name, manifest in manifests(whole).items()}

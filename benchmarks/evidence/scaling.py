@@ -30,11 +30,11 @@ from kringle.study.plan import DATA_STAGES
 from kringle.tokens.store import TokenStore
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
-RECIPE = """
+_RECIPE = """
 name: scaling
 corpus:     {{sources: [{{folder: {folder}}}], languages: [python, java, javascript], licenses: any}}
-clean:      {{max_line: 1000, mean_line: 100, alphanumeric: 0.25, decontaminate: [starter]}}
-tokenizer:  {{vocab_size: 49152}}
+clean:      {{max_line: 1000, mean_line: 100, alphanumeric: 0.25, decontaminate: [starter]{cleaning}}}
+tokenizer:  {{vocab_size: {vocabulary}}}
 model:      {{layers: 1, width: 64, heads: 1, attention: mqa, context: 256}}
 training:   {{tokens: 100k, batch_tokens: 1024, learning_rate: 1e-3, schedule: cosine, warmup: 0.02,
              fim: {{rate: 0.5, spm: 0.5}}, seeds: [0]}}
@@ -42,6 +42,11 @@ ablations:  {{base: {{}}}}
 evaluation: {{suites: [starter], samples: 1, held_out: 1%, held_out_bytes: 400kB, infilling_lines: 10,
              margins: {{bits_per_byte: 0.01, infilling: 0.02, pass@1: 0.02}}}}
 """
+
+
+def recipe(folder: Path, cleaning: str = "", vocabulary: int = 49_152) -> str:
+    """A study of the code in a folder; `cleaning` are more keys of its section `clean`, as ", pii: true"."""
+    return _RECIPE.format(folder=folder, cleaning=cleaning, vocabulary=vocabulary)
 
 
 def main() -> None:
@@ -69,7 +74,7 @@ def main() -> None:
 def measure(folder: Path, size: int, memory: int) -> dict[str, Any]:
     """One size, from nothing: what each stage took, and the most memory that all processes held together."""
     written = grow(folder / "corpus", size)
-    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder / "corpus"))
+    (folder / "recipe.yaml").write_text(recipe(folder / "corpus"))
     group = create(memory)
     command = [sys.executable, "-m", "kringle", "run", str(folder / "recipe.yaml"), "--work", str(folder / "work")]
     started = time.monotonic()

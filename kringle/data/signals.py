@@ -25,7 +25,7 @@ from kringle.data.near_duplicates.stage import CLUSTER, near_duplicates_of
 from kringle.data.table import TableWriter, document_shards, iter_row_groups, read_table, shard_fingerprint, write_rows
 from kringle.engine import Engine
 from kringle.progress import Reporter
-from kringle.recipe import FilterSettings, NearDedupSettings
+from kringle.recipe import FertilityFilter, FilterSettings, NearDedupSettings, StarsFilter
 from kringle.workspace import ShardStore, Task, fingerprint, write_atomically
 
 SIGNAL = pa.schema(
@@ -54,6 +54,10 @@ class Rows:
     comment_ratio: NDArray[np.float64]
     characters: NDArray[np.int64]
     stars: NDArray[np.float64]
+
+    def per_token(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Characters a token (N,), of documents with so many tokens (N,)."""
+        return self.characters / np.maximum(tokens, 1)
 
     def near_duplicates(self, settings: NearDedupSettings) -> NDArray[np.bool_]:
         """Which documents stay under a setting. Raises `NotApplicable` where it was not computed."""
@@ -99,28 +103,38 @@ def passes(
         known = ~np.isnan(rows.stars)
         if not known.any():
             raise NotApplicable("no document of this corpus has a star count; give them with --stars FILE")
-        stars = np.where(known, rows.stars, 0)  # as the original
-        if settings.stars.at_least is not None:
-            kept &= stars >= settings.stars.at_least
-        elif settings.stars.above is not None:
-            kept &= stars > settings.stars.above
-        else:
-            kept &= known & (stars >= np.quantile(rows.stars[known], settings.stars.quantile or 0.0))
+        kept &= np.where(known, rows.stars, 0) >= least_stars(settings.stars, rows)  # unknown as none: as the original
+        if settings.stars.quantile is not None:
+            kept &= known
     if settings.comments is not None:
         kept &= (rows.comment_ratio > settings.comments.above) & (rows.comment_ratio < settings.comments.below)
     if settings.near_dedup is not None:
         kept &= rows.near_duplicates(settings.near_dedup)
     if settings.fertility is not None:
-        ratio = rows.characters / np.maximum(tokens, 1)
-        spoken = np.array(languages, dtype=object)
-        for language in sorted(set(languages)):
-            own = spoken == language
-            if settings.fertility.percentile is not None:
-                least = float(np.percentile(ratio[own], settings.fertility.percentile))
-            else:
-                least = getattr(settings.fertility, language, None) or 0.0
-            kept[own] &= ratio[own] >= least
+        ratio, spoken = rows.per_token(tokens), np.array(languages, dtype=object)
+        for language, least in least_per_token(settings.fertility, ratio, spoken).items():
+            kept &= (spoken != language) | (ratio >= least)
     return kept
+
+
+def least_stars(chosen: StarsFilter, rows: Rows) -> float:
+    """The fewest stars that a filter lets pass; a quantile is that of the documents whose stars are known."""
+    if chosen.at_least is not None:
+        return chosen.at_least
+    if chosen.above is not None:
+        return chosen.above + 1
+    return float(np.quantile(rows.stars[~np.isnan(rows.stars)], chosen.quantile or 0.0))
+
+
+def least_per_token(
+    chosen: FertilityFilter, ratio: NDArray[np.float64], spoken: NDArray[np.object_]
+) -> dict[str, float]:
+    """The fewest characters a token that a filter lets pass, by language; those without a threshold are left out.
+    `ratio` (N,) and `spoken` (N,) are the documents' own."""
+    if chosen.percentile is not None:
+        return {own: float(np.percentile(ratio[spoken == own], chosen.percentile)) for own in sorted(set(spoken))}
+    named = {language: getattr(chosen, language, None) for language in sorted(set(spoken))}
+    return {language: least for language, least in named.items() if least is not None}
 
 
 def why_not(settings: FilterSettings, rows: Rows) -> str | None:

@@ -6,7 +6,7 @@ Read from the annotate stage's tables and the token store's counts, never from t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kringle.data.signals import NotApplicable, Rows, Signals, near_file, passes
+from kringle.data.signals import NotApplicable, Rows, Signals, least_per_token, least_stars, near_file, passes
 from kringle.recipe import FilterSettings
 from kringle.study import published
 from kringle.study.arm import split_of, view
@@ -63,6 +63,7 @@ class Pool:
         self.spoken = np.array([store.languages[i] for i in chosen], dtype=object)
         self.sizes = np.asarray(store.sizes)[chosen].astype(np.float64)
         self.tokens = np.diff(store.offsets)[chosen]
+        self.per_token = self.rows.per_token(self.tokens)
         self.near_duplicates = [
             str(Path(near_file(setting)).with_suffix(".json")) for setting in near_dedup_settings(plan.recipe)
         ]
@@ -78,7 +79,7 @@ class Pool:
 
     def curves(self, most_stars: float) -> Iterator[ThresholdCurve]:
         """Those of comments, characters per token and, where any are known, stars."""
-        ratio, per_token = self.rows.comment_ratio, self.rows.characters / np.maximum(self.tokens, 1)
+        ratio, per_token = self.rows.comment_ratio, self.per_token
         whole = np.linspace(0, 1, STEPS + 1)
         yield from self._curves("comments: floor", ratio, whole, lambda value, t: value > t)
         yield from self._curves("comments: ceiling", ratio, whole, lambda value, t: value < t)
@@ -113,23 +114,10 @@ class Pool:
         if chosen.near_dedup is not None:
             yield ThresholdUsed("near-duplicates", arm, ALL, chosen.near_dedup.threshold)
         if chosen.fertility is not None:
-            ratio = self.rows.characters / np.maximum(self.tokens, 1)
-            for language in sorted(set(self.spoken)):
-                if chosen.fertility.percentile is not None:
-                    least = float(np.percentile(ratio[self.of(language)], chosen.fertility.percentile))
-                    yield ThresholdUsed("fertility", arm, language, least)
-                elif (own := getattr(chosen.fertility, language, None)) is not None:
-                    yield ThresholdUsed("fertility", arm, language, own)
-        known = ~np.isnan(self.rows.stars)
-        if chosen.stars is not None and known.any():
-            stars = chosen.stars
-            if stars.at_least is not None:
-                least = float(stars.at_least)
-            elif stars.above is not None:
-                least = float(stars.above + 1)
-            else:
-                least = float(np.quantile(self.rows.stars[known], stars.quantile or 0.0))
-            yield ThresholdUsed("stars", arm, ALL, least)
+            for language, least in least_per_token(chosen.fertility, self.per_token, self.spoken).items():
+                yield ThresholdUsed("fertility", arm, language, least)
+        if chosen.stars is not None and not np.isnan(self.rows.stars).all():
+            yield ThresholdUsed("stars", arm, ALL, float(least_stars(chosen.stars, self.rows)))
 
     def removed(self, arm: str, chosen: FilterSettings) -> Iterator[Removed]:
         """By language, beside SantaCoder's where the arm has one filter alone; nothing where it does not apply."""
@@ -153,14 +141,9 @@ def _near_curve(found: dict[str, Any]) -> ThresholdCurve:
 
 
 def _near_duplicates(found: dict[str, Any]) -> NearDuplicates:
-    def pairs(key: str) -> Sequence[Sequence[float]]:
-        value: Sequence[Sequence[float]] = found[key]
-        return value
-
-    plain = {name: found[name] for name in ("ngram", "threshold", "bands", "rows", "documents", "dropped", "bytes")}
+    counted = ("ngram", "threshold", "bands", "rows", "documents", "dropped", "bytes", "bytes_dropped")
     return NearDuplicates(
-        **plain,
-        bytes_dropped=found["bytes_dropped"],
-        collision=tuple(Meeting(float(s), float(p)) for s, p in pairs("collision_curve")),
-        clusters=tuple(Cluster(int(size), int(count)) for size, count in pairs("cluster_sizes")),
+        **{name: found[name] for name in counted},
+        collision=tuple(Meeting(float(s), float(p)) for s, p in found["collision_curve"]),
+        clusters=tuple(Cluster(size, count) for size, count in found["cluster_sizes"]),
     )

@@ -186,11 +186,10 @@ def javascript_comments(data: NDArray[np.uint8]) -> int:
             continue
         if byte >= 128:
             return UNSURE
-        if p == 0 or data[p - 1] == 10:  # a token that begins a line: white space in front of one is a token too
-            opens = (
-                byte == 60 and p + 3 < size and data[p + 1] == 33 and data[p + 2] == 45 and data[p + 3] == 45
-            )  # <!--
-            expression = expression or SPACE[byte] or byte == 47 or opens
+        opens = byte == 60 and p + 3 < size and data[p + 1] == 33 and data[p + 2] == 45 and data[p + 3] == 45  # <!--
+        # A token that begins a line; white space in front of others is one too
+        if (p == 0 or data[p - 1] == 10) and (SPACE[byte] or byte == 47 or opens):
+            expression = True
         if SPACE[byte]:
             while p < size and SPACE[data[p]]:
                 p += 1
@@ -225,7 +224,7 @@ def javascript_comments(data: NDArray[np.uint8]) -> int:
             p += 2 if following == 61 else 1
             expression = True
             continue
-        if byte == 60 and p + 3 < size and data[p + 1] == 33 and data[p + 2] == 45 and data[p + 3] == 45:
+        if opens:
             p += 4
             continue
         if byte == 34 or byte == 39:
