@@ -20,6 +20,7 @@ from kringle.errors import UserError
 from kringle.progress import Reporter
 from kringle.recipe import Recipe, parse_recipe
 from kringle.study.arm import ArmJob
+from kringle.study.controls import control_arms
 from kringle.study.licences import release_note
 from kringle.study.plan import (
     DATA_STAGES,
@@ -331,11 +332,14 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
 
 def _run_arms(context: Context, until: str) -> None:
     """Train and measure all arms, as many side by side as there are cores, one thread each where cores are few."""
-    plan, engine = context.plan, Engine(context.engine.workers)  # on this machine, whatever shares the data stages
+    plan = context.plan
     # From the recipe as it is written, not from what is missing or asked for: the number of threads decides the order
     # of additions in a product, so one arm alone must use as many as among all others to give the same bits.
-    written = sum(len(arm.training.seeds) for arm in parse_recipe(plan.recipe.text).arms)
-    threads = max(1, default_workers() // written)
+    written = parse_recipe(plan.recipe.text)
+    arms = (*written.arms, *(control_arms(written.arms, written.controls) if written.controls else ()))
+    threads = max(1, default_workers() // sum(len(arm.training.seeds) for arm in arms))
+    # On this machine, whatever shares the data stages; `--controls` adds arms to few that have several threads each.
+    engine = Engine(max(1, min(context.engine.workers, default_workers() // threads)))
     jobs = [make_job(plan, run, until, threads) for run in plan.runs]
     jobs = [j for j in jobs if j.train.manifest() is None or (until == "evaluate" and j.evaluate.manifest() is None)]
     if not jobs:
