@@ -1,6 +1,6 @@
 """Evidence for sampling and exchange: `make evidence generation`, or with parts and a trained model as arguments.
 
-    python benchmarks/evidence/generation.py [--model DIR]... [--part greedy,draws,same,int8,exchange,santacoder]
+    python benchmarks/evidence/generation.py [--model DIR]... [--part greedy,draws,same,int8,exchange,vllm,santacoder]
 
 greedy      200 real prompts, left to right and fill-in-the-middle, batches of 1 to 200, against transformers' generate;
             texts may part only where the two highest logits lie within 1e-4, and those are counted
@@ -8,6 +8,8 @@ draws       chi-square of 100,000 draws against exact probabilities for several 
 same        10,000 samples drawn at two numbers of rows and in two orders: how many are equal, fp32, bf16, invariant
 int8        bits per byte of source files under int8 and bf16 weights less those under fp32 (needs a trained model)
 exchange    every format: the engine that ran it and the largest difference of logits
+vllm        what vLLM makes of the same folder (its environment is named with --vllm): the largest difference of the
+            log-probabilities of 20 real prompts' tokens, and how many greedy continuations are the same
 santacoder  a checkpoint of the released layout and size (1,124,886,528 parameters, float16), written, read by path
             and compared; needs 8 GB of memory
 
@@ -20,6 +22,7 @@ import argparse
 import json
 import math
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -46,7 +49,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "generation_evidence.json"
 PROMPTS, NEW_TOKENS, CLOSE = 200, 32, 1e-4
 ROWS = (1, 7, 32, 200)
-PARTS = ("greedy", "draws", "same", "int8", "exchange", "santacoder")
+PARTS = ("greedy", "draws", "same", "int8", "exchange", "vllm", "santacoder")
 
 
 def own_sources() -> list[str]:
@@ -230,6 +233,41 @@ def exchanged(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
+def scored_by_vllm(folder: Path, environment: Path) -> dict[str, Any]:
+    model, tokenizer = exchange.load(folder)
+    prompts = real_prompts(tokenizer, model.config.context)[:20]
+    script = ROOT / "benchmarks" / "peers" / "vllm_scores.py"
+    done = subprocess.run(
+        [environment / "bin" / "python", script, folder],
+        input=json.dumps({"prompts": prompts, "new_tokens": NEW_TOKENS}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("SCORES ")]
+    if done.returncode or not lines:
+        return {"model": folder.name, "failed": done.stderr.strip().splitlines()[-1:]}
+    difference, counts = 0.0, {"equal": 0, "ties": 0, "different": 0}
+    for prompt, theirs in zip(prompts, json.loads(lines[0].removeprefix("SCORES ")), strict=True):
+        whole = prompt + theirs["tokens"]
+        with torch.no_grad():
+            scores = model(torch.tensor([whole]))[0].log_softmax(-1)
+        ours = scores[: len(prompt) - 1].gather(1, torch.tensor(prompt[1:])[:, None])[:, 0]
+        difference = max(difference, float((ours - torch.tensor(theirs["scores"])).abs().max()))
+        chosen = scores[len(prompt) - 1 : -1]
+        away = chosen.max(1).values - chosen.gather(1, torch.tensor(theirs["tokens"])[:, None])[:, 0]
+        furthest = float(away.max())  # how far the token that vLLM chose lies below the best one, at its worst step
+        counts["equal" if not furthest else "ties" if furthest < CLOSE else "different"] += 1
+    return {
+        "model": folder.name,
+        "attention": model.config.attention,
+        "prompts": len(prompts),
+        "tokens": sum(map(len, prompts)),
+        "difference": difference,
+        "greedy": counts,
+    }
+
+
 def santacoder_size() -> dict[str, Any]:
     from kringle.model import santacoder
     from kringle.model.engines import TOLERANCE
@@ -264,7 +302,8 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", action="append", type=Path, default=[])
     parser.add_argument("--out", type=Path, default=RESULT)
-    parser.add_argument("--part", default=",".join(part for part in PARTS if part != "int8"))
+    parser.add_argument("--part", default=",".join(part for part in PARTS if part not in ("int8", "vllm")))
+    parser.add_argument("--vllm", type=Path, help="a virtual environment with vLLM for CPUs, for the part vllm")
     arguments = parser.parse_args()
     out: Path = arguments.out
     record: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
@@ -277,6 +316,10 @@ def main() -> int:
                 record[part] = santacoder_size()
             elif part == "exchange":
                 record[part] = [row for model in models for row in exchanged(model)]
+            elif part == "vllm":
+                if arguments.vllm is None:
+                    parser.error("part vllm needs --vllm ENV")
+                record[part] = [scored_by_vllm(model, arguments.vllm) for model in models]
             else:
                 run: Any = {"greedy": greedy, "same": same, "int8": int8}[part]
                 record[part] = [run(model) for model in models]
@@ -285,6 +328,7 @@ def main() -> int:
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(record, indent=1) + "\n")
     bad = [row for row in record.get("greedy", []) if row["different"]]
+    bad += [row for row in record.get("vllm", []) if row.get("failed") or row["greedy"]["different"]]
     bad += [row for row in record.get("draws", []) if row["p_value"] < 1e-4 or row["outside"]]
     bad += [
         row for rows in record.get("same", []) for row in rows if row["invariant"] and row["equal"] < row["samples"]
