@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import training_fixtures as shared
 
-from kringle.training.parallel import join, leave
+from kringle.training.parallel import end, join, leave
 from kringle.training.trainer import train
 
 
@@ -37,6 +37,7 @@ def main() -> None:
     if world.first:
         (folder / "result.json").write_text(json.dumps(dataclasses.asdict(result), default=str))
     leave(finished=True)
+    end()
 
 
 main()

@@ -34,3 +34,7 @@ def train(
 
     result = train_together(work, arm, seed, strategy)
     emit(as_json, result)
+    if result["processes"] > 1:
+        from kringle.training.parallel import end
+
+        end()
