@@ -2,12 +2,13 @@
 # make run     the whole default study, from the code on this machine to a report
 # make test    formatter, linter, type checker and tests
 # make evidence NAME   a long proof (benchmarks/evidence/NAME.py); writes benchmarks/results/NAME.json
-# make lock    resolve the dependencies again and write requirements.lock
+# make lock    resolve the dependencies again and write requirements.lock and requirements-test.lock
 PYTHON ?= python3
 PIP_ARGS ?=
 RUN_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
+TESTED := .venv/tested
 # Tests start hundreds of processes, and each would compile every module again where Python may not keep them.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -25,10 +26,16 @@ $(READY): requirements.lock pyproject.toml
 	  echo "The playground will have a plain text field; $(BIN)/python -m kringle.serve.editor tries again." >&2
 	@touch $(READY)
 
+# Beside site-packages and not in it: what is installed there is the default study's corpus, and tests must not change it.
+$(TESTED): requirements-test.lock $(READY)
+	@rm -rf $(TESTED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps --target $(TESTED) -r requirements-test.lock
+	@touch $(TESTED)
+
 run: setup
 	$(BIN)/kringle run $(RUN_ARGS)
 
-test: setup
+test: setup $(TESTED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	@$(MAKE) --no-print-directory --jobs 2 types tests-alone
@@ -55,6 +62,10 @@ lock:
 	{ echo "# Written by 'make lock'. PyTorch's own CUDA packages are left to it: its CPU build needs none."; \
 	  .venv-lock/bin/python -m pip freeze --all --exclude-editable --exclude pip \
 	  | sed -e 's/+cpu$$//' -e "s/^hyperscan==.*/&; platform_system == 'Linux'/" | grep -viE '^(nvidia|cuda|triton)'; } > requirements.lock
+	.venv-lock/bin/python -m pip freeze --all --exclude-editable > .venv-lock/before
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[tested]'
+	{ echo "# Written by 'make lock'. What only tests use: a Ray cluster, an S3 server, the detectors that redaction is held against."; \
+	  .venv-lock/bin/python -m pip freeze --all --exclude-editable | grep -vxFf .venv-lock/before; } > requirements-test.lock
 	rm -rf .venv-lock
 
 clean:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,6 +13,12 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 if not os.environ.get("KRINGLE_EXPLORE"):
     settings.load_profile("same")
+
+# What only tests use lies beside site-packages (see the Makefile); processes that tests start find it there too.
+TESTED = Path(sys.prefix) / "tested"
+if TESTED.is_dir() and str(TESTED) not in sys.path:
+    sys.path.append(str(TESTED))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(TESTED))))
 
 # Files of tests that take longest, with those of other files beside them: the last to end should be a short one. The
 # first ones begin together; of these only one runs a study and compiles kernels, the others wait for a jail or train.
