@@ -28,7 +28,6 @@ from scaling import recipe as recipe_of
 from kringle.randomness import uniform
 from kringle.study.plan import DATA_STAGES
 
-CLEANING = ", near_dedup: {ngram: 5, threshold: 0.7}, pii: true"
 VOCABULARY = 8192
 
 
@@ -69,7 +68,7 @@ def main() -> None:
         folder = Path(name)
         written = grow(folder / "corpus", int(given.size * 1e9))
         recipe = folder / "recipe.yaml"
-        recipe.write_text(recipe_of(folder / "corpus", CLEANING, VOCABULARY))
+        recipe.write_text(recipe_of(folder / "corpus", VOCABULARY))
         started = time.monotonic()
         if start(recipe, folder / "whole", DATA_STAGES[-1]).wait():
             raise SystemExit("the undisturbed run failed")

@@ -33,7 +33,8 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 _RECIPE = """
 name: scaling
 corpus:     {{sources: [{{folder: {folder}}}], languages: [python, java, javascript], licenses: any}}
-clean:      {{max_line: 1000, mean_line: 100, alphanumeric: 0.25, decontaminate: [starter]{cleaning}}}
+clean:      {{max_line: 1000, mean_line: 100, alphanumeric: 0.25, near_dedup: {{ngram: 1, threshold: 0.85}}, pii: true,
+             decontaminate: [starter]}}
 tokenizer:  {{vocab_size: {vocabulary}}}
 model:      {{layers: 1, width: 64, heads: 1, attention: mqa, context: 256}}
 training:   {{tokens: 100k, batch_tokens: 1024, learning_rate: 1e-3, schedule: cosine, warmup: 0.02,
@@ -44,9 +45,9 @@ evaluation: {{suites: [starter], samples: 1, held_out: 1%, held_out_bytes: 400kB
 """
 
 
-def recipe(folder: Path, cleaning: str = "", vocabulary: int = 49_152) -> str:
-    """A study of the code in a folder; `cleaning` are more keys of its section `clean`, as ", pii: true"."""
-    return _RECIPE.format(folder=folder, cleaning=cleaning, vocabulary=vocabulary)
+def recipe(folder: Path, vocabulary: int = 49_152) -> str:
+    """A study of the code in a folder, with everything that cleans."""
+    return _RECIPE.format(folder=folder, vocabulary=vocabulary)
 
 
 def main() -> None:
