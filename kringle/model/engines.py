@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,8 +33,18 @@ from kringle.tokens.tokenizer import SPECIAL_TOKENS, TOKENIZER_FILE, Tokenizer
 # Sums in another order differ by some 1e-6 of the logits' size per layer; a wrong transposition or order of heads by as
 # much as the logits themselves.
 TOLERANCE = 1e-3
+# llama.cpp looks GELU up in a table of 16-bit floats (ggml's GGML_GELU_FP16): 0.0006 to 0.008 for 4 to 24 layers.
+LLAMA_CPP_TOLERANCE = 0.03
 PROMPTS, PROMPT_TOKENS = 4, 128
 Logits = Callable[[list[int]], np.ndarray]  # ids (T,) -> (T, V)
+
+
+class Engine(NamedTuple):
+    """What runs a model that was written: its name, the logits that it computes, and how far they may be from ours."""
+
+    name: str
+    logits: Logits
+    tolerance: float = TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -67,20 +77,20 @@ def real_prompts(tokenizer: Tokenizer, context: int) -> list[list[int]]:
     return [[s.end_of_text, *prompt] if prompt[0] != s.fim_prefix else prompt for prompt in prompts]
 
 
-def compare(model: Transformer, theirs: Logits, prompts: list[list[int]]) -> float:
+def compare(model: Transformer, engine: Engine, prompts: list[list[int]]) -> float:
     """The largest difference of logits over all prompts and positions; UserError where it is too large."""
     worst = 0.0
     for prompt in prompts:
         with torch.no_grad():
             ours = model(torch.tensor([prompt]))[0].float().numpy()
-        got = np.asarray(theirs(prompt), dtype=np.float32)[:, : ours.shape[1]]
+        got = np.asarray(engine.logits(prompt), dtype=np.float32)[:, : ours.shape[1]]
         if got.shape != ours.shape or not np.isfinite(got).all():
             raise UserError(f"logits of shape {got.shape} instead of {ours.shape}, or not numbers", where="exchange")
         scale = max(1.0, float(np.abs(ours).max()) / 10)
         worst = max(worst, float(np.abs(got - ours).max()) / scale)
-    if worst > TOLERANCE:
+    if worst > engine.tolerance:
         raise UserError(
-            f"the other engine's logits differ by {worst:.2g}, more than {TOLERANCE}: nothing was written",
+            f"the logits of {engine.name} differ by {worst:.2g}, more than {engine.tolerance}: nothing was written",
             where="exchange",
         )
     return worst
@@ -88,7 +98,7 @@ def compare(model: Transformer, theirs: Logits, prompts: list[list[int]]) -> flo
 
 def export_model(folder: Path, format: str, out: Path) -> Exchanged:
     """Write a model of ours for another engine. UserError, with nothing written, where it does not compute the same."""
-    writers: dict[str, Callable[[Transformer, Tokenizer, Path], tuple[str, Logits]]] = {
+    writers: dict[str, Callable[[Transformer, Tokenizer, Path], Engine]] = {
         "gpt_bigcode": _gpt_bigcode,
         "santacoder": _santacoder,
         "ctranslate2": _ctranslate2,
@@ -107,15 +117,15 @@ def export_model(folder: Path, format: str, out: Path) -> Exchanged:
     fresh = out.with_name(f".{out.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
-        engine, logits = writers[format](model.eval(), tokenizer, fresh)
+        engine = writers[format](model.eval(), tokenizer, fresh)
         prompts = real_prompts(tokenizer, model.config.context)
-        difference = compare(model, logits, prompts)
+        difference = compare(model, engine, prompts)
         if (folder / "NOTICE").is_file():
             shutil.copy(folder / "NOTICE", fresh / "NOTICE")
         fresh.rename(out)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return Exchanged(str(out), format, engine, len(prompts), sum(map(len, prompts)), difference)
+    return Exchanged(str(out), format, engine.name, len(prompts), sum(map(len, prompts)), difference)
 
 
 def import_model(source: Path, out: Path) -> Exchanged:
@@ -131,14 +141,13 @@ def import_model(source: Path, out: Path) -> Exchanged:
         if santacoder.is_santacoder(raw):
             model, file = santacoder.read(source)
             tensors = santacoder.read_tensors(source)
-            engine, format = "reference over the stored tensors", "santacoder"
-
-            logits = _run_santacoder(tensors, raw)
+            format = "santacoder"
+            engine = Engine("reference over the stored tensors", _run_santacoder(tensors, raw))
         else:
             file = source / TOKENIZER_FILE
             model = _native(source, raw)
-            engine, format = "transformers", "gpt_bigcode"
-            logits = _run_transformers(source)
+            format = "gpt_bigcode"
+            engine = Engine("transformers", _run_transformers(source))
         if file is None or not file.is_file():
             raise UserError(f"no {TOKENIZER_FILE} here", where=str(source), hint="copy the tokenizer's files beside it")
         tokenizer = santacoder.underscored_tokenizer(file, fresh)
@@ -150,11 +159,11 @@ def import_model(source: Path, out: Path) -> Exchanged:
         exchange.save(model, tokenizer, fresh, exchange.fim_training(source))
         ours, _ = exchange.load(fresh)  # what was written is what is compared
         prompts = real_prompts(tokenizer, model.config.context)
-        difference = compare(ours, logits, prompts)
+        difference = compare(ours, engine, prompts)
         fresh.rename(out)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return Exchanged(str(out), format, engine, len(prompts), sum(map(len, prompts)), difference)
+    return Exchanged(str(out), format, engine.name, len(prompts), sum(map(len, prompts)), difference)
 
 
 def _refuse_existing(out: Path) -> None:
@@ -187,9 +196,9 @@ def _need(package: str) -> None:
 # -- transformers ------------------------------------------------------------------------------------------------------
 
 
-def _gpt_bigcode(model: Transformer, tokenizer: Tokenizer, folder: Path) -> tuple[str, Logits]:
+def _gpt_bigcode(model: Transformer, tokenizer: Tokenizer, folder: Path) -> Engine:
     exchange.save(model, tokenizer, folder)
-    return "transformers", _run_transformers(folder)
+    return Engine("transformers", _run_transformers(folder))
 
 
 def _run_transformers(folder: Path) -> Logits:
@@ -213,11 +222,11 @@ def _run_transformers(folder: Path) -> Logits:
 # -- SantaCoder's own layout -------------------------------------------------------------------------------------------
 
 
-def _santacoder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> tuple[str, Logits]:
+def _santacoder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> Engine:
     santacoder.write(model, tokenizer, folder)
     raw = json.loads((folder / exchange.CONFIG_FILE).read_text())
     tensors = santacoder.read_tensors(folder)
-    return "reference over the stored tensors", _run_santacoder(tensors, raw)
+    return Engine("reference over the stored tensors", _run_santacoder(tensors, raw))
 
 
 def _run_santacoder(tensors: dict[str, Tensor], raw: dict[str, Any]) -> Logits:
@@ -227,7 +236,7 @@ def _run_santacoder(tensors: dict[str, Tensor], raw: dict[str, Any]) -> Logits:
 # -- CTranslate2 -------------------------------------------------------------------------------------------------------
 
 
-def _ctranslate2(model: Transformer, tokenizer: Tokenizer, folder: Path) -> tuple[str, Logits]:
+def _ctranslate2(model: Transformer, tokenizer: Tokenizer, folder: Path) -> Engine:
     _need("ctranslate2")
     import ctranslate2
 
@@ -280,7 +289,7 @@ def _ctranslate2(model: Transformer, tokenizer: Tokenizer, folder: Path) -> tupl
         scores: np.ndarray = np.asarray(generator.forward_batch([ids]))[0]
         return scores
 
-    return f"CTranslate2 {ctranslate2.__version__}", logits
+    return Engine(f"CTranslate2 {ctranslate2.__version__}", logits)
 
 
 def _tokens(tokenizer: Tokenizer, rows: int) -> list[str]:
@@ -292,13 +301,16 @@ def _tokens(tokenizer: Tokenizer, rows: int) -> list[str]:
 # -- llama.cpp ---------------------------------------------------------------------------------------------------------
 
 
-def _gguf(model: Transformer, tokenizer: Tokenizer, folder: Path) -> tuple[str, Logits]:
+def _gguf(model: Transformer, tokenizer: Tokenizer, folder: Path) -> Engine:
     _need("gguf")
     from kringle.model import gguf_file
 
     folder.mkdir(parents=True)
     file = folder / "model.gguf"
     gguf_file.write(model, tokenizer, _tokens(tokenizer, model.config.vocab_size), file)
-    if importlib.util.find_spec("llama_cpp") is not None:
-        return gguf_file.run_llama_cpp(file, PROMPT_TOKENS + 8)
-    return "reference over the file as read back (llama_cpp is not installed)", gguf_file.run(file)
+    reference = Engine("reference over the file as read back (llama_cpp is not installed)", gguf_file.run(file))
+    if importlib.util.find_spec("llama_cpp") is None:
+        return reference
+    compare(model, reference, real_prompts(tokenizer, model.config.context))  # the file itself, to the usual tolerance
+    name, logits = gguf_file.run_llama_cpp(file, PROMPT_TOKENS + 8)
+    return Engine(name, logits, LLAMA_CPP_TOLERANCE)

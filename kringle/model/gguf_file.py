@@ -135,7 +135,8 @@ def run_llama_cpp(file: Path, context: int) -> tuple[str, Logits]:
     """The engine itself: its name, and the logits that it computes."""
     import llama_cpp
 
-    engine = llama_cpp.Llama(str(file), logits_all=True, n_ctx=context, verbose=False)
+    wide = llama_cpp.GGML_TYPE_F32  # of keys and values, which it keeps in 16 bits by default
+    engine = llama_cpp.Llama(str(file), logits_all=True, n_ctx=context, type_k=wide, type_v=wide, verbose=False)
 
     def logits(ids: list[int]) -> np.ndarray:
         engine.reset()
