@@ -305,9 +305,9 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
             if (init := recipe.base.model.init) is not None:
                 return take_tokenizer(init, out)
             # From the training documents alone: held-out files stay unseen by the tokenizer too.
-            training = split_ids(plan.split.folder, "train")
+            ids = split_ids(plan.split.folder, "train")
             size, spelling = recipe.tokenizer.vocab_size, recipe.tokenizer.specials
-            return train_on_documents(documents, training, size, out, shards, engine, reporter, spelling)
+            return train_on_documents(documents, ids, size, out, shards, engine, reporter, spelling)
         if kind == "encode":
             from kringle.data.ordered import split_ids
             from kringle.tokens.encode import encode
