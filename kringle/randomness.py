@@ -15,12 +15,13 @@ import numpy as np
 
 def _digest(seed: int, purpose: str, key: tuple[str | int | bytes, ...], size: int) -> bytes:
     """Hash of a draw's identity; lengths are hashed too, so ("ab", "c") and ("a", "bc") differ."""
-    h = hashlib.blake2b(digest_size=size)
-    for part in (seed, purpose, *key):
-        raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape")
-        kind = b"b" if isinstance(part, bytes) else b"i" if isinstance(part, int) else b"s"
-        h.update(kind + len(raw).to_bytes(8, "little") + raw)
-    return h.digest()
+    return hashlib.blake2b(b"".join(map(_counted, (seed, purpose, *key))), digest_size=size).digest()
+
+
+def _counted(part: str | int | bytes) -> bytes:
+    raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape")
+    kind = b"b" if isinstance(part, bytes) else b"i" if isinstance(part, int) else b"s"
+    return kind + len(raw).to_bytes(8, "little") + raw
 
 
 def stream(seed: int, purpose: str, *key: str | int | bytes) -> np.random.Generator:

@@ -82,7 +82,8 @@ def merged(folder: Path, shards: list[list[dict[str, Any]]]) -> tuple[list[list[
     tasks = [Task(place.name, place.name, None) for place in folders]
     found.write_parts(tasks, folder / "out", ShardStore(folder / "store", ""), InThisProcess(), Reporter(quiet=True))
     with TableWriter(folder / "decisions.parquet", DECISION) as writer:
-        found.write_decisions(writer)
+        for table in found.decisions():
+            writer.write_table(table)
     parts: dict[str, list[dict[str, Any]]] = {}
     for path in sorted((folder / "out").iterdir()):
         parts[path.name] = read_table(path).to_pylist()
@@ -105,7 +106,6 @@ def test_every_content_is_kept_once_in_the_first_of_its_places(
     documents = [[document(row) for row in shard] for shard in shards]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spill, "ROWS", rows)
-        patch.setattr(merge, "ROW_GROUP_ROWS", 2)
         parts, decisions, found = merged(tmp_path_factory.mktemp("merge"), documents)
         repositories = found.kept.repositories()
     told, verdicts = expected(documents)

@@ -25,7 +25,7 @@ from kringle.data.optout import OptOuts
 from kringle.data.sources.candidates import Candidate
 from kringle.data.stars import digest
 from kringle.data.survey import Survey, sample
-from kringle.data.table import DECISION, TableWriter, iter_row_groups, read_table
+from kringle.data.table import DECISION, TableWriter, in_row_groups, iter_row_groups, read_table
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
@@ -68,11 +68,13 @@ def collect(
         merged = Merge(folders, [summary["documents"] for summary in summaries], Path(scratch))
         merged.write_parts(tasks, documents, shards, engine, progress)
         with TableWriter(out / "decisions.parquet", DECISION) as writer:
-            writer.write_rows(survey.decisions)
+            for table in in_row_groups(table for judged in survey.decisions for table in judged.tables()):
+                writer.write_table(table)
             for folder in folders:
                 for group in iter_row_groups(folder / "decisions.parquet"):
                     writer.write_table(group)
-            merged.write_decisions(writer)
+            for table in in_row_groups(merged.decisions()):
+                writer.write_table(table)
         return _summary(survey, corpus, merged, summaries)
 
 
@@ -134,9 +136,9 @@ def _sampled(
     with progress.task("measure", len(tasks), unit="containers") as counter:
         folders = shards.map(engine, measure_container, tasks, on_done=lambda _: counter.advance())
     rows = np.concatenate([np.empty((0, 2)), *(np.load(folder / "draws.npy") for folder in folders)])
-    bound, selected, decisions, step = sample(survey.selected, max_bytes, rows)
+    bound, selected, judged, step = sample(survey.selected, max_bytes, rows)
     sampled = replace(
-        survey, selected=tuple(selected), decisions=(*survey.decisions, *decisions), funnel=(*survey.funnel, step)
+        survey, selected=tuple(selected), decisions=(*survey.decisions, judged), funnel=(*survey.funnel, step)
     )
     return sampled, terms._replace(bound=bound)
 

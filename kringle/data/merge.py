@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kringle.data.duplicates import Duplicates
-from kringle.data.table import COPY, DECISION, DOCUMENT, ROW_GROUP_ROWS, TableWriter, iter_row_groups
+from kringle.data.table import COPY, DECISION, DOCUMENT, TableWriter, iter_row_groups
 from kringle.data.tally import COLUMNS, Tally
 from kringle.engine import Engine
 from kringle.progress import Reporter
@@ -36,7 +36,8 @@ class Merge:
     """The documents of all tasks, of which each has a folder and a count of them, with exact duplicates told apart.
 
     `scratch` is a folder for files; whoever gave it removes it. `kept` and `lost` (files, bytes) are counted
-    by `write_decisions`.
+    while `decisions` are
+    gone through.
     """
 
     def __init__(self, folders: Sequence[Path], counts: Sequence[int], scratch: Path) -> None:
@@ -46,20 +47,17 @@ class Merge:
         self.rows = self._duplicates.rows
         self.kept, self.lost = Tally(self.rows, scratch), (0, 0)
 
-    def write_decisions(self, writer: TableWriter) -> None:
-        """One decision a file: whether it stands for its content, and which one does if not. In row groups of
-        `ROW_GROUP_ROWS`, each of which has to be in memory whole."""
-        pending = DECISION.empty_table()
+    def decisions(self) -> Iterator[pa.Table]:
+        """One decision a file, in the order of the shards: whether it stands for its content, or which one does.
+
+        Counts `kept` and `lost` on the way.
+        """
         for table, verdicts in self._groups():
             kept = _mask(table.num_rows, verdicts)
             gone = table["size"].filter(pa.array(~kept)).to_numpy()
             self.lost = self.lost[0] + len(gone), self.lost[1] + int(gone.sum())
             self.kept.add(table.filter(pa.array(kept)))
-            pending = pa.concat_tables([pending, _decisions(table, kept, verdicts)])
-            while pending.num_rows >= ROW_GROUP_ROWS:
-                writer.write_table(pending.slice(0, ROW_GROUP_ROWS).combine_chunks())
-                pending = pending.slice(ROW_GROUP_ROWS)
-        writer.write_table(pending.combine_chunks())
+            yield _decisions(table, kept, verdicts)
 
     def write_parts(
         self, tasks: Sequence[Task], out: Path, shards: ShardStore, engine: Engine, progress: Reporter
