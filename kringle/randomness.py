@@ -8,6 +8,7 @@ the BLAKE2b hash of what the draw is *for*.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 import numpy as np
@@ -15,7 +16,12 @@ import numpy as np
 
 def _digest(seed: int, purpose: str, key: tuple[str | int | bytes, ...], size: int) -> bytes:
     """Hash of a draw's identity; lengths are hashed too, so ("ab", "c") and ("a", "bc") differ."""
-    return hashlib.blake2b(b"".join(map(_counted, (seed, purpose, *key))), digest_size=size).digest()
+    return hashlib.blake2b(b"".join([_purpose(seed, purpose), *map(_counted, key)]), digest_size=size).digest()
+
+
+@functools.lru_cache(maxsize=256, typed=True)  # a few purposes, millions of keys
+def _purpose(seed: int, purpose: str) -> bytes:
+    return _counted(seed) + _counted(purpose)
 
 
 def _counted(part: str | int | bytes) -> bytes:

@@ -61,7 +61,8 @@ class Duplicates:
         loaded, block = -1, VERDICT.empty_table()
         for start, end in zip(self._starts[:-1].tolist(), self._starts[1:].tolist(), strict=True):
             found = []
-            for number in range(self._block(start), self._block(max(start, end - 1)) + 1):
+            blocks = self._block(np.array([start, max(start, end - 1)])).tolist()
+            for number in range(blocks[0], blocks[1] + 1):
                 if number != loaded:
                     loaded, block = number, self._verdicts.read(number).sort_by("row").combine_chunks()
                 first, last = np.searchsorted(block["row"].to_numpy(), [start, end])
@@ -69,9 +70,9 @@ class Duplicates:
             verdicts = pa.concat_tables(found)
             yield verdicts.set_column(0, VERDICT.field("row"), pc.subtract(verdicts["row"], start))
 
-    def _block(self, row: NDArray[np.int64] | int) -> NDArray[np.int64]:
-        """Which part of all rows a row lies in: verdicts are kept by these."""
-        return row * np.int64(self._verdicts.count) // np.int64(max(1, self.rows))
+    def _block(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which part of all rows each of these lies in: verdicts are kept by these."""
+        return rows * self._verdicts.count // max(1, self.rows)
 
     def _candidates(self, files: Sequence[Path], suspects: NDArray[np.bool_]) -> Spill:
         """What decides between twins, of the rows that may have one."""

@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 
 from kringle.data.table import iter_row_groups
 
+_AT_ONCE = 10_000  # ids as Python's strings, a megabyte of them
+
 
 def split_ids(split: Path, name: str | None = None) -> Iterator[str]:
     """Ids of `split/split.parquet` in their order: those under this name ("train", "held-out"), or all."""
     for group in iter_row_groups(split / "split.parquet", ["id", "split"]):
-        yield from (group if name is None else group.filter(pc.equal(group["split"], name)))["id"].to_pylist()
+        ids = (group if name is None else group.filter(pc.equal(group["split"], name)))["id"]
+        for start in range(0, len(ids), _AT_ONCE):
+            yield from ids.slice(start, _AT_ONCE).to_pylist()
 
 
 class Subsequence:
