@@ -106,6 +106,7 @@ def test_every_content_is_kept_once_in_the_first_of_its_places(
     documents = [[document(row) for row in shard] for shard in shards]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spill, "ROWS", rows)
+        patch.setattr(merge, "_AT_ONCE", rows)
         parts, decisions, found = merged(tmp_path_factory.mktemp("merge"), documents)
         repositories = found.kept.repositories()
     told, verdicts = expected(documents)

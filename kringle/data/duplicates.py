@@ -60,15 +60,14 @@ class Duplicates:
         """For each shard, as `VERDICT`, what was found of those that have duplicates; rows are the shard's, rising."""
         loaded, block = -1, VERDICT.empty_table()
         for start, end in zip(self._starts[:-1].tolist(), self._starts[1:].tolist(), strict=True):
-            found = []
+            found = [VERDICT.empty_table()]
             blocks = self._block(np.array([start, max(start, end - 1)])).tolist()
             for number in range(blocks[0], blocks[1] + 1):
                 if number != loaded:
                     loaded, block = number, self._verdicts.read(number).sort_by("row").combine_chunks()
-                first, last = np.searchsorted(block["row"].to_numpy(), [start, end])
-                found.append(block.slice(first, last - first))
-            verdicts = pa.concat_tables(found)
-            yield verdicts.set_column(0, VERDICT.field("row"), pc.subtract(verdicts["row"], start))
+                if block.num_rows:
+                    found.append(between(block, start, end, 0))
+            yield found[-1] if len(found) < 3 else pa.concat_tables(found)
 
     def _block(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Which part of all rows each of these lies in: verdicts are kept by these."""
@@ -88,6 +87,13 @@ class Duplicates:
                 spill.write(chosen.add_column(0, _CANDIDATE.field("row"), pa.array(rows)), partitions)
         spill.close()
         return spill
+
+
+def between(verdicts: pa.Table, start: int, end: int, at: int) -> pa.Table:
+    """The verdicts on rows from `start` on and before `end`, of verdicts with rising rows, as if `start` were `at`."""
+    first, last = np.searchsorted(verdicts["row"].to_numpy(), [start, end])
+    found = verdicts.slice(first, last - first)
+    return found.set_column(0, VERDICT.field("row"), pc.add(found["row"], at - start))
 
 
 def _leading(ids: pa.ChunkedArray) -> NDArray[np.uint64]:

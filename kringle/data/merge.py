@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from kringle.data.duplicates import Duplicates
+from kringle.data.duplicates import VERDICT, Duplicates, between
 from kringle.data.table import COPY, DECISION, DOCUMENT, TableWriter, iter_row_groups
 from kringle.data.tally import COLUMNS, Tally
 from kringle.engine import Engine
@@ -30,6 +30,7 @@ from kringle.workspace import ShardStore, Task, fingerprint
 STEP = "exact-duplicate"
 ONE_COPY = "one file per content"
 PLACE = [field.name for field in COPY]
+_AT_ONCE = 20_000  # documents whose metadata is looked at together: 5 MB of it
 
 
 class Merge:
@@ -52,11 +53,11 @@ class Merge:
 
         Counts `kept` and `lost` on the way.
         """
-        for table, verdicts in self._groups():
+        for table, verdicts in self._stretches():
             kept = _mask(table.num_rows, verdicts)
-            gone = table["size"].filter(pa.array(~kept)).to_numpy()
+            gone = table["size"].to_numpy()[~kept]
             self.lost = self.lost[0] + len(gone), self.lost[1] + int(gone.sum())
-            self.kept.add(table.filter(pa.array(kept)))
+            self.kept.add(table.filter(pa.array(kept)) if len(gone) else table)
             yield _decisions(table, kept, verdicts)
 
     def write_parts(
@@ -81,15 +82,24 @@ class Merge:
             place = part if isinstance(part, Path) else folders[part] / "documents.parquet"
             link(place, out / f"part-{number:05d}.parquet")
 
-    def _groups(self) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """The metadata of all documents, a row group at a time, with the verdicts on them."""
+    def _stretches(self) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """The metadata of all documents, some `_AT_ONCE` of them at a time, with the verdicts on them."""
+        tables: list[pa.Table] = []
+        found: list[pa.Table] = []
+        rows = 0
         for file, verdicts in zip(self._files, self._duplicates, strict=True):
-            rows, start = verdicts["row"].to_numpy(), 0
+            start = 0
             for group in iter_row_groups(file, ["id", "path", *COLUMNS]):
-                first, last = np.searchsorted(rows, [start, start + group.num_rows])
-                here = verdicts.slice(first, last - first)
-                yield group, here.set_column(0, "row", pc.subtract(here["row"], start))
-                start += group.num_rows
+                end = start + group.num_rows
+                tables.append(group)
+                if verdicts.num_rows:
+                    found.append(between(verdicts, start, end, rows))
+                start, rows = end, rows + group.num_rows
+                if rows >= _AT_ONCE:
+                    yield pa.concat_tables(tables), pa.concat_tables([VERDICT.empty_table(), *found])
+                    tables, found, rows = [], [], 0
+        if tables:
+            yield pa.concat_tables(tables), pa.concat_tables([VERDICT.empty_table(), *found])
 
 
 def _mask(rows: int, verdicts: pa.Table) -> NDArray[np.bool_]:

@@ -32,10 +32,12 @@ class Spill:
 
     def write(self, table: pa.Table, partitions: NDArray[np.int64]) -> None:
         """Append rows (N,), each to its partition (N,); their order is kept."""
-        for number in np.unique(partitions).tolist():
+        numbers = np.unique(partitions).tolist()
+        for number in numbers:
             if number not in self._writers:
                 self._writers[number] = pa.ipc.new_stream(self._path(number), self._schema)
-            self._writers[number].write_table(table.filter(pa.array(partitions == number)))
+            rows = table if len(numbers) == 1 else table.filter(pa.array(partitions == number))
+            self._writers[number].write_table(rows)
 
     def close(self) -> None:
         """Finish writing."""
