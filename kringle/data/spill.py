@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-ROWS = 1 << 18  # in a partition: at 250 bytes of names and places a row, 64 MB in memory
-MOST = 256  # partitions: each is an open file while it is written; beyond 67 million rows they grow
+ROWS = 1 << 16  # in a partition: at 250 bytes of names and places a row, 16 MB in memory
+MOST = 256  # partitions: each is an open file while it is written; beyond 17 million rows they grow
 
 
 def partitions_for(rows: int) -> int:

@@ -152,9 +152,11 @@ def in_row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         rows += table.num_rows
         while rows >= ROW_GROUP_ROWS:
             whole = pa.concat_tables(pending)
-            yield whole.slice(0, ROW_GROUP_ROWS).combine_chunks()
             pending = [whole.slice(ROW_GROUP_ROWS)]
             rows -= ROW_GROUP_ROWS
+            group = whole.slice(0, ROW_GROUP_ROWS).combine_chunks()
+            del whole  # so that its rows are in memory once
+            yield group
     if rows:
         yield pa.concat_tables(pending).combine_chunks()
 
