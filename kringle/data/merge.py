@@ -36,17 +36,15 @@ _AT_ONCE = 20_000  # documents whose metadata is looked at together: 5 MB of it
 class Merge:
     """The documents of all tasks, of which each has a folder and a count of them, with exact duplicates told apart.
 
-    `scratch` is a folder for files; whoever gave it removes it. `kept` and `lost` (files, bytes) are counted
-    while `decisions` are
-    gone through.
+    `scratch` is a folder for files; whoever gave it removes it. `kept` and `lost` (files, bytes) are counted while
+    `decisions` are gone through.
     """
 
     def __init__(self, folders: Sequence[Path], counts: Sequence[int], scratch: Path) -> None:
         self._files = [folder / "documents.parquet" for folder in folders]
         self._counts, self._scratch = counts, scratch
         self._duplicates = Duplicates(self._files, counts, scratch)
-        self.rows = self._duplicates.rows
-        self.kept, self.lost = Tally(self.rows, scratch), (0, 0)
+        self.kept, self.lost = Tally(sum(counts), scratch), (0, 0)
 
     def decisions(self) -> Iterator[pa.Table]:
         """One decision a file, in the order of the shards: whether it stands for its content, or which one does.

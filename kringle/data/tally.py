@@ -63,14 +63,17 @@ class Tally:
 
     @property
     def files(self) -> int:
+        """How many documents were added."""
         return sum(files for files, _, _ in self._counts.values())
 
     @property
     def bytes(self) -> int:
+        """Their bytes."""
         return sum(size for _, size, _ in self._counts.values())
 
     @property
     def stars_known(self) -> int:
+        """How many of them have a number of stars."""
         return sum(known for _, _, known in self._counts.values())
 
     def beyond_permissive(self) -> Counter[str]:
@@ -82,13 +85,15 @@ class Tally:
         return beyond
 
     def sources(self) -> list[dict[str, Any]]:
-        """Files and bytes by source, the largest first; as the two below."""
+        """Files and bytes by source, the largest first, as JSON-able values."""
         return self._shares(lambda kind: kind.source)
 
     def languages(self) -> list[dict[str, Any]]:
+        """The same by language."""
         return self._shares(lambda kind: kind.language)
 
     def licenses(self) -> list[dict[str, Any]]:
+        """The same by the label of the licences."""
         return self._shares(lambda kind: license_label(kind.licenses))
 
     def _shares(self, name_of: Callable[[_Kind], str]) -> list[dict[str, Any]]:
