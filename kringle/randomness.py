@@ -8,6 +8,7 @@ the BLAKE2b hash of what the draw is *for*.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 import numpy as np
@@ -15,12 +16,18 @@ import numpy as np
 
 def _digest(seed: int, purpose: str, key: tuple[str | int | bytes, ...], size: int) -> bytes:
     """Hash of a draw's identity; lengths are hashed too, so ("ab", "c") and ("a", "bc") differ."""
-    h = hashlib.blake2b(digest_size=size)
-    for part in (seed, purpose, *key):
-        raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape")
-        kind = b"b" if isinstance(part, bytes) else b"i" if isinstance(part, int) else b"s"
-        h.update(kind + len(raw).to_bytes(8, "little") + raw)
-    return h.digest()
+    return hashlib.blake2b(b"".join([_purpose(seed, purpose), *map(_counted, key)]), digest_size=size).digest()
+
+
+@functools.lru_cache(maxsize=256, typed=True)  # a few purposes, millions of keys
+def _purpose(seed: int, purpose: str) -> bytes:
+    return _counted(seed) + _counted(purpose)
+
+
+def _counted(part: str | int | bytes) -> bytes:
+    raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape")
+    kind = b"b" if isinstance(part, bytes) else b"i" if isinstance(part, int) else b"s"
+    return kind + len(raw).to_bytes(8, "little") + raw
 
 
 def stream(seed: int, purpose: str, *key: str | int | bytes) -> np.random.Generator:

@@ -23,6 +23,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -32,12 +33,27 @@ from kringle.engine import Engine, Part, PartDone, Stopwatch
 from kringle.errors import UserError
 
 FORMAT = 1  # raised when the layout above changes
+_ROWS_AT_ONCE = 10_000  # of a fingerprint: a few megabytes of text
 
 
 def fingerprint(*parts: Any) -> str:
     """SHA-256 (hex, 32 digits) of JSON-able parts; keys are sorted, so the order of a mapping does not matter."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(_json(parts)).hexdigest()[:32]
+
+
+def fingerprint_of_rows(rows: Iterable[Any], *parts: Any) -> str:
+    """`fingerprint(list(rows), *parts)` with a bounded number of rows in memory."""
+    digest = hashlib.sha256(b"[[")
+    rows, between = iter(rows), b""
+    while some := list(islice(rows, _ROWS_AT_ONCE)):
+        digest.update(between + _json(some)[1:-1])
+        between = b","
+    digest.update(b"]" + b"".join(b"," + _json(part) for part in parts) + b"]")
+    return digest.hexdigest()[:32]
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode()
 
 
 def write_atomically(path: Path, text: str) -> None:

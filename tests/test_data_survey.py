@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from data_support import folder_corpus, set_time, write_tree
 
+from kringle.data.judged import Judged
 from kringle.data.sources.candidates import Candidate
 from kringle.data.survey import canonical, select, survey
+from kringle.data.table import Decision
 from kringle.errors import UserError
 from kringle.recipe import CorpusSettings, Source
 
@@ -32,6 +34,12 @@ def candidate(number: int, size: int = 100, **changes: Any) -> Candidate:
     )._replace(**changes)
 
 
+def rows_of(judged: Iterable[Judged]) -> list[Decision]:
+    """Decisions of all steps, row by row."""
+    tables = [table for one in judged for table in one.tables()]
+    return [Decision(**row) for table in tables for row in table.to_pylist()]
+
+
 # -- the sample --------------------------------------------------------------------------------------------------------
 
 
@@ -43,7 +51,7 @@ def test_the_sample_fits_and_does_not_depend_on_order() -> None:
     assert 980 < total <= 1000
     random.Random(1).shuffle(candidates)
     assert select(canonical(candidates), corpus)[0] == chosen
-    sampled = {d.path: d for d in decisions if d.step == "sample"}
+    sampled = {d.path: d for d in rows_of(decisions) if d.step == "sample"}
     assert len(sampled) == 500
     assert {c.path for c in chosen} == {path for path, d in sampled.items() if d.kept}
     last_in = max(d.value or 0 for d in sampled.values() if d.kept)
@@ -65,7 +73,7 @@ def test_without_a_limit_nothing_is_sampled() -> None:
     candidates = canonical(candidate(i) for i in range(20))
     chosen, decisions, funnel, _ = select(candidates, folder_corpus(Path("/x")))
     assert chosen == candidates
-    assert not any(d.step == "sample" for d in decisions)
+    assert not any(one.step == "sample" for one in decisions)
     assert [step["name"] for step in funnel] == ["found", "size", "licence"]
 
 
@@ -102,7 +110,7 @@ def test_permissive_leaves_out_the_rest_and_says_how_to_keep_it() -> None:
     text = "\n".join(notes)
     assert f'2 files (0.0 MB; jdk); --allow-license "{JDK}" includes them' in text
     assert "licenses: any in the recipe keeps them" in text
-    witness = {d.path: (d.kept, d.witness) for d in decisions if d.step == "licence"}
+    witness = {d.path: (d.kept, d.witness) for d in rows_of(decisions) if d.step == "licence"}
     assert witness["f1.py"] == (False, JDK)
     assert witness["f3.py"] == (False, "no licence found")
 
@@ -113,7 +121,7 @@ def test_allowing_licences() -> None:
     assert {c.repo for c in chosen} == {"a", "c", "jdk"}
     assert any("EPL-2.0 matches no file" in note for note in notes)
     assert not any("GPL-2.0-only matches" in note for note in notes)
-    assert {d.threshold for d in decisions if d.step == "licence"} == {"permissive or GPL-2.0-only or EPL-2.0"}
+    assert {d.threshold for d in rows_of(decisions) if d.step == "licence"} == {"permissive or GPL-2.0-only or EPL-2.0"}
     everything, _, _, notes = select(MIXED, folder_corpus(Path("/x"), licenses="any", allow_licenses=("EPL-2.0",)))
     assert everything == MIXED
     assert any("changes nothing" in note for note in notes)

@@ -4,8 +4,11 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kringle.data import table
 from kringle.data.table import DECISION, CorruptTable, Decision, iter_documents, read_table, write_documents, write_rows
@@ -120,3 +123,16 @@ def test_the_fingerprint_of_a_shard_follows_its_rows(tmp_path: Path) -> None:
     write_documents(b, [document(1), document(2)])
     write_documents(c, [document(1), document(3)])
     assert table.shard_fingerprint(a) == table.shard_fingerprint(b) != table.shard_fingerprint(c)
+
+
+@settings(max_examples=60, deadline=None)
+@given(counts=st.lists(st.integers(0, 9), max_size=8), rows=st.integers(1, 7))
+def test_row_groups_are_full_whatever_the_tables(counts: list[int], rows: int) -> None:
+    numbers = iter(range(1000))
+    tables = [pa.table({"n": pa.array([next(numbers) for _ in range(count)], pa.int64())}) for count in counts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table, "ROW_GROUP_ROWS", rows)
+        groups = list(table.in_row_groups(tables))
+    assert [n for group in groups for n in group["n"].to_pylist()] == list(range(sum(counts)))
+    assert all(group.num_rows == rows for group in groups[:-1])
+    assert all(0 < group.num_rows <= rows and group["n"].num_chunks == 1 for group in groups)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import training_fixtures as shared
 
@@ -13,6 +14,7 @@ from kringle.progress import Reporter
 from kringle.tokens import slices as stage
 from kringle.tokens.encode import encode
 from kringle.tokens.store import TokenStore
+from kringle.tokens.tokenizer import Tokenizer
 from kringle.workspace import ShardStore
 
 
@@ -58,7 +60,7 @@ def test_the_store_holds_the_chosen_documents_in_their_order(
     monkeypatch.setattr(stage, "SHARD_BYTES", 3000)
     folder, documents = corpus
     chosen = [d for i, d in enumerate(documents) if i % 5]
-    store, summary = run(tmp_path, folder, [d["id"] for d in reversed(chosen)], "out", workers=2)
+    store, summary = run(tmp_path, folder, [d["id"] for d in chosen], "out", workers=2)
     assert store.ids == [d["id"] for d in chosen]
     assert store.languages == [d["language"] for d in chosen]
     assert store.sizes.tolist() == [d["size"] for d in chosen]
@@ -89,5 +91,30 @@ def test_slicing_changes_nothing_and_a_rerun_encodes_nothing(
 
 def test_nothing_to_encode_is_one_line(tmp_path: Path, corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     with pytest.raises(UserError, match="no documents to encode"):
-        run(tmp_path, corpus[0], ["0" * 40], "out")
+        run(tmp_path, corpus[0], [], "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_joined_store_is_the_one_written_from_all_documents(
+    tmp_path: Path, corpus: tuple[Path, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "SHARD_BYTES", 3000)
+    folder, documents = corpus
+    joined, _ = run(tmp_path, folder, [d["id"] for d in documents], "out")
+    tokenizer = Tokenizer.load(tmp_path / "tokenizer")
+    rows = [(d["id"], d["language"], d["size"], np.array(tokenizer.encode(d["content"]))) for d in documents]
+    TokenStore.write(tmp_path / "whole", iter(rows), vocab_size=tokenizer.text_size, tokenizer=tokenizer.checksum)
+    names = sorted(path.name for path in joined.folder.iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "whole").iterdir())
+    for name in names:
+        assert (joined.folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("chosen", [[1, 0], [0, 0], [0, None], [None]])
+def test_a_choice_that_is_no_subsequence_is_refused(
+    tmp_path: Path, corpus: tuple[Path, list[dict[str, Any]]], chosen: list[int | None]
+) -> None:
+    folder, documents = corpus
+    ids = ["0" * 40 if i is None else documents[i]["id"] for i in chosen]
+    with pytest.raises(ValueError, match="is not among the documents, or not chosen in their order"):
+        run(tmp_path, folder, ids, "out")

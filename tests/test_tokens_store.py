@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kringle.errors import UserError
-from kringle.tokens.store import TokenStore, width_for
+from kringle.tokens.join import join_stores
+from kringle.tokens.store import FILES, TokenStore, width_for
 
 Rows = list[tuple[str, str, int, np.ndarray]]
 
@@ -101,3 +103,44 @@ def test_no_store_and_a_damaged_manifest_are_one_line(tmp_path: Path) -> None:
     manifest.write_text(manifest.read_text()[:-9])
     with pytest.raises(UserError, match=r"damaged: manifest\.json"):
         TokenStore.open(tmp_path / "store")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    parts=st.lists(
+        st.lists(st.tuples(st.sampled_from("abc"), st.lists(st.integers(0, 299), max_size=9)), max_size=5), min_size=1
+    )
+)
+def test_parts_joined_are_the_whole(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[list[tuple[str, list[int]]]]
+) -> None:
+    folder = tmp_path_factory.mktemp("s")
+    number = count()
+    written = [
+        [(f"id{next(number)}", language, len(tokens), np.array(tokens, dtype=np.int64)) for language, tokens in part]
+        for part in parts
+    ]
+    for i, part in enumerate(written):
+        TokenStore.write(folder / str(i), part, vocab_size=300, tokenizer="t")
+    joined = join_stores(folder / "joined", [folder / str(i) for i in range(len(parts))])
+    whole = TokenStore.write(folder / "whole", [d for part in written for d in part], vocab_size=300, tokenizer="t")
+    for name in (*FILES, "manifest.json"):
+        assert (joined.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+    joined.verify()
+
+
+def test_stores_of_different_tokenizers_are_not_joined(tmp_path: Path) -> None:
+    TokenStore.write(tmp_path / "a", rows([[1]]), vocab_size=300, tokenizer="x")
+    TokenStore.write(tmp_path / "b", rows([[1]]), vocab_size=301, tokenizer="y")
+    with pytest.raises(ValueError, match=r"b differs from .*a in vocab_size, tokenizer"):
+        join_stores(tmp_path / "c", [tmp_path / "a", tmp_path / "b"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_damaged_part_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    for name in "ab":
+        TokenStore.write(tmp_path / name, rows([[1, 2], [3]]), vocab_size=300)
+    (tmp_path / "b" / "ids.bin").write_bytes((tmp_path / "b" / "ids.bin").read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"b: token store is damaged: ids.bin has"):
+        join_stores(tmp_path / "c", [tmp_path / "a", tmp_path / "b"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from kringle import workspace as workspaces
 from kringle.engine import Engine
 from kringle.errors import ShardError, UserError
-from kringle.workspace import ShardStore, Stage, Task, Workspace, fingerprint
+from kringle.workspace import ShardStore, Stage, Task, Workspace, fingerprint, fingerprint_of_rows
 
 
 def write_payload(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -118,3 +121,11 @@ def test_a_stage_travels_to_a_worker(tmp_path: Path) -> None:
 
 def run_in_worker(stage: Stage) -> dict[str, Any]:
     return stage.run(Engine(1), lambda out, shards: {"worker": True})
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(st.text(), st.none() | st.integers()), max_size=7), at_once=st.integers(1, 4))
+def test_rows_have_one_fingerprint_however_many_are_looked_at_at_once(rows: list[Any], at_once: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workspaces, "_ROWS_AT_ONCE", at_once)
+        assert fingerprint_of_rows(iter(rows), {"b": 1, "a": [2]}, None) == fingerprint(rows, {"a": [2], "b": 1}, None)

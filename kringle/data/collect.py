@@ -13,20 +13,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from kringle.data import funnel
 from kringle.data.gather import Terms, gather_candidates, gather_container, measure_container
-from kringle.data.licenses import is_permissive, license_label
 from kringle.data.merge import Merge
 from kringle.data.optout import OptOuts
 from kringle.data.sources.candidates import Candidate
 from kringle.data.stars import digest
 from kringle.data.survey import Survey, sample
-from kringle.data.table import DECISION, TableWriter, iter_row_groups, read_table
+from kringle.data.table import DECISION, TableWriter, in_row_groups, iter_row_groups, read_table
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
@@ -63,17 +62,20 @@ def collect(
     documents = out / "documents"
     shutil.rmtree(documents, ignore_errors=True)
     documents.mkdir(parents=True)
-    merged = Merge(folders)
-    if not merged.table.num_rows:
+    if not any(summary["documents"] for summary in summaries):
         raise UserError(_nothing(survey, summaries), where="corpus", hint="see the files with kringle why")
-    merged.write_parts(tasks, documents, shards, engine, progress)
-    with TableWriter(out / "decisions.parquet", DECISION) as writer:
-        writer.write_rows(survey.decisions)
-        for folder in folders:
-            for group in iter_row_groups(folder / "decisions.parquet"):
-                writer.write_table(group)
-        merged.write_decisions(writer)
-    return _summary(survey, corpus, merged, summaries)
+    with TemporaryDirectory(prefix=".duplicates-", dir=out) as scratch:  # hidden: a rerun removes what a kill leaves
+        merged = Merge(folders, [summary["documents"] for summary in summaries], Path(scratch))
+        merged.write_parts(tasks, documents, shards, engine, progress)
+        with TableWriter(out / "decisions.parquet", DECISION) as writer:
+            for table in in_row_groups(table for judged in survey.decisions for table in judged.tables()):
+                writer.write_table(table)
+            for folder in folders:
+                for group in iter_row_groups(folder / "decisions.parquet"):
+                    writer.write_table(group)
+            for table in in_row_groups(merged.decisions()):
+                writer.write_table(table)
+        return _summary(survey, corpus, merged, summaries)
 
 
 def terms_of(corpus: CorpusSettings) -> Terms:
@@ -134,9 +136,9 @@ def _sampled(
     with progress.task("measure", len(tasks), unit="containers") as counter:
         folders = shards.map(engine, measure_container, tasks, on_done=lambda _: counter.advance())
     rows = np.concatenate([np.empty((0, 2)), *(np.load(folder / "draws.npy") for folder in folders)])
-    bound, selected, decisions, step = sample(survey.selected, max_bytes, rows)
+    bound, selected, judged, step = sample(survey.selected, max_bytes, rows)
     sampled = replace(
-        survey, selected=tuple(selected), decisions=(*survey.decisions, *decisions), funnel=(*survey.funnel, step)
+        survey, selected=tuple(selected), decisions=(*survey.decisions, judged), funnel=(*survey.funnel, step)
     )
     return sampled, terms._replace(bound=bound)
 
@@ -202,16 +204,11 @@ def _summary(
     survey: Survey, corpus: CorpusSettings, merged: Merge, summaries: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """What a reader wants to know of the collected documents, as JSON-able values."""
-    kept = merged.table.filter(pa.array(merged.kept))
-    sizes = merged.table["size"].to_numpy()
-    lost = sizes[~merged.kept]
-    labels = [license_label(names) for names in kept["licenses"].to_pylist()]
-    size = int(sizes[merged.kept].sum())
-    beyond = [names for names in kept["licenses"].to_pylist() if not is_permissive(names)]
+    kept, (lost_files, lost_bytes) = merged.kept, merged.lost
     steps = funnel.combine(survey.funnel, summaries)
-    duplicates = {"copy of another file": [len(lost), int(lost.sum())]} if len(lost) else {}
-    steps.append(funnel.step("exact duplicates", kept.num_rows, size, duplicates))
-    languages = _shares(kept["language"].to_pylist(), kept["size"].to_pylist())
+    duplicates = {"copy of another file": [lost_files, lost_bytes]} if lost_files else {}
+    steps.append(funnel.step("exact duplicates", kept.files, kept.bytes, duplicates))
+    languages = kept.languages()
     notes = list(survey.notes)
     unread = Counter[str]()
     for summary in summaries:
@@ -224,37 +221,23 @@ def _summary(
         notes.append(
             f"{len(faults) - _FAULTS_TOLD:,} more files could not be read in full: kringle why NAME tells of each"
         )
-    if beyond:
-        names = sorted({license_label(names) for names in beyond})
+    if beyond := kept.beyond_permissive():
         notes.append(
-            f"{len(beyond):,} documents are under licences beyond permissive ones ({', '.join(names[:5])}): "
-            "not for permissive release"
+            f"{beyond.total():,} documents are under licences beyond permissive ones "
+            f"({', '.join(sorted(beyond)[:5])}): not for permissive release"
         )
-    known = kept.num_rows - kept["stars"].null_count
     return {
         "fingerprint": survey.fingerprint,
-        "files": kept.num_rows,
-        "bytes": size,
-        "sources": _shares(kept["source"].to_pylist(), kept["size"].to_pylist()),
+        "files": kept.files,
+        "bytes": kept.bytes,
+        "sources": kept.sources(),
         "languages": languages,
-        "licenses": _shares(labels, kept["size"].to_pylist()),
+        "licenses": kept.licenses(),
         "languages_without_data": [x for x in corpus.languages if x not in {share["name"] for share in languages}],
-        "repositories": len(kept["repo"].unique()),
-        "stars_known": known,
+        "repositories": kept.repositories(),
+        "stars_known": kept.stars_known,
         "permissive": not beyond,
         "funnel": steps,
         "notes": notes,
         "faults": faults,
     }
-
-
-def _shares(names: Sequence[str], sizes: Sequence[int]) -> list[dict[str, Any]]:
-    """Files and bytes by name, the largest first."""
-    files, total = Counter[str](), Counter[str]()
-    for name, size in zip(names, sizes, strict=True):
-        files[name] += 1
-        total[name] += size
-    return [
-        {"name": name, "files": files[name], "bytes": size}
-        for name, size in sorted(total.items(), key=lambda item: (-item[1], item[0]))
-    ]

@@ -9,6 +9,7 @@ covers.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -237,6 +238,7 @@ def recognise(text: str) -> tuple[str, ...]:
     return tuple(sorted(_refine(found, flat)))
 
 
+@functools.lru_cache(maxsize=32)  # many repositories have the same text, word for word
 def recognise_file(text: str) -> tuple[str, ...]:
     """Like `recognise`, for a file that is known to be a licence: `LicenseRef-Unrecognised` instead of nothing.
 

@@ -1,9 +1,9 @@
-"""Exact duplicates across the shards of all tasks, and the document table's parts.
+"""The document table's parts and the decisions on exact duplicates, from the shards of all tasks.
 
 Of several files with the same bytes the one with the smallest (repo, path) is the document, wherever it lies and
-however the corpus is cut into shards; the others stay in its column `copies`. Only metadata is held in memory. A shard
-from which nothing is missing becomes a part as it is, by a hard link; any other is written once and kept in the shard
-store, so an addition costs the parts that it touches.
+however the corpus is cut into shards; the others stay in its column `copies`. Shards are gone through one by one
+(`kringle.data.duplicates` says what is where). One from which nothing is missing becomes a part as it is, by a hard
+link; any other is written once and kept in the shard store, so an addition costs the parts that it touches.
 """
 
 from __future__ import annotations
@@ -11,120 +11,145 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from kringle.data.table import COPY, DECISION, DOCUMENT, TableWriter, iter_row_groups, read_table
+from kringle.data.duplicates import VERDICT, Duplicates, between
+from kringle.data.table import COPY, DECISION, DOCUMENT, TableWriter, iter_row_groups
+from kringle.data.tally import COLUMNS, Tally
 from kringle.engine import Engine
 from kringle.progress import Reporter
 from kringle.workspace import ShardStore, Task, fingerprint
 
 STEP = "exact-duplicate"
 ONE_COPY = "one file per content"
-_ORDER = ("id", "repo", "path", "source", "revision")
-_COLUMNS = ["id", "repo", "path", "source", "revision", "language", "size", "stars", "licenses"]
 PLACE = [field.name for field in COPY]
+_AT_ONCE = 20_000  # documents whose metadata is looked at together: 5 MB of it
 
 
 class Merge:
-    """The documents of all tasks with exact duplicates told apart."""
+    """The documents of all tasks, of which each has a folder and a count of them, with exact duplicates told apart.
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self.files = [folder / "documents.parquet" for folder in folders]
-        tables = [read_table(file, _COLUMNS) for file in self.files]
-        self.counts = [table.num_rows for table in tables]
-        self.table = pa.concat_tables(tables).combine_chunks() if tables else DOCUMENT.empty_table().select(_COLUMNS)
-        rows = self.table.num_rows
-        # Stable, so of two rows that are equal in all of these the one of the earlier task comes first.
-        order = pc.sort_indices(self.table, sort_keys=[(name, "ascending") for name in _ORDER]).to_numpy()
-        ids = self.table["id"].take(pa.array(order))
-        first = np.ones(rows, dtype=bool)
-        if rows > 1:
-            first[1:] = pc.not_equal(ids.slice(1), ids.slice(0, rows - 1)).to_numpy()
-        group = np.cumsum(first) - 1
-        survivors = order[first]
-        self.kept = np.zeros(rows, dtype=bool)
-        self.kept[survivors] = True
-        self.survivor = np.empty(rows, dtype=np.int64)  # of each row: the row that stands for its content
-        self.survivor[order] = survivors[group] if rows else survivors
-        self.copies = np.bincount(self.survivor, minlength=rows)[self.survivor] - 1 if rows else self.survivor
-        self._copies_of: dict[int, list[int]] = {}
-        for row in order[~first].tolist():
-            self._copies_of.setdefault(int(self.survivor[row]), []).append(row)
+    `scratch` is a folder for files; whoever gave it removes it. `kept` and `lost` (files, bytes) are counted while
+    `decisions` are gone through.
+    """
 
-    def write_decisions(self, writer: TableWriter) -> None:
-        """One decision a file: whether it stands for its content, and which one does if not."""
-        table, rows = self.table, self.table.num_rows
-        places = pc.binary_join_element_wise(table["repo"], table["path"], "/")
-        twins = pc.binary_join_element_wise("the same as ", places.take(pa.array(self.survivor)), "")
-        more = pa.array(
-            [None if n == 0 else "has one more copy" if n == 1 else f"has {n:,} more copies" for n in self.copies],
-            pa.string(),
-        )
-        kept = pa.array(self.kept)
-        columns = {
-            "id": table["id"],
-            "repo": table["repo"],
-            "path": table["path"],
-            "step": pa.array([STEP] * rows, pa.string()),
-            "value": pa.array((self.copies + 1).astype(np.float64)),
-            "threshold": pa.array([ONE_COPY] * rows, pa.string()),
-            "kept": kept,
-            "witness": pc.if_else(kept, more, twins.combine_chunks() if isinstance(twins, pa.ChunkedArray) else twins),
-        }
-        writer.write_table(pa.table(columns).select(DECISION.names).cast(DECISION))
+    def __init__(self, folders: Sequence[Path], counts: Sequence[int], scratch: Path) -> None:
+        self._files = [folder / "documents.parquet" for folder in folders]
+        self._counts, self._scratch = counts, scratch
+        self._duplicates = Duplicates(self._files, counts, scratch)
+        self.kept, self.lost = Tally(sum(counts), scratch), (0, 0)
+
+    def decisions(self) -> Iterator[pa.Table]:
+        """One decision a file, in the order of the shards: whether it stands for its content, or which one does.
+
+        Counts `kept` and `lost` on the way.
+        """
+        for table, verdicts in self._stretches():
+            kept = _mask(table.num_rows, verdicts)
+            gone = table["size"].to_numpy()[~kept]
+            self.lost = self.lost[0] + len(gone), self.lost[1] + int(gone.sum())
+            self.kept.add(table.filter(pa.array(kept)) if len(gone) else table)
+            yield _decisions(table, kept, verdicts)
 
     def write_parts(
         self, tasks: Sequence[Task], out: Path, shards: ShardStore, engine: Engine, progress: Reporter
-    ) -> int:
-        """Write the survivors to `out/part-*.parquet`, one part per task that has any; returns how many."""
-        places = self.table.select(PLACE)
+    ) -> None:
+        """Write the survivors to `out/part-*.parquet`, one part per task that has any."""
         jobs: list[Task] = []
         parts: list[Path | int] = []  # a shard to be linked as it is, or the number of a job
-        start = 0
-        for file, count, task in zip(self.files, self.counts, tasks, strict=True):
-            mask = self.kept[start : start + count]
-            copies = {
-                row - start: places.take(self._copies_of[row]).to_pylist()
-                for row in (start + np.flatnonzero(mask)).tolist()
-                if row in self._copies_of
-            }
-            start += count
-            if not mask.any():
-                continue
-            if mask.all() and not copies:
+        for file, count, task, verdicts in zip(self._files, self._counts, tasks, self._duplicates, strict=True):
+            if not verdicts.num_rows and count:
                 parts.append(file)
-                continue
-            gone = np.flatnonzero(~mask).tolist()
-            digest = fingerprint("part", task.fingerprint, gone, sorted(copies.items()))
-            parts.append(len(jobs))
-            jobs.append(Task(task.name, digest, (file, mask, copies)))
+            elif _mask(count, verdicts).any():
+                digest = fingerprint("part", task.fingerprint, verdicts.drop_columns("twin").to_pylist())
+                parts.append(len(jobs))
+                place = self._scratch / f"part-{len(jobs)}"
+                with pa.ipc.new_file(str(place), verdicts.schema) as writer:
+                    writer.write_table(verdicts)
+                jobs.append(Task(task.name, digest, (file, place)))
         with progress.task("exact duplicates", len(jobs), unit="shards") as counter:
             folders = shards.map(engine, write_part, jobs, on_done=lambda _: counter.advance())
         for number, part in enumerate(parts):
             place = part if isinstance(part, Path) else folders[part] / "documents.parquet"
             link(place, out / f"part-{number:05d}.parquet")
-        return len(parts)
+
+    def _stretches(self) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """The metadata of all documents, some `_AT_ONCE` of them at a time, with the verdicts on them."""
+        tables: list[pa.Table] = []
+        found: list[pa.Table] = []
+        rows = 0
+        for file, verdicts in zip(self._files, self._duplicates, strict=True):
+            start = 0
+            for group in iter_row_groups(file, ["id", "path", *COLUMNS]):
+                end = start + group.num_rows
+                tables.append(group)
+                if verdicts.num_rows:
+                    found.append(between(verdicts, start, end, rows))
+                start, rows = end, rows + group.num_rows
+                if rows >= _AT_ONCE:
+                    yield pa.concat_tables(tables), pa.concat_tables([VERDICT.empty_table(), *found])
+                    tables, found, rows = [], [], 0
+        if tables:
+            yield pa.concat_tables(tables), pa.concat_tables([VERDICT.empty_table(), *found])
 
 
-def write_part(payload: tuple[Path, np.ndarray, dict[int, list[dict[str, Any]]]], folder: Path) -> dict[str, Any]:
-    """One part, in a worker: the shard's rows for which the mask holds, with their copies."""
-    file, mask, copies = payload
-    start = 0
+def _mask(rows: int, verdicts: pa.Table) -> NDArray[np.bool_]:
+    """Which of these rows (rows,) are kept."""
+    kept = np.ones(rows, dtype=np.bool_)
+    kept[verdicts["row"].to_numpy()] = verdicts["kept"].to_numpy()
+    return kept
+
+
+def _decisions(table: pa.Table, kept: NDArray[np.bool_], verdicts: pa.Table) -> pa.Table:
+    rows = table.num_rows
+    files = np.ones(rows, dtype=np.float64)
+    witnesses: list[str | None] = [None] * rows
+    for row, standing, copies, twin in zip(
+        *(verdicts[name].to_pylist() for name in ("row", "kept", "copies", "twin")), strict=True
+    ):
+        files[row] += copies
+        more = "has one more copy" if copies == 1 else f"has {copies:,} more copies"
+        witnesses[row] = more if standing else f"the same as {twin}"
+    columns = {
+        "id": table["id"],
+        "repo": table["repo"],
+        "path": table["path"],
+        "step": pa.repeat(pa.scalar(STEP), rows),
+        "value": pa.array(files),
+        "threshold": pa.repeat(pa.scalar(ONE_COPY), rows),
+        "kept": pa.array(kept),
+        "witness": pa.array(witnesses, pa.string()),
+    }
+    return pa.table(columns, schema=DECISION)
+
+
+def write_part(payload: tuple[Path, Path], folder: Path) -> dict[str, Any]:
+    """One part, in a worker: a shard's rows without those that stand for nothing, the others with their copies."""
+    file, place = payload
+    with pa.OSFile(str(place)) as opened:
+        verdicts = pa.ipc.open_file(opened).read_all()
+    gone = verdicts.filter(pc.invert(verdicts["kept"]))["row"].to_numpy()
+    standing = verdicts.filter(verdicts["kept"])
+    copies = dict(zip(standing["row"].to_pylist(), standing["places"].to_pylist(), strict=True))
+    start = written = 0
     with TableWriter(folder / "documents.parquet", DOCUMENT) as writer:
         for group in iter_row_groups(file):
             rows = np.arange(start, start + group.num_rows)
             start += group.num_rows
-            chosen = rows[mask[rows]]
+            kept = ~np.isin(rows, gone)
+            chosen = rows[kept]
             column = pa.array([copies.get(row, []) for row in chosen.tolist()], DOCUMENT.field("copies").type)
             index = group.schema.get_field_index("copies")
-            writer.write_table(group.filter(pa.array(mask[rows])).set_column(index, DOCUMENT.field("copies"), column))
-    return {"documents": int(mask.sum())}
+            writer.write_table(group.filter(pa.array(kept)).set_column(index, DOCUMENT.field("copies"), column))
+            written += len(chosen)
+    return {"documents": written}
 
 
 def link(file: Path, name: Path) -> None:

@@ -112,7 +112,7 @@ def of_path(path: str) -> Origin | None:
             return Origin("vendored", f"it lies in {folder}/")
     if _MINIFIED_NAME.search(path):
         return Origin("minified", "its name says so")
-    if match := _VENDOR_FILES.search(path):
+    if match := _VENDOR_FILES.search(path, max(0, path.rfind("/"))):  # these are names: folders need no search
         return Origin("vendored", f"a well-known library's file, {match[0].lstrip('/')}")
     if match := _GENERATED_NAME.search(path):
         return Origin("generated", f"its name ends as a generator's output does, {match[0].lstrip('/')[:40]}")

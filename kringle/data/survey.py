@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kringle.data import funnel as funnels
 from kringle.data import optout, origin, stars
 from kringle.data.gather import draw, license_rule
+from kringle.data.judged import Judged
 from kringle.data.languages import TITLES, describe_extensions
 from kringle.data.licenses import (
     NO_LICENSE,
@@ -35,10 +37,9 @@ from kringle.data.sources.git import git
 from kringle.data.sources.installed import installed
 from kringle.data.sources.packages import packages
 from kringle.data.sources.stack import stack
-from kringle.data.table import Decision
 from kringle.errors import UserError
 from kringle.recipe import CorpusSettings, Source
-from kringle.workspace import fingerprint
+from kringle.workspace import fingerprint_of_rows
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,15 @@ class Survey:
     """What a corpus' sources hold now.
 
     `selected` are the candidates to read, in canonical order (repo, path), and `containers` what will be opened.
-    `decisions` has a row for every candidate and step so far. `funnel` has a step with what is left after it and what
-    it dropped, as JSON-able values.
+    `decisions` are the steps so far, each with what it decided on every file that it saw. `funnel` has a step with what
+    is left after it and what it dropped, as JSON-able values.
     """
 
     candidates: tuple[Candidate, ...]
     selected: tuple[Candidate, ...]
     containers: tuple[Container, ...]
     skipped: tuple[Skipped, ...]
-    decisions: tuple[Decision, ...]
+    decisions: tuple[Judged, ...]
     funnel: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
     fingerprint: str
@@ -80,10 +81,12 @@ def survey(corpus: CorpusSettings) -> Survey:
     containers = sorted(dict.fromkeys(found.containers), key=lambda c: (c.repo, c.prefix, c.place, _part(c)))
     selected, decisions, funnel, notes = select(candidates, corpus, bool(containers))
     skipped = sorted(found.skipped)
-    decisions += [Decision(None, s.repo, s.path, "survey", None, "a file of its own", False, s.reason) for s in skipped]
-    rows = [
+    reasons = [s.reason for s in skipped]
+    out = np.zeros(len(skipped), dtype=np.bool_)
+    decisions.append(Judged("survey", "a file of its own", skipped, out, witnesses=reasons))
+    rows = (
         (c.source, c.repo, c.path, c.language, c.size, c.mtime_ns, c.licenses, c.revision, c.member) for c in candidates
-    ]
+    )
     return Survey(
         candidates=tuple(candidates),
         selected=tuple(selected),
@@ -92,7 +95,7 @@ def survey(corpus: CorpusSettings) -> Survey:
         decisions=tuple(decisions),
         funnel=tuple(funnel),
         notes=(*found.notes, *_skipped_notes(skipped), *notes),
-        fingerprint=fingerprint(rows, skipped, containers, counted),
+        fingerprint=fingerprint_of_rows(rows, skipped, containers, counted),
     )
 
 
@@ -144,7 +147,7 @@ def _require_candidates(found: Found, corpus: CorpusSettings, where: str) -> Non
 
 def select(
     candidates: Sequence[Candidate], corpus: CorpusSettings, containers: bool = False
-) -> tuple[list[Candidate], list[Decision], list[dict[str, Any]], list[str]]:
+) -> tuple[list[Candidate], list[Judged], list[dict[str, Any]], list[str]]:
     """The candidates to read, with the decisions, the funnel and notes for the reader; independent of their order.
 
     In this order: nobody must have opted out; a file must not be empty nor larger than `max_file_bytes`; its licences
@@ -152,7 +155,7 @@ def select(
     are taken in an order drawn from (repo, path) until the next would exceed it. Where there are `containers` too, the
     sample is left to the collect stage, which knows what they hold, and no candidate at all is no mistake.
     """
-    decisions: list[Decision] = []
+    decisions: list[Judged] = []
     funnel = [_step("found", candidates, {})]
 
     rules = optout.OptOuts(corpus.opt_out)
@@ -161,19 +164,20 @@ def select(
         named = [(c, rules.place(c.repo, c.path)) for c in candidates]
         willing = [c for c, rule in named if rule is None]
         out = [(c, rule) for c, rule in named if rule is not None]
-        decisions += [Decision(None, c.repo, c.path, optout.STEP, None, optout.THRESHOLD, False, r) for c, r in out]
-        funnel.append(_step(optout.STEP, willing, {"opted out": [c for c, _ in out]}))
+        gone = [c for c, _ in out]
+        decisions.append(
+            Judged(optout.STEP, optout.THRESHOLD, gone, _none_of(gone), witnesses=[rule for _, rule in out])
+        )
+        funnel.append(_step(optout.STEP, willing, {"opted out": gone}))
 
     if candidates and not willing and not containers:
         hint = "kringle optout --work DIR lists the rules of a workspace"
         raise UserError(f"all {len(candidates):,} files are opted out", where="corpus", hint=hint)
     limit = f"1 to {corpus.max_file_bytes:,} bytes"
-    sized: list[Candidate] = []
-    dropped: list[Candidate] = []
-    for c in willing:
-        fits = 0 < c.size <= corpus.max_file_bytes
-        (sized if fits else dropped).append(c)
-        decisions.append(Decision(None, c.repo, c.path, "size", c.size, limit, fits))
+    sizes = np.array([c.size for c in willing], dtype=np.int64)
+    fits = (sizes > 0) & (sizes <= corpus.max_file_bytes)
+    sized, dropped = _divided(willing, fits)
+    decisions.append(Judged("size", limit, willing, fits, values=sizes.astype(np.float64)))
     reasons = {"empty": [c for c in dropped if not c.size], "too large": [c for c in dropped if c.size]}
     funnel.append(_step("size", sized, reasons))
     if not sized and not containers:
@@ -181,41 +185,53 @@ def select(
             f"none of {len(candidates):,} files has {limit}", where="corpus", hint="raise corpus.max_file_bytes"
         )
 
-    licensed, more, notes = _licensed(sized, corpus, funnel, containers)
-    decisions += more
-    selected, more = _own(licensed, corpus, funnel)
-    decisions += more
+    licensed, judged, notes = _licensed(sized, corpus, funnel, containers)
+    decisions.append(judged)
+    selected, judged = _own(licensed, corpus, funnel)
+    decisions.append(judged)
     if corpus.max_bytes is not None and not containers:
-        _, selected, more, step = sample(selected, corpus.max_bytes)
-        decisions += more
+        _, selected, judged, step = sample(selected, corpus.max_bytes)
+        decisions.append(judged)
         funnel.append(step)
     if not containers:
         notes += _language_notes(candidates, selected, corpus)
     return selected, decisions, funnel, notes
 
 
+def _divided(candidates: Sequence[Candidate], kept: NDArray[np.bool_]) -> tuple[list[Candidate], list[Candidate]]:
+    """Candidates (N,) that are kept, and the others."""
+    pairs = list(zip(candidates, kept.tolist(), strict=True))
+    return [c for c, keep in pairs if keep], [c for c, keep in pairs if not keep]
+
+
+def _none_of(files: Sequence[Candidate]) -> NDArray[np.bool_]:
+    return np.zeros(len(files), dtype=np.bool_)
+
+
 def _own(
     candidates: Sequence[Candidate], corpus: CorpusSettings, funnel: list[dict[str, Any]]
-) -> tuple[list[Candidate], list[Decision]]:
+) -> tuple[list[Candidate], Judged]:
     """The candidates whose path does not say that they are vendored, generated or minified."""
     kept: list[Candidate] = []
+    gone: list[Candidate] = []
     dropped: dict[str, list[Candidate]] = {}
-    decisions = []
+    witnesses = []
     for c in candidates:
         found = origin.of_path(c.path)
         if found is None or found.kind not in corpus.leave_out:
             kept.append(c)
         else:
+            gone.append(c)
             dropped.setdefault(found.kind, []).append(c)
-            decisions.append(Decision(None, c.repo, c.path, origin.STEP, None, origin.THRESHOLD, False, str(found)))
+            witnesses.append(str(found))
     if dropped:
         funnel.append(_step(origin.STEP, kept, dropped))
-    return kept, decisions
+    return kept, Judged(origin.STEP, origin.THRESHOLD, gone, _none_of(gone), witnesses=witnesses)
 
 
 def _licensed(
     candidates: Sequence[Candidate], corpus: CorpusSettings, funnel: list[dict[str, Any]], containers: bool
-) -> tuple[list[Candidate], list[Decision], list[str]]:
+) -> tuple[list[Candidate], Judged, list[str]]:
     try:
         extra = [normalise(e) for e in corpus.allow_licenses]
         allowed = Allowed(extra)
@@ -225,14 +241,13 @@ def _licensed(
     verdicts = {
         licenses: corpus.licenses == "any" or allowed.permits(licenses) for licenses in {c.licenses for c in candidates}
     }
-    kept = [c for c in candidates if verdicts[c.licenses]]
+    labels = {licenses: license_label(licenses) for licenses in verdicts}
+    permitted = np.array([verdicts[c.licenses] for c in candidates], dtype=np.bool_)
+    kept, others = _divided(candidates, permitted)
     dropped: dict[str, list[Candidate]] = {}
-    decisions = []
-    for c in candidates:
-        label = license_label(c.licenses)
-        if not verdicts[c.licenses]:
-            dropped.setdefault(label, []).append(c)
-        decisions.append(Decision(None, c.repo, c.path, "licence", None, rule, verdicts[c.licenses], label))
+    for c in others:
+        dropped.setdefault(labels[c.licenses], []).append(c)
+    judged = Judged("licence", rule, candidates, permitted, witnesses=[labels[c.licenses] for c in candidates])
     funnel.append(_step("licence", kept, dropped))
     notes = _license_notes(dropped)
     present = {name for licenses in verdicts for e in licenses for name in (e, *_bases(e))}
@@ -248,7 +263,7 @@ def _licensed(
             where="corpus.licenses",
             hint="set licenses: any in the recipe, or --allow-license with one of these names",
         )
-    return kept, decisions, notes
+    return kept, judged, notes
 
 
 def _bases(expression: str) -> list[str]:
@@ -260,11 +275,11 @@ def _bases(expression: str) -> list[str]:
 
 def sample(
     candidates: Sequence[Candidate], max_bytes: int, others: np.ndarray | None = None
-) -> tuple[float, list[Candidate], list[Decision], dict[str, Any]]:
+) -> tuple[float, list[Candidate], Judged, dict[str, Any]]:
     """As many files as fit into `max_bytes`, in an order drawn from (repo, path); at least one.
 
     `others` (N, 2) are draws and sizes of files in containers that are sampled together with the candidates. Returns
-    the draw before which a file is taken, the candidates taken, a decision for each, and the funnel's step.
+    the draw before which a file is taken, the candidates taken, the decisions, and the funnel's step.
     """
     draws = np.array([draw(c.repo, c.path) for c in candidates])
     sizes = np.array([c.size for c in candidates], dtype=np.float64)
@@ -274,14 +289,10 @@ def sample(
     count = max(1, int(np.searchsorted(np.cumsum(sizes[order]), max_bytes, side="right")))
     bound = float(draws[order[count]]) if count < len(order) else 1.0
     rule = f"drawn before {bound:.6f} ({max_bytes:,} bytes)"
-    own = draws[: len(candidates)].tolist()
-    taken = [c for c, value in zip(candidates, own, strict=True) if value < bound]
-    left = [c for c, value in zip(candidates, own, strict=True) if value >= bound]
-    decisions = [
-        Decision(None, c.repo, c.path, "sample", value, rule, value < bound)
-        for c, value in zip(candidates, own, strict=True)
-    ]
-    return bound, taken, decisions, _step("sample", taken, {"not drawn": left})
+    own = draws[: len(candidates)]
+    taken, left = _divided(candidates, own < bound)
+    judged = Judged("sample", rule, candidates, own < bound, values=own)
+    return bound, taken, judged, _step("sample", taken, {"not drawn": left})
 
 
 # -- what the reader is told -------------------------------------------------------------------------------------------

@@ -143,6 +143,24 @@ class TableWriter:
         self._writer.close()
 
 
+def in_row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The rows of tables of one schema in tables of `ROW_GROUP_ROWS`, the last one shorter; each lies in one piece."""
+    pending: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        pending.append(table)
+        rows += table.num_rows
+        while rows >= ROW_GROUP_ROWS:
+            whole = pa.concat_tables(pending)
+            pending = [whole.slice(ROW_GROUP_ROWS)]
+            rows -= ROW_GROUP_ROWS
+            group = whole.slice(0, ROW_GROUP_ROWS).combine_chunks()
+            del whole  # so that its rows are in memory once
+            yield group
+    if rows:
+        yield pa.concat_tables(pending).combine_chunks()
+
+
 def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Sequence[Any]]) -> int:
     """Write rows (values in the schema's order) to `path`; returns how many."""
     with TableWriter(path, schema) as writer:

@@ -225,13 +225,15 @@ def _run_stages(context: Context, wanted: Sequence[tuple[str, Stage]], options: 
 
 def _require_items(plan: Plan) -> None:
     """Intervals and paired differences need at least two held-out files; say so before any model is trained."""
-    from kringle.data.table import read_table
+    from kringle.data.ordered import Subsequence, split_ids
+    from kringle.data.table import iter_row_groups
     from kringle.evaluation.kept import choose_documents
-    from kringle.study.arm import split_of
 
-    table = read_table(plan.clean.folder / "survivors.parquet", ["id", "repo", "size"])
-    split = split_of(plan.split.folder)
-    held_out = [row for row in table.to_pylist() if split.get(row["id"]) == "held-out"]
+    chosen = Subsequence(split_ids(plan.split.folder, "held-out"))
+    held_out: list[dict[str, Any]] = []
+    for group in iter_row_groups(plan.clean.folder / "survivors.parquet", ["id", "repo", "size"]):
+        held_out += group.take(chosen.rows(group["id"].to_pylist())).to_pylist()
+    chosen.close()
     files = len(held_out)
     limit = plan.recipe.evaluation.held_out_bytes
     ids, repos, sizes = ([row[name] for row in held_out] for name in ("id", "repo", "size"))
@@ -297,20 +299,21 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
             asked = near_dedup_settings(recipe)
             return annotate(documents, survivors, training, asked, recipe.fidelity, out, shards, engine, reporter)
         if kind == "tokenizer":
-            from kringle.study.arm import split_of
+            from kringle.data.ordered import split_ids
             from kringle.tokens.vocabulary import take_tokenizer, train_on_documents
 
             if (init := recipe.base.model.init) is not None:
                 return take_tokenizer(init, out)
             # From the training documents alone: held-out files stay unseen by the tokenizer too.
-            training = {id for id, part in split_of(plan.split.folder).items() if part == "train"}
+            ids = split_ids(plan.split.folder, "train")
             size, spelling = recipe.tokenizer.vocab_size, recipe.tokenizer.specials
-            return train_on_documents(documents, training, size, out, shards, engine, reporter, spelling)
+            return train_on_documents(documents, ids, size, out, shards, engine, reporter, spelling)
         if kind == "encode":
-            from kringle.study.arm import split_of
+            from kringle.data.ordered import split_ids
             from kringle.tokens.encode import encode
 
-            return encode(documents, split_of(plan.split.folder), plan.tokenizer.folder, out, shards, engine, reporter)
+            ids = split_ids(plan.split.folder)
+            return encode(documents, ids, plan.tokenizer.folder, out, shards, engine, reporter)
         if kind == "attribution":
             from kringle.attribution.building import index_documents
             from kringle.study.arm import split_of

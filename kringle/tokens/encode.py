@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import numpy as np
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
+from kringle.tokens.join import join_stores
 from kringle.tokens.slices import Slice, plan_slices, utf8
 from kringle.tokens.store import Document, TokenStore
 from kringle.tokens.tokenizer import Tokenizer
@@ -40,27 +41,27 @@ def _loaded(tokenizer: Path, checksum: str) -> Tokenizer:
 
 def encode(
     documents: Path,
-    ids: Collection[str],
+    ids: Iterable[str],
     tokenizer: Path,
     out: Path,
     shards: ShardStore,
     engine: Engine,
     progress: Reporter,
 ) -> dict[str, Any]:
-    """Encode the documents named by `ids` into the store `out/store`; a summary with counts comes back.
+    """Encode the documents named by `ids`, in their order, into the store `out/store`; counts come back.
 
     `documents` is a folder of `part-*.parquet` with the columns id, content, language and size, and `content_id` where
     the content was redacted; both ids are hashes of contents. UserError when there is nothing to encode.
     """
     trained = Tokenizer.load(tokenizer)
-    slices = plan_slices(documents, set(ids))
+    slices = plan_slices(documents, ids)
     tasks = [Task(s.name, _fingerprint(trained.checksum, s), _Work(s, tokenizer, trained.checksum)) for s in slices]
     sizes = [s.size for s in slices]
     if not tasks:
         raise UserError("no documents to encode", where=str(documents), hint="loosen the filters or add sources")
     with progress.task("encode", sum(sizes) / 1e6, unit="MB") as counter:
         folders = shards.map(engine, encode_slice, tasks, on_done=lambda i: counter.advance(sizes[i] / 1e6))
-    store = TokenStore.write(out / "store", _joined(folders), vocab_size=trained.text_size, tokenizer=trained.checksum)
+    store = join_stores(out / "store", [folder / "store" for folder in folders])
     size = int(store.sizes.sum())
     return {
         "documents": len(store),
@@ -93,8 +94,3 @@ def _encoded(slice: Slice, tokenizer: Tokenizer) -> Iterator[Document]:
         ids, languages, sizes = (rows[name].to_pylist() for name in ("id", "language", "size"))
         tokens, ends = tokenizer.encode_utf8(*utf8(rows["content"]))
         yield from zip(ids, languages, sizes, np.split(tokens, ends[1:-1]), strict=True)
-
-
-def _joined(folders: Sequence[Path]) -> Iterator[Document]:
-    for folder in folders:
-        yield from TokenStore.open(folder / "store").documents()

@@ -7,7 +7,7 @@ only the shards that it touches.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +19,11 @@ TEXTS_AT_ONCE = 256
 
 
 class Slice(NamedTuple):
-    """Rows of one row group of one part of the document table. `size` is in bytes of text."""
+    """Rows (N,) of one row group of one part of the document table. `size` is in bytes of text."""
 
     part: Path
     row_group: int
-    rows: list[int]
+    rows: NDArray[np.int32]
     size: int
     fingerprint: str
 
@@ -43,35 +43,39 @@ class Slice(NamedTuple):
             yield table.slice(start, TEXTS_AT_ONCE)
 
 
-def plan_slices(documents: Path, ids: Collection[str]) -> list[Slice]:
-    """The documents named by `ids` in slices, in their order; reads ids and sizes only."""
+def plan_slices(documents: Path, ids: Iterable[str]) -> list[Slice]:
+    """The documents named by `ids`, which must come in the order of the documents, in slices; reads ids and sizes only.
+
+    Memory grows by four bytes for each of them, and by a slice for each `SHARD_BYTES`. ValueError where an id is out of
+    order, or not among the documents.
+    """
+    from kringle.data.ordered import Subsequence
     from kringle.data.table import document_shards, identity, iter_row_groups
 
+    chosen = Subsequence(ids)
     slices: list[Slice] = []
     for part in document_shards(documents):
         names = identity(part)  # what the content is called; a document is chosen by its id
         for number, group in enumerate(iter_row_groups(part, list(dict.fromkeys(["id", names, "size"])))):
-            rows_of_group = zip(*(group[name].to_pylist() for name in ("id", names, "size")), strict=True)
-            chosen = [(row, content, size) for row, (id, content, size) in enumerate(rows_of_group) if id in ids]
-            for rows in _cut(chosen):
-                digest = hashlib.sha256("\n".join(id for _, id, _ in rows).encode()).hexdigest()
-                numbers, size = [row for row, _, _ in rows], sum(size for _, _, size in rows)
-                slices.append(Slice(part, number, numbers, size, digest))
+            rows = chosen.rows(group["id"].to_pylist())
+            contents, sizes = group[names].take(rows).to_pylist(), group["size"].to_numpy()[rows]
+            for first, last in _cut(sizes):
+                digest = hashlib.sha256("\n".join(contents[first:last]).encode()).hexdigest()
+                slices.append(Slice(part, number, rows[first:last], int(sizes[first:last].sum()), digest))
+    chosen.close()
     return slices
 
 
-def _cut(rows: Sequence[tuple[int, str, int]]) -> Iterator[list[tuple[int, str, int]]]:
-    """Consecutive rows (number, id of the content, bytes) in slices that end once they hold `SHARD_BYTES`."""
-    part: list[tuple[int, str, int]] = []
-    total = 0
-    for row in rows:
-        part.append(row)
-        total += row[2]
+def _cut(sizes: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Runs of rows of these sizes (N,) in bytes: (first, behind the last). One ends when it holds `SHARD_BYTES`."""
+    first = total = 0
+    for row, size in enumerate(sizes.tolist()):
+        total += size
         if total >= SHARD_BYTES:
-            yield part
-            part, total = [], 0
-    if part:
-        yield part
+            yield first, row + 1
+            first, total = row + 1, 0
+    if first < len(sizes):
+        yield first, len(sizes)
 
 
 def utf8(column: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

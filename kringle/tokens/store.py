@@ -14,11 +14,13 @@ around pieces when batches are cut, so one store serves every ablation. Does not
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from kringle.errors import UserError
 
 FORMAT = 1
 WIDTHS = tuple(np.dtype(f"<u{width}") for width in (1, 2, 4))
+FILES = ("tokens.bin", "offsets.npy", "sizes.npy", "languages.npy", "ids.bin")
 _READ = 1 << 20  # bytes at once where files are read through
 
 Document = tuple[str, str, int, np.ndarray]
@@ -60,9 +63,6 @@ class TokenStore:
         self.tokenizer: str = manifest["tokenizer"]  # checksum of the tokenizer file; empty if the writer gave none
         self.offsets: np.ndarray = np.load(folder / "offsets.npy")
         self.sizes: np.ndarray = np.load(folder / "sizes.npy")
-        names = manifest["languages"]
-        self.languages: list[str] = [names[code] for code in np.load(folder / "languages.npy")]
-        self.ids: list[str] = (folder / "ids.bin").read_bytes().decode("utf-8").split("\n")[:-1]
         self.tokens: np.ndarray = (
             np.memmap(folder / "tokens.bin", dtype=manifest["dtype"], mode="r")
             if manifest["tokens"]
@@ -70,7 +70,19 @@ class TokenStore:
         )
 
     def __len__(self) -> int:
-        return len(self.ids)
+        count: int = self.manifest["documents"]
+        return count
+
+    @functools.cached_property
+    def ids(self) -> list[str]:
+        """Ids of the documents (D,), read when they are first asked for: they take more memory than all the rest."""
+        return (self.folder / "ids.bin").read_bytes().decode("utf-8").split("\n")[:-1]
+
+    @functools.cached_property
+    def languages(self) -> list[str]:
+        """Languages of the documents (D,), read when they are first asked for."""
+        names = self.manifest["languages"]
+        return [names[code] for code in np.load(self.folder / "languages.npy")]
 
     @property
     def checksum(self) -> str:
@@ -88,20 +100,7 @@ class TokenStore:
         The small files are read whole and checked against their checksums. The tokens are not (a large store would take
         minutes); `verify` does that.
         """
-        try:
-            manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-        except OSError as error:
-            raise UserError(
-                f"no token store here ({error.strerror})", where=str(folder), hint="run the encode stage first"
-            ) from error
-        except json.JSONDecodeError as error:
-            raise _damaged(folder, f"manifest.json is no JSON ({error})") from error
-        if manifest.get("format") != FORMAT:
-            raise UserError(
-                f"token store of format {manifest.get('format')}, this version reads {FORMAT}",
-                where=str(folder),
-                hint="delete it and encode again",
-            )
+        manifest = read_manifest(folder)
         for name, expected in manifest["files"].items():
             path = folder / name
             found = path.stat().st_size if path.exists() else 0
@@ -130,18 +129,45 @@ class TokenStore:
         Memory holds the ids and offsets, never the tokens. Without a `vocab_size` the width follows the largest token
         seen (what is already written is widened in place of being guessed). A folder that exists is replaced.
         """
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        try:
+        with appearing(folder) as partial:
             _write(partial, documents, vocab_size, tokenizer)
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
         return cls.open(folder)
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which gets the name `folder` by one rename when all went well; nothing is left if not. A
+    folder of that name is replaced."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A store's manifest; UserError where there is none, or one of another version."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    except OSError as error:
+        raise UserError(
+            f"no token store here ({error.strerror})", where=str(folder), hint="run the encode stage first"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise _damaged(folder, f"manifest.json is no JSON ({error})") from error
+    if manifest.get("format") != FORMAT:
+        raise UserError(
+            f"token store of format {manifest.get('format')}, this version reads {FORMAT}",
+            where=str(folder),
+            hint="delete it and encode again",
+        )
+    return manifest
 
 
 def _damaged(folder: Path, what: str) -> UserError:
@@ -183,7 +209,6 @@ def _write(folder: Path, documents: Iterable[Document], vocab_size: int | None, 
     np.save(folder / "sizes.npy", np.array(sizes, dtype=np.int64))
     np.save(folder / "languages.npy", np.array(codes, dtype=np.uint16))
     (folder / "ids.bin").write_bytes("".join(f"{id}\n" for id in ids).encode("utf-8"))
-    names = ("tokens.bin", "offsets.npy", "sizes.npy", "languages.npy", "ids.bin")
     manifest = {
         "format": FORMAT,
         "documents": len(ids),
@@ -192,12 +217,15 @@ def _write(folder: Path, documents: Iterable[Document], vocab_size: int | None, 
         "vocab_size": vocab_size or largest + 1,
         "tokenizer": tokenizer,
         "languages": list(languages),
-        "files": {
-            name: {"bytes": (folder / name).stat().st_size, "sha256": file_checksum(folder / name)} for name in names
-        },
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    for name in (*names, "manifest.json"):
+    finish(folder, manifest, {name: file_checksum(folder / name) for name in FILES})
+
+
+def finish(folder: Path, manifest: dict[str, Any], checksums: Mapping[str, str]) -> None:
+    """Write a store's manifest, given what it says of the documents and each file's SHA-256; all of it to the disk."""
+    files = {name: {"bytes": (folder / name).stat().st_size, "sha256": checksums[name]} for name in FILES}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "files": files}, indent=1) + "\n")
+    for name in (*FILES, "manifest.json"):
         with (folder / name).open("rb") as written:
             os.fsync(written.fileno())
 

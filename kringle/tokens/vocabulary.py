@@ -7,7 +7,7 @@ Memory holds the distinct words of the corpus, never its text.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from kringle.workspace import ShardStore, Task
 
 def train_on_documents(
     documents: Path,
-    ids: Collection[str],
+    ids: Iterable[str],
     vocab_size: int,
     out: Path,
     shards: ShardStore,
@@ -32,11 +32,11 @@ def train_on_documents(
     progress: Reporter,
     spelling: Spelling = "underscore",
 ) -> dict[str, Any]:
-    """Train on the documents named by `ids`, write `out/tokenizer.json`; counts come back.
+    """Train on the documents named by `ids`, in their order, write `out/tokenizer.json`; counts come back.
 
     UserError where there are none, and where they do not fill a vocabulary of `vocab_size`.
     """
-    slices = plan_slices(documents, set(ids))
+    slices = plan_slices(documents, ids)
     tasks = [Task(s.name, s.fingerprint, s) for s in slices]
     sizes = [s.size for s in slices]
     if not tasks:
@@ -47,7 +47,7 @@ def train_on_documents(
     tokenizer = write_tokenizer(words, vocab_size, out, spelling)
     return {
         "vocab_size": tokenizer.vocab_size,
-        "files": len(ids),
+        "files": sum(len(s.rows) for s in slices),
         "bytes": sum(sizes),
         "words": len(words.counts),
     }

@@ -80,6 +80,9 @@ def printable(name: str) -> str:
     UTF-8 appears as its surrogate (`\\udcXX`), as `os.fsdecode` makes it.
     """
 
+    if name.isprintable() and "\\" not in name:  # nearly every name, and five times as fast to see
+        return name
+
     def escape(match: re.Match[str]) -> str:
         character = match[0]
         return {"\\": "\\\\", "\n": "\\n"}.get(character, f"\\u{ord(character):04x}")
