@@ -5,11 +5,12 @@ sets of distinct 5-grams of tokens, hashed to 64 bits: a rolling polynomial of t
 different 5-grams share a hash once in 2^64, and once in 2^60 where only tokens changed places. A text of fewer than 5
 tokens counts as a single gram, its whole token sequence. Contained share = grams found in the other / own grams.
 
-Two steps find who contains half of a text. A `Sketch` is a Bloom filter (Bloom 1970) of all grams of many texts
-together: it misses none, so a text of which it lacks more than half is in none of them, and is known to be after
-little more than half of its grams. What is left, nearly nothing, is looked for text by text through a `Matcher`, whose
-index is inverted and prefix-filtered (Chaudhuri et al. 2006; Bayardo et al. 2007): of a text with g grams, any match
-that holds half of them holds one of its g - ceil(g/2) + 1 rarest, so only those count towards a candidate.
+Two steps find who contains half of a text. A sketch is a Bloom filter (Bloom 1970) of all grams of many texts
+together, all bits of a gram in one word (Putze et al. 2007): it misses none, so a text of which it lacks more than half
+is in none of them, and is known to be after little more than half of its grams. What is left, nearly nothing, is looked
+for text by text through a `Matcher`, whose index is inverted and prefix-filtered (Chaudhuri et al. 2006; Bayardo et al.
+2007): of a text with g grams, any match that holds half of them holds one of its g - ceil(g/2) + 1 rarest, so only
+those count towards a candidate.
 """
 
 from __future__ import annotations
@@ -37,15 +38,14 @@ _BASE = np.uint64(
     0x9E3779B97F4A7C15
 )  # of the polynomial; 16 is all of 2 that divides its powers up to GRAM - 1, less 1
 _LEAVES = np.uint64(pow(0x9E3779B97F4A7C15, GRAM, 1 << 64))
-_ONE, _S27, _S30, _S31, _S32, _S33 = (np.uint64(n) for n in (1, 27, 30, 31, 32, 33))
-_LOW32 = np.uint64(0xFFFFFFFF)
+_ONE, _S6, _S12, _S27, _S30, _S31, _S32, _S33 = (np.uint64(n) for n in (1, 6, 12, 27, 30, 31, 32, 33))
+_LOW6 = np.uint64(63)
 _SHORT = np.uint64(0x5851F42D4C957F2D)  # starts the hash of a whole short sequence, so that it is no 5-gram's
 
-# Six bits and four probes a gram find 5.6% of what is not there (Bloom's formula). That is enough to tell that a text
-# of ten grams or more is not there: it passes by chance once in 10,000 shards. Shorter ones are few, and ten bits would
-# make the sketches, the largest thing that the split keeps, two thirds larger.
+# Six bits and four marks a gram find 7% of what is not there (measured; Putze et al. 2007 have the formula). That is
+# enough to tell that a text of ten grams or more is not there: it passes by chance once in 3,000 shards. Shorter ones
+# are few, and ten bits would make the sketches, the largest thing that the split keeps, two thirds larger.
 SKETCH_BITS = 6
-SKETCH_PROBES = 4
 
 
 @compiled
@@ -169,34 +169,34 @@ def _count_marks(grams: NDArray[np.uint64], marks: NDArray[np.uint8]) -> int:
 
 
 @compiled
+def _marks(gram: np.uint64) -> np.uint64:
+    """The four bits (some may be the same) that a gram sets in its word."""
+    low, high = (_ONE << (gram & _LOW6)) | (_ONE << ((gram >> _S6) & _LOW6)), gram >> _S12
+    return low | (_ONE << (high & _LOW6)) | (_ONE << ((high >> _S6) & _LOW6))
+
+
+@compiled
 def _add(grams: NDArray[np.uint64], words: NDArray[np.uint64]) -> None:
-    bits = np.uint64(64 * len(words))
+    count = np.uint64(len(words))
     for gram in grams:
-        place, step = gram & _LOW32, (gram >> _S32) | _ONE  # double hashing (Kirsch and Mitzenmacher 2006)
-        for _ in range(SKETCH_PROBES):
-            bit = ((place & _LOW32) * bits) >> _S32
-            words[bit >> np.uint64(6)] |= _ONE << (bit & np.uint64(63))
-            place += step
+        words[((gram >> _S32) * count) >> _S32] |= _marks(gram)
 
 
 @compiled
 def _may_hold(
     grams: NDArray[np.uint64], starts: NDArray[np.int64], words: NDArray[np.uint64], may: NDArray[np.bool_]
 ) -> None:
-    bits = np.uint64(64 * len(words))
+    count = np.uint64(len(words))
     for text in range(len(may)):
         size = starts[text + 1] - starts[text]
         spare = size - (size + 1) // 2  # so many may be missing
         for i in range(starts[text], starts[text + 1]):
-            place, step = grams[i] & _LOW32, (grams[i] >> _S32) | _ONE
-            for _ in range(SKETCH_PROBES):
-                bit = ((place & _LOW32) * bits) >> _S32
-                if not (words[bit >> np.uint64(6)] >> (bit & np.uint64(63))) & _ONE:
-                    spare -= 1
+            gram = grams[i]
+            marks = _marks(gram)
+            if words[((gram >> _S32) * count) >> _S32] & marks != marks:
+                spare -= 1
+                if spare < 0:
                     break
-                place += step
-            if spare < 0:
-                break
         may[text] = spare >= 0
 
 

@@ -28,13 +28,12 @@ from kringle.data.containment import HALF
 from kringle.data.division import FILE, Division, divide
 from kringle.data.languages import TITLES
 from kringle.data.subsequence import Chosen, chosen_of
-from kringle.data.table import DECISION, SURVIVOR, TableWriter, iter_row_groups, read_table
+from kringle.data.table import DECISION, SPLIT, SURVIVOR, TableWriter, iter_row_groups, read_table
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
 from kringle.workspace import ShardStore
 
-SPLIT = pa.schema([pa.field("id", pa.string()), pa.field("split", pa.string())])
 TRAIN, HELD_OUT = "train", "held-out"
 
 # What becomes of a document, its side as it is held.

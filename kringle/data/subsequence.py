@@ -21,11 +21,10 @@ from kringle.workspace import fingerprint
 
 
 class Chosen(NamedTuple):
-    """Rows of one shard of the document table: `rows` (M,), ascending, of `documents` in it. `own` is the table that
-    named them, its M rows."""
+    """Rows of one shard of the document table: `rows` (M,), ascending. `own` is the table that named them, its M rows
+    for these."""
 
     part: Path
-    documents: int
     rows: NDArray[np.int64]
     own: pa.Table
 
@@ -39,20 +38,25 @@ def chosen_rows(documents: Path, tables: Iterable[pa.Table], schema: pa.Schema) 
     waiting = iter(tables)
     pending = schema.empty_table()
     for part in document_shards(documents):
-        ids = read_table(part, ["id"])["id"].combine_chunks()
-        while pending.num_rows < len(ids) and (more := next(waiting, None)) is not None:
+        own = read_table(part, ["id"])
+        while pending.num_rows < own.num_rows and (more := next(waiting, None)) is not None:
             pending = pa.concat_tables([pending, more])
-        head = pending["id"].slice(0, len(ids))
-        places = pc.index_in(head, value_set=ids).fill_null(-1).to_numpy().astype(np.int64)
-        foreign = np.flatnonzero(places < 0)
-        count = int(foreign[0]) if len(foreign) else len(places)
-        rows = places[:count]
-        if count > 1 and int(np.diff(rows).min()) <= 0:
+        rows = rows_in(own, pending.slice(0, own.num_rows))
+        if len(rows) > 1 and int(np.diff(rows).min()) <= 0:
             raise CorruptTable(str(part), "does not hold its documents in the order of the tables made from it")
-        yield Chosen(part, len(ids), rows, pending.slice(0, count))
-        pending = pending.slice(count)
+        yield Chosen(part, rows, pending.slice(0, len(rows)))
+        pending = pending.slice(len(rows))
     if pending.num_rows or any(table.num_rows for table in waiting):
         raise CorruptTable(str(documents), "lacks documents that a table made from it names, or has another order")
+
+
+def rows_in(documents: pa.Table, chosen: pa.Table) -> NDArray[np.int64]:
+    """Where the ids in the column `id` of `chosen` stand in that of `documents` (M,), up to the first that is none of
+    them."""
+    ids = documents["id"].combine_chunks()
+    places: NDArray[np.int64] = pc.index_in(chosen["id"], value_set=ids).fill_null(-1).to_numpy().astype(np.int64)
+    foreign = np.flatnonzero(places < 0)
+    return places[: foreign[0]] if len(foreign) else places
 
 
 def chosen_of(documents: Path, table: Path, schema: pa.Schema) -> Iterator[Chosen]:

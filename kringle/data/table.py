@@ -72,6 +72,8 @@ SURVIVOR = pa.schema(
     ]
 )
 
+SPLIT = pa.schema([pa.field("id", pa.string()), pa.field("split", pa.string())])  # "train" or "held-out"
+
 ROW_GROUP_BYTES = 16 << 20  # of content: bounds the memory of writing and of reading back
 ROW_GROUP_ROWS = 100_000  # for tables without content
 
