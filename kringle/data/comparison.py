@@ -6,14 +6,14 @@ for those alone, and its text is read again only where one of them may be in it.
 every file with every file would give.
 
 The store has one entry for each shard (its documents in training) and set of texts; the first of a shard keeps the
-sketch: `sketch.npy` (words,), `begins.npy` (row groups + 1,) where the words of each row group begin, and `sample.npy`
-(s,), its distinct grams among the one in `SAMPLE` that are kept exactly. The record `compared-SALT.json` says which
-sets each shard of the last run was compared with, and `texts-DIGEST` which texts a set has. The record is written when
-all entries are there, and an entry that is gone is made again: nothing is lost or stale after a kill.
+sketch: `sketch.npy` (words, parts), `begins.npy` (row groups + 1,) where the words of each row group begin, and
+`sample.npy` (s,), its distinct grams among the one in `SAMPLE` that are kept exactly. The record `compared-SALT.json`
+says which sets each shard of the last run was compared with, and `texts-DIGEST` which texts a set has. The record is
+written when all entries are there, and an entry that is gone is made again: nothing is lost or stale after a kill.
 
 Memory: the main process holds some 80 bytes for each held-out text; grams lie in mapped files. Work: a shard's text is
-hashed once; then every text that is new to it costs little more than half of its grams, each a probe of a filter that
-is an eighth of the shard's text. For all texts and all shards that grows with the square of the corpus.
+hashed once; then every text that is new to it costs little more than half of its grams, each one look into a filter. For
+all texts and all shards that grows with the square of the corpus, at 5 ns a gram and row group (docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kringle.data.containment import Grams, Matcher, may_hold, sketch
+from kringle.data.containment import SKETCH_PARTS, Grams, Matcher, may_hold, sketch
 from kringle.data.subsequence import mark_of
 from kringle.data.table import identity, iter_row_groups, read_table, row_group_starts, text_bytes
 from kringle.engine import Engine
@@ -268,7 +268,8 @@ def compare(payload: tuple[Place, Path | None, Path], folder: Path) -> dict[str,
     ids = np.load(texts / "ids.npy")
     wanted = Grams(_mapped(texts / "grams.npy"), np.load(texts / "starts.npy"))
     known = None if base is None else (_mapped(base / "sketch.npy"), np.load(base / "begins.npy"))
-    words, sample = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
+    none = np.zeros((0, SKETCH_PARTS), np.uint64)
+    words, sample = [none], [np.zeros(0, np.uint64)]
     best: dict[int, tuple[int, int]] = {}  # text -> how many grams, row
     for group, first, rows in _by_group(place):
         hashed = None
@@ -276,10 +277,10 @@ def compare(payload: tuple[Place, Path | None, Path], folder: Path) -> dict[str,
             own = known[0][known[1][group] : known[1][group + 1]]
         elif len(rows):
             hashed = _hashed(place.part, group, rows)
-            own = sketch(hashed.grams)
+            own = sketch(hashed)
             sample.append(np.unique(hashed.grams[sampled(hashed.grams)]))
         else:
-            own = np.zeros(0, np.uint64)
+            own = none
         words.append(own)
         for numbers in _batches(np.flatnonzero(may_hold(wanted, own)), wanted) if len(rows) else ():
             hashed = hashed or _hashed(place.part, group, rows)

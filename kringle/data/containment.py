@@ -5,9 +5,9 @@ sets of distinct 5-grams of tokens, hashed to 64 bits: a rolling polynomial of t
 different 5-grams share a hash once in 2^64, and once in 2^60 where only tokens changed places. A text of fewer than 5
 tokens counts as a single gram, its whole token sequence. Contained share = grams found in the other / own grams.
 
-Two steps find who contains half of a text. A sketch is a Bloom filter (Bloom 1970) of all grams of many texts
-together, all bits of a gram in one word (Putze et al. 2007): it misses none, so a text of which it lacks more than half
-is in none of them, and is known to be after little more than half of its grams. What is left, nearly nothing, is looked
+Two steps find who contains half of a text. A sketch is a Bloom filter (Bloom 1970) of the grams of many texts, all
+bits of a gram in one word (Putze et al. 2007): it misses none, so a text of which it lacks more than half is in none of
+them, and is known to be after little more than half of its grams. What is left, nearly nothing, is looked
 for text by text through a `Matcher`, whose index is inverted and prefix-filtered (Chaudhuri et al. 2006; Bayardo et al.
 2007): of a text with g grams, any match that holds half of them holds one of its g - ceil(g/2) + 1 rarest, so only
 those count towards a candidate.
@@ -16,6 +16,7 @@ those count towards a candidate.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -43,9 +44,12 @@ _LOW6 = np.uint64(63)
 _SHORT = np.uint64(0x5851F42D4C957F2D)  # starts the hash of a whole short sequence, so that it is no 5-gram's
 
 # Six bits and four marks a gram find 7% of what is not there (measured; Putze et al. 2007 have the formula). That is
-# enough to tell that a text of ten grams or more is not there: it passes by chance once in 3,000 shards. Shorter ones
+# enough to tell that a text of twenty grams is not there: it passes by chance once in 100,000 sketches. Shorter ones
 # are few, and ten bits would make the sketches, the largest thing that the split keeps, two thirds larger.
 SKETCH_BITS = 6
+# Files of a sketch are told apart in so many parts: code that is written by rote has half of the grams of any file
+# somewhere in a few megabytes. The words of all parts for a gram are one line of the cache, so this costs little time.
+SKETCH_PARTS = 8
 
 
 @compiled
@@ -143,15 +147,24 @@ def gram_hashes(content: str) -> NDArray[np.uint64]:
 # -- the sketch --------------------------------------------------------------------------------------------------------
 
 
-def sketch(grams: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The Bloom filter (words,) of some grams (n,), of about `SKETCH_BITS` for each distinct one."""
+def sketch(texts: Grams) -> NDArray[np.uint64]:
+    """Bloom filters (words, `SKETCH_PARTS`) of consecutive texts in parts of about as many grams, all of one size: of
+    about `SKETCH_BITS` for each distinct gram of a part."""
+    borders = np.arange(SKETCH_PARTS + 1) * int(texts.starts[-1]) / SKETCH_PARTS
+    cuts = texts.starts[np.searchsorted(texts.starts, borders)]
+    parts = [texts.grams[first:last] for first, last in pairwise(cuts.tolist())]
+    distinct = sum(map(_distinct, parts)) / SKETCH_PARTS
+    words = np.zeros((max(1, -(-int(SKETCH_BITS * distinct) // 64)), SKETCH_PARTS), dtype=np.uint64)
+    for number, grams in enumerate(parts):
+        _add(grams, number, words)
+    return words
+
+
+def _distinct(grams: NDArray[np.uint64]) -> float:
+    """How many distinct ones there are, about: linear counting (Whang et al. 1990)."""
     marks = np.zeros(1 << max(3, (2 * len(grams)).bit_length() - 3), dtype=np.uint8)
     bits = 8 * len(marks)
-    empty = 1 - _count_marks(grams, marks) / bits
-    distinct = min(len(grams), -bits * np.log(empty))  # linear counting (Whang et al. 1990)
-    words = np.zeros(max(1, -(-int(SKETCH_BITS * distinct) // 64)), dtype=np.uint64)
-    _add(grams, words)
-    return words
+    return min(len(grams), -bits * float(np.log(1 - _count_marks(grams, marks) / bits)))
 
 
 @compiled
@@ -176,10 +189,10 @@ def _marks(gram: np.uint64) -> np.uint64:
 
 
 @compiled
-def _add(grams: NDArray[np.uint64], words: NDArray[np.uint64]) -> None:
+def _add(grams: NDArray[np.uint64], part: int, words: NDArray[np.uint64]) -> None:
     count = np.uint64(len(words))
     for gram in grams:
-        words[((gram >> _S32) * count) >> _S32] |= _marks(gram)
+        words[((gram >> _S32) * count) >> _S32, part] |= _marks(gram)
 
 
 @compiled
@@ -189,20 +202,28 @@ def _may_hold(
     count = np.uint64(len(words))
     for text in range(len(may)):
         size = starts[text + 1] - starts[text]
-        spare = size - (size + 1) // 2  # so many may be missing
+        # How many may be missing in each part. Eight variables and no array: they stay in registers.
+        a = b = c = d = e = f = g = h = size - (size + 1) // 2
         for i in range(starts[text], starts[text + 1]):
             gram = grams[i]
             marks = _marks(gram)
-            if words[((gram >> _S32) * count) >> _S32] & marks != marks:
-                spare -= 1
-                if spare < 0:
-                    break
-        may[text] = spare >= 0
+            row = words[((gram >> _S32) * count) >> _S32]
+            a -= np.int64(row[0] & marks != marks)
+            b -= np.int64(row[1] & marks != marks)
+            c -= np.int64(row[2] & marks != marks)
+            d -= np.int64(row[3] & marks != marks)
+            e -= np.int64(row[4] & marks != marks)
+            f -= np.int64(row[5] & marks != marks)
+            g -= np.int64(row[6] & marks != marks)
+            h -= np.int64(row[7] & marks != marks)
+            if (a & b & c & d & e & f & g & h) < 0:  # all are
+                break
+        may[text] = (a & b & c & d & e & f & g & h) >= 0
 
 
 def may_hold(texts: Grams, words: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which of N texts (their distinct grams) may have half of their grams among those of a sketch (words,): every one
-    that has, and few others."""
+    """Which of N texts (their distinct grams) may have half of their grams in one of the texts of a sketch (words,
+    `SKETCH_PARTS`): every one that has, and few others."""
     may = np.zeros(len(texts.starts) - 1, dtype=np.bool_)
     _may_hold(texts.grams, texts.starts, words, may)
     return may

@@ -6,8 +6,8 @@ training file is dropped for the sake of a held-out one. Copies that were rename
 how many of the remaining 5-grams occur anywhere in training is measured on one in 32 of them, chosen by their hashes,
 because nothing forbids many small borrowings.
 
-Survivors and documents are read side by side, three times over. What is held of every document is one byte, its side;
-of a held-out one some 80 bytes more, and of one that is dropped its witness.
+Survivors and documents are read side by side. What is held of every document are nine bytes, its side and its row in
+its shard; of a held-out one some 80 bytes more, and of one that is dropped its witness.
 """
 
 from __future__ import annotations
