@@ -12,8 +12,9 @@ says which sets each shard of the last run was compared with, and `texts-DIGEST`
 written when all entries are there, and an entry that is gone is made again: nothing is lost or stale after a kill.
 
 Memory: the main process holds some 80 bytes for each held-out text; grams lie in mapped files. Work: a shard's text is
-hashed once; then every text that is new to it costs little more than half of its grams, each one look into a filter. For
-all texts and all shards that grows with the square of the corpus, at 5 ns a gram and row group (docs/decisions.md).
+hashed once; then every text that is new to it costs little more than half of its grams, each one look into a filter.
+For all texts and all shards that grows with the square of the corpus, at 5 ns a gram and row group
+(docs/decisions.md).
 """
 
 from __future__ import annotations
