@@ -131,6 +131,10 @@ class ShardStore:
     def __init__(self, root: Path, salt: str) -> None:
         self.root, self.salt = root, salt
 
+    def folder(self, fingerprinted: str) -> Path:
+        """Where the outcome of the task with this fingerprint is, or will be."""
+        return self.root / fingerprint(self.salt, fingerprinted)
+
     def map(
         self,
         engine: Engine,
@@ -147,7 +151,7 @@ class ShardStore:
         for leftover in self.root.glob("*.partial"):  # of a killed run: nobody else works on these shards now
             if engine.part is None or engine.part.claims(leftover.name.partition(".")[0]):
                 shutil.rmtree(leftover, ignore_errors=True)
-        folders = [self.root / fingerprint(self.salt, task.fingerprint) for task in tasks]
+        folders = [self.folder(task.fingerprint) for task in tasks]
         missing = [i for i, folder in enumerate(folders) if not (folder / "summary.json").exists()]
         for i in sorted(set(range(len(tasks))) - set(missing)):
             if on_done:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import json
+import math
 import random
 import re
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from data_support import (
     QUIET,
@@ -21,9 +26,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kringle.data import collect as collect_module
+from kringle.data import comparison
 from kringle.data.clean import clean
-from kringle.data.containment import Best, Index, gram_hashes
-from kringle.data.division import File, divide
+from kringle.data.comparison import sampled
+from kringle.data.containment import SKETCH_BITS, SKETCH_PARTS, Grams, Matcher, gram_hashes, may_hold, sketch
+from kringle.data.division import FILE, Division, divide
 from kringle.data.heldout import split
 from kringle.data.table import read_table
 from kringle.engine import Engine
@@ -32,13 +39,33 @@ from kringle.recipe import CleanSettings
 from kringle.workspace import ShardStore
 
 
+class File(NamedTuple):
+    repo: str
+    path: str
+    language: str
+    size: int
+
+
 def file(repo: str, path: str, size: int = 100, language: str = "python") -> File:
-    return File(f"{repo}/{path}", repo, path, language, size)
+    return File(repo, path, language, size)
 
 
-def held_bytes(files: list[File], share: float, seed: int = 0) -> dict[str, int]:
-    division = divide(files, share, seed)
+def tables(files: Sequence[File], rows: int = 7) -> list[pa.Table]:
+    """The files in tables of a few rows."""
+    cut = [files[first : first + rows] for first in range(0, len(files), rows)]
+    return [pa.table([list(column) for column in zip(*part, strict=True)], schema=FILE) for part in cut]
+
+
+def divided(files: Sequence[File], share: float, seed: int = 0) -> Division:
+    return divide(lambda: tables(files), share, seed)
+
+
+def held_bytes(files: Sequence[File], share: float, seed: int = 0) -> dict[str, int]:
+    division = divided(files, share, seed)
     sizes: dict[str, int] = {}
+    for table in tables(files):
+        told = [division.holds_out(*row) for row in zip(*(table[n].to_pylist() for n in FILE.names[:3]), strict=True)]
+        assert division.held(table).tolist() == told
     for f in files:
         if division.holds_out(f.repo, f.path, f.language):
             sizes[f.language] = sizes.get(f.language, 0) + f.size
@@ -62,7 +89,7 @@ def test_whole_repositories_near_the_wanted_share_whatever_the_order() -> None:
     files = corpus_of(200)
     total = {x: sum(f.size for f in files if f.language == x) for x in ("python", "javascript")}
     for share in (0.02, 0.05, 0.2):
-        division = divide(files, share, 0)
+        division = divided(files, share, 0)
         assert division.repos
         assert not any(division.places.values())
         assert not division.notes
@@ -71,13 +98,13 @@ def test_whole_repositories_near_the_wanted_share_whatever_the_order() -> None:
             assert share <= held[language] / size <= 2 * share
         shuffled = files[:]
         random.Random(1).shuffle(shuffled)
-        assert divide(shuffled, share, 0).repos == division.repos
-    assert divide(files, 0.05, 1).repos != divide(files, 0.05, 0).repos
+        assert divided(shuffled, share, 0).repos == division.repos
+    assert divided(files, 0.05, 1).repos != divided(files, 0.05, 0).repos
 
 
 def test_a_repository_is_held_out_in_all_its_languages() -> None:
     files = corpus_of(100)
-    division = divide(files, 0.05, 0)
+    division = divided(files, 0.05, 0)
     for f in files:
         assert division.holds_out(f.repo, f.path, f.language) == (f.repo in division.repos)
 
@@ -85,7 +112,7 @@ def test_a_repository_is_held_out_in_all_its_languages() -> None:
 def test_a_repository_that_would_overshoot_is_passed_over() -> None:
     files = [file("giant", f"f{i}", 1000) for i in range(900)] + [file(f"small{i}", "f", 1000) for i in range(100)]
     for seed in range(10):
-        division = divide(files, 0.05, seed)
+        division = divided(files, 0.05, seed)
         assert "giant" not in division.repos
         assert len(division.repos) == 50
 
@@ -94,30 +121,30 @@ def test_what_is_held_out_is_many_hands_work_where_it_can_be() -> None:
     large = [file(f"large{i}", f"f{j}", 1000) for i in range(20) for j in range(50)]
     files = large + [file(f"small{i}", f"f{j}", 1000) for i in range(100) for j in range(5)]
     for seed in range(10):
-        division = divide(files, 0.05, seed)
+        division = divided(files, 0.05, seed)
         assert not any(repo.startswith("large") for repo in division.repos)
         assert len(division.repos) == 15
-        assert divide(large, 0.05, seed).repos  # where all are large, large ones are taken
+        assert divided(large, 0.05, seed).repos  # where all are large, large ones are taken
 
 
 def test_adding_a_repository_changes_little() -> None:
     files = corpus_of(200)
-    before = divide(files, 0.05, 0).repos
-    after = divide([*files, *(file("new", f"f{i}", 500) for i in range(5))], 0.05, 0).repos
+    before = divided(files, 0.05, 0).repos
+    after = divided([*files, *(file("new", f"f{i}", 500) for i in range(5))], 0.05, 0).repos
     assert len(before ^ after) <= 3
 
 
 def test_one_huge_repository_is_split_by_directory_and_the_notes_say_so() -> None:
     files = [file("jdk", f"java.base/java/p{i % 40}/F{i}.java", 100, "java") for i in range(800)]
     files += [file(f"r{i}", "a.py") for i in range(100)]
-    division = divide(files, 0.05, 0)
+    division = divided(files, 0.05, 0)
     assert "jdk" not in division.repos
     assert 0.05 <= held_bytes(files, 0.05)["java"] / 80_000 <= 0.1
     directories = {prefix for _, prefix in division.places["java"]}
     assert all(re.fullmatch(r"java\.base/java/p\d+", prefix) for prefix in directories)
     for f in files:  # a directory is on one side as a whole
         if f.language == "java":
-            assert division.holds_out(*f[1:4]) == (f.path.rpartition("/")[0] in directories)
+            assert division.holds_out(*f[:3]) == (f.path.rpartition("/")[0] in directories)
     assert any(note.startswith("Java is in too few repositories (1 to choose from)") for note in division.notes)
     assert not any("Python" in note for note in division.notes)
 
@@ -130,7 +157,7 @@ def test_a_flat_folder_is_split_by_file_and_a_tiny_one_keeps_something_back() ->
     assert held_bytes(tiny, 0.05) == {"python": 100}
     single = [file("one", "f.py")]
     assert held_bytes(single, 0.05) == {}
-    assert divide(single, 0.05, 0).notes == ["no Python is held out: there is one file of it"]
+    assert divided(single, 0.05, 0).notes == ["no Python is held out: there is one file of it"]
 
 
 @settings(deadline=None)
@@ -193,16 +220,23 @@ def best_by_definition(texts: list[str], probes: list[str]) -> list[tuple[int, i
     return result
 
 
+def grams_of(texts: Sequence[str]) -> Grams:
+    """As a shard's texts are hashed: repeated grams and all."""
+    data = [text.encode() for text in texts]
+    offsets = np.concatenate([[0], np.cumsum([len(own) for own in data])]).astype(np.int64)
+    return Grams.of(np.frombuffer(b"".join(data), dtype=np.uint8), offsets, np.arange(len(texts)))
+
+
 _documents = st.lists(st.text(alphabet="ab c", max_size=40), min_size=1, max_size=6)
 
 
 @settings(deadline=None)
-@given(_documents, _documents)
-def test_the_index_finds_what_the_definition_says(texts: list[str], probes: list[str]) -> None:
-    best = Best(Index.build([gram_hashes(text) for text in texts]))
-    for number, probe in enumerate(probes):
-        best.add(number, gram_hashes(probe))
-    assert list(zip(best.found.tolist(), best.probe.tolist(), strict=True)) == best_by_definition(texts, probes)
+@given(_documents, _documents, st.integers(0, 6))
+def test_the_index_finds_what_the_definition_says(texts: list[str], probes: list[str], cut: int) -> None:
+    matcher = Matcher(grams_of(texts).distinct())
+    matcher.add(grams_of(probes[:cut]), 0)
+    matcher.add(grams_of(probes[cut:]), len(probes[:cut]))
+    assert list(zip(matcher.found.tolist(), matcher.probe.tolist(), strict=True)) == best_by_definition(texts, probes)
 
 
 def test_exactly_half_counts_and_boilerplate_does_not() -> None:
@@ -213,26 +247,43 @@ def test_exactly_half_counts_and_boilerplate_does_not() -> None:
         " ".join(f"t1_{i}" for i in range(6)),  # 2 of 6
         header,
     ]
-    best = Best(
-        Index.build([gram_hashes(f"{text}") for text in texts] + [gram_hashes(header + " " + t * 20) for t in texts])
-    )
-    for number, probe in enumerate(probes):
-        best.add(number, gram_hashes(probe))
-    assert best.found[0] == 3
-    assert best.probe[0] == 0
-    assert best.found[1] == 0
-    assert not best.found[20:].any() or best.found[20] >= (len(grams(header + " " + texts[0] * 20)) + 1) // 2
+    long = header + " " + texts[0] * 20
+    matcher = Matcher(grams_of([*texts, *(header + " " + t * 20 for t in texts)]).distinct())
+    matcher.add(grams_of(probes), 0)
+    assert matcher.found[0] == 3
+    assert matcher.probe[0] == 0
+    assert matcher.found[1] == 0
+    assert not matcher.found[20:].any() or matcher.found[20] >= (len(grams(long)) + 1) // 2
 
 
-def test_an_index_survives_the_disk(tmp_path: Path) -> None:
-    index = Index.build([gram_hashes("a b c d e f"), gram_hashes("x")])
-    digest = index.save(tmp_path / "index.npz")
-    loaded = Index.load(tmp_path / "index.npz")
-    assert all(np.array_equal(a, b) for a, b in zip(index, loaded, strict=True))
-    assert digest == loaded.save(tmp_path / "again.npz")
-    assert digest != Index.build([gram_hashes("a b c d e g"), gram_hashes("x")]).save(tmp_path / "other.npz")
-    assert Index.build([]).sizes.shape == (0,)
-    Best(Index.build([])).add(0, gram_hashes("a b c d e f"))
+@settings(deadline=None)
+@given(_documents, st.lists(st.text(alphabet="ab c", max_size=40), min_size=1, max_size=20))
+def test_a_sketch_misses_no_text_of_which_half_is_in_another(texts: list[str], probes: list[str]) -> None:
+    may = may_hold(grams_of(texts).distinct(), sketch(grams_of(probes)))
+    assert all(may[i] for i, (found, _) in enumerate(best_by_definition(texts, probes)) if found)
+
+
+def test_a_sketch_passes_few_texts_that_are_not_there() -> None:
+    draws = np.random.default_rng(0)
+    size = 400_000
+    words = sketch(Grams(draws.integers(0, 1 << 64, size, dtype=np.uint64), np.arange(0, size + 1, 500)))
+    assert 64 * words.size < 1.02 * SKETCH_BITS * size
+    others = draws.integers(0, 1 << 64, size, dtype=np.uint64)
+    # A word has a Poisson number of grams; each of 4 bits is set unless 4 draws a gram have missed it.
+    share = 64 / SKETCH_BITS
+    chances = [math.exp(-share) * share**n / math.factorial(n) for n in range(60)]
+    expected = sum(chance * (1 - (63 / 64) ** (4 * n)) ** 4 for n, chance in enumerate(chances))
+    passed = may_hold(Grams(others, np.arange(size + 1)), words).mean()
+    assert passed == pytest.approx(1 - (1 - expected) ** SKETCH_PARTS, rel=0.1)
+    assert not may_hold(Grams(others, np.arange(0, size + 1, 40)), words).any()
+
+
+def test_what_is_spread_over_many_texts_is_in_none() -> None:
+    probes = [" ".join(f"t{n}_{i}" for i in range(40)) for n in range(160)]
+    spread = " ".join(probes[n] for n in range(0, 160, 10))
+    together = grams(" ".join(probes))
+    assert len(grams(spread) & together) > 0.5 * len(grams(spread))
+    assert may_hold(grams_of([spread, probes[7]]).distinct(), sketch(grams_of(probes))).tolist() == [False, True]
 
 
 # -- the stage ---------------------------------------------------------------------------------------------------------
@@ -259,6 +310,11 @@ def sides(tmp_path: Path) -> dict[str, str]:
     by_id = {d["id"]: f"{d['repo']}/{d['path']}" for d in documents(tmp_path)}
     rows = read_table(tmp_path / "split/split.parquet").to_pylist()
     return {by_id[row["id"]]: row["split"] for row in rows}
+
+
+def first_sides(tmp_path: Path, files: dict[str, str]) -> dict[str, str]:
+    build(tmp_path, files)
+    return sides(tmp_path)
 
 
 BASE = {f"r{i:02d}/m{j}.py": module(100 * i + j) for i in range(30) for j in range(4)}
@@ -303,7 +359,7 @@ def test_planted_copies_of_held_out_files_are_found_and_dropped(tmp_path: Path) 
     assert summary["near_copies_dropped"] == 2
     assert summary["held_out"]["files"] == len(held) - 3
     assert summary["funnel"][0]["files"] == len(after)
-    assert not (tmp_path / "planted/split/held-out-index.npz").exists()
+    assert {path.name for path in (tmp_path / "planted/split").iterdir()} == {"split.parquet", "decisions.parquet"}
 
 
 def test_a_copy_whose_first_place_is_in_training_stays_in_training(tmp_path: Path) -> None:
@@ -319,16 +375,31 @@ def test_a_copy_whose_first_place_is_in_training_stays_in_training(tmp_path: Pat
     assert summary["exact_copies_folded"] == 1
 
 
-def test_the_share_of_grams_seen_in_training_is_that_of_the_definition(tmp_path: Path) -> None:
+@pytest.mark.parametrize("one_in", [1, comparison.SAMPLE])
+def test_the_share_of_grams_seen_in_training_is_that_of_the_definition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_in: int
+) -> None:
+    monkeypatch.setattr(comparison, "SAMPLE", one_in)
     everywhere = "if __name__ == '__main__':\n    import sys\n    sys.exit(main(sys.argv[1:]))\n"
-    summary = build(tmp_path, {name: text + everywhere for name, text in BASE.items()})
-    after = sides(tmp_path)
-    texts = {f"{d['repo']}/{d['path']}": d["content"] for d in documents(tmp_path)}
+    files = {name: text + everywhere for name, text in BASE.items()}
+    held = sorted(name for name, side in first_sides(tmp_path / "plain", files).items() if side == "held-out")
+    files["r00/copy.py"] = files[held[0]] + "more = 1\n"  # what goes as a near-copy does not count
+    summary = build(tmp_path / "planted", files)
+    after = sides(tmp_path / "planted")
+    assert held[0] not in after
+    texts = {f"{d['repo']}/{d['path']}": d["content"] for d in documents(tmp_path / "planted")}
     trained = set().union(*(grams(texts[name]) for name, side in after.items() if side == "train"))
-    held = [grams(texts[name]) for name, side in after.items() if side == "held-out"]
-    expected = sum(len(own & trained) for own in held) / sum(len(own) for own in held)
-    assert summary["grams_seen_in_training"] == pytest.approx(expected)
-    assert 0 < expected < 0.5
+    seen = total = 0
+    for name in (name for name, side in after.items() if side == "held-out"):
+        tokens = re.findall(r"[A-Za-z0-9_]+", texts[name])
+        for gram in grams(texts[name]) if len(tokens) >= 5 else ():
+            if sampled(gram_hashes(" ".join(gram)))[0]:
+                seen += gram in trained
+                total += 1
+    assert total > 50
+    assert summary["grams_seen_in_training"] == pytest.approx(seen / total)
+    if one_in == 1:
+        assert 0 < seen / total < 0.5
 
 
 def test_short_files_are_compared_as_whole_sequences(tmp_path: Path) -> None:
@@ -382,3 +453,96 @@ def test_corpora_too_small_to_hold_anything_out(tmp_path: Path) -> None:
     copies = {"r/a.py": module(1, 30), "s/b.py": module(1, 31)}
     with pytest.raises(UserError, match="every one of 1 held-out files has a copy"):
         build(tmp_path / "copies", copies)
+
+
+# -- what is kept from run to run --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the shards of which text is read to be compared, as it happens."""
+    read: list[str] = []
+    hashed = comparison._hashed
+
+    def counted(part: Path, group: int, rows: Any) -> Grams:
+        read.append(part.name)
+        return hashed(part, group, rows)
+
+    monkeypatch.setattr(comparison, "_hashed", counted)
+    return read
+
+
+def test_only_what_is_new_is_compared_and_nothing_else_comes_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[str]
+) -> None:
+    """Files come and go, and every time the outcome is that of a split that knows of nothing before."""
+    monkeypatch.setattr(collect_module, "TASK_BYTES", 20_000)
+    draw = random.Random(1)
+    files = dict(BASE)
+    work = tmp_path / "work"
+    dropped = 0
+    counts = []
+    for step in range(6):
+        root = work / "in"
+        if root.exists():
+            shutil.rmtree(root)
+        summary = build(work, files)
+        counts.append(len(reads))
+        reads.clear()
+        fresh = build(tmp_path / f"fresh{step}", files)
+        reads.clear()
+        assert summary == fresh
+        assert snapshot(work / "split") == snapshot(tmp_path / f"fresh{step}/split")
+        dropped += summary["near_copies_dropped"]
+        held = sorted(name for name, side in sides(work).items() if side == "held-out")
+        for number in range(3):  # a repository of its own; near-copies of two files; one file less
+            files[f"s{step}{number}/m.py"] = module(10_000 + 10 * step + number)
+        for number, name in enumerate(draw.sample(held, 2)):
+            files[f"r1{step}/copied{number}.py"] = files[name] + f"extra_{step} = {number}\n"
+        del files[draw.choice(sorted(files))]
+    assert dropped >= 2
+    assert max(counts[1:]) < counts[0] / 2, counts
+
+
+def test_nothing_is_read_again_for_a_text_that_was_compared_before(tmp_path: Path, reads: list[str]) -> None:
+    build(tmp_path, BASE)
+    assert reads
+    reads.clear()
+    (tmp_path / "split").rename(tmp_path / "before")
+    build(tmp_path, BASE)
+    assert reads == []
+    assert snapshot(tmp_path / "before") == snapshot(tmp_path / "split")
+
+
+@pytest.mark.parametrize("what", ["a shard's sketch", "the record", "a set's texts", "half of the record"])
+def test_what_is_lost_from_the_store_is_made_again(tmp_path: Path, what: str) -> None:
+    files = BASE | {f"r29/v/{i}.py": BASE[f"r{i:02d}/m1.py"] + "extra = 1\n" for i in range(25)}
+    expected = build(tmp_path, files)
+    (tmp_path / "split").rename(tmp_path / "before")
+    store = tmp_path / "more-shards"
+    if what == "a shard's sketch":
+        shutil.rmtree(next(store.glob("*/sketch.npy")).parent)
+    elif what == "a set's texts":
+        next(store.glob("texts-*")).unlink()
+    elif what == "the record":
+        next(store.glob("compared-*.json")).unlink()
+    else:  # a run was killed while it wrote
+        record = next(store.glob("compared-*.json"))
+        record.rename(record.with_name(f".{record.name}.123"))
+    assert build(tmp_path, files) == expected
+    assert snapshot(tmp_path / "before") == snapshot(tmp_path / "split")
+    assert not list(store.glob(".*"))
+    assert len(list(store.glob("compared-*.json"))) == len(list(store.glob("texts-*"))) == 1
+
+
+def test_a_shard_that_was_compared_with_many_sets_is_compared_with_all_texts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "SETS", 2)
+    files = dict(BASE)
+    for step in range(5):
+        summary = build(tmp_path / "work", files)
+        assert summary == build(tmp_path / f"fresh{step}", files)
+        files |= {f"s{step}{n}/m.py": module(10_000 + 10 * step + n) for n in range(4)}
+        record = json.loads(next((tmp_path / "work/more-shards").glob("compared-*.json")).read_text())
+        assert max(map(len, record.values())) <= 2

@@ -10,7 +10,7 @@ from data_support import QUIET, InProcess, documents, folder_corpus, run_collect
 
 from kringle.data.comments import comment_ratio
 from kringle.data.signals import NotApplicable, Rows, Signals, annotate, near_file, passes, why_not
-from kringle.data.table import SURVIVOR, read_table, write_rows
+from kringle.data.table import SPLIT, SURVIVOR, read_table, write_rows
 from kringle.engine import Engine
 from kringle.recipe import CommentsFilter, FertilityFilter, FilterSettings, NearDedupSettings, StarsFilter
 from kringle.workspace import ShardStore
@@ -91,13 +91,15 @@ def test_the_stage_annotates_survivors_only_and_in_parallel(tmp_path: Path) -> N
     chosen = [d["id"] for d in collected if d["path"] != "f3.py"]
     write_survivors(tmp_path / "survivors.parquet", chosen)
     training = {id for id in chosen if path_of[id] != "three.py"}  # held out: nobody's witness
+    sides = [(id, "train" if id in training else "held-out") for id in chosen]
+    write_rows(tmp_path / "split.parquet", SPLIT, sides)
     for name, engine in (("one", InProcess()), ("two", Engine(2))):
         out = tmp_path / name
         out.mkdir()
         summary = annotate(
             tmp_path / "out/documents",
             tmp_path / "survivors.parquet",
-            training,
+            tmp_path / "split.parquet",
             [NEAR],
             "corrected",
             out,

@@ -20,7 +20,7 @@ from kringle.bench.minhash import peer_rates
 from kringle.data.clean import clean
 from kringle.data.reading import blob_id
 from kringle.data.signals import annotate
-from kringle.data.table import read_table, write_documents
+from kringle.data.table import SPLIT, read_table, write_documents, write_rows
 from kringle.engine import Engine
 from kringle.progress import Reporter
 from kringle.recipe import CleanSettings, NearDedupSettings
@@ -75,7 +75,9 @@ def _chain(rows: list[tuple[str, str]]) -> tuple[int, dict[str, float]]:
 
         def annotated(engine: Engine, store: ShardStore) -> None:
             stronger = [NearDedupSettings(5, 0.7)]
-            annotate(documents, survivors, set(ids), stronger, "corrected", work / "annotate", store, engine, quiet)
+            write_rows(work / "split.parquet", SPLIT, ((id, "train") for id in ids))
+            out, sides = work / "annotate", work / "split.parquet"
+            annotate(documents, survivors, sides, stronger, "corrected", out, store, engine, quiet)
 
         def encoded(engine: Engine, store: ShardStore) -> None:
             encode(documents, ids, work / "tokenizer", work / "encode", store, engine, quiet)

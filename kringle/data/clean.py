@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,6 +26,7 @@ from kringle.data.contamination_tokens import TokenFinder
 from kringle.data.near_duplicates.method import Fidelity, Method
 from kringle.data.near_duplicates.stage import STEP, Found, near_duplicates_of
 from kringle.data.redacted import RedactedShard, corpus_key, publish
+from kringle.data.subsequence import rows_in
 from kringle.data.table import (
     DECISION,
     DOCUMENT,
@@ -34,6 +36,7 @@ from kringle.data.table import (
     document_shards,
     iter_row_groups,
     read_table,
+    row_group_starts,
     shard_fingerprint,
     write_rows,
 )
@@ -86,19 +89,27 @@ def clean(
     with progress.task("clean", len(parts), unit="shards") as counter:
         folders = shards.map(engine, clean_shard, tasks, on_done=lambda _: counter.advance())
     found = _near_duplicates(settings, documents, folders, shards, engine, progress, fidelity)
-    gone = pa.array(sorted(found.dropped()) if found is not None else [], pa.string())
-    with TableWriter(out / "decisions.parquet", DECISION) as writer:
-        for folder in folders:
+    steps: tuple[str, ...] = STEPS
+    if found is not None:
+        steps = (STEP, *STEPS) if fidelity == "faithful" else (*STEPS, STEP)
+        write_atomically(out / "near-duplicates.json", json.dumps(found.figures))
+    tally = _Tally(steps)
+    with (
+        TableWriter(out / "decisions.parquet", DECISION) as decided,
+        TableWriter(out / "survivors.parquet", SURVIVOR) as survivors,
+    ):
+        for number, (part, folder) in enumerate(zip(parts, folders, strict=True)):
+            failures = []
             for group in iter_row_groups(folder / "decisions.parquet"):
-                writer.write_table(group)
-        if found is not None:
-            writer.write_rows(found.decisions())
-            write_atomically(out / "near-duplicates.json", json.dumps(found.figures))
-    with TableWriter(out / "survivors.parquet", SURVIVOR) as writer:
-        for folder in folders:
+                decided.write_table(group)
+                failures.append(group.filter(pc.invert(group["kept"])))
+            gone = found.gone(number) if found is not None else pa.array([], pa.string())
+            tally.add(read_table(part, ["id", "size"]), failures, gone)
             for group in iter_row_groups(folder / "survivors.parquet"):
-                writer.write_table(group.filter(pc.invert(pc.is_in(group["id"], value_set=gone))))
-    summary = _summary(settings, documents, out, len(strings.used), strings.unused, fidelity)
+                survivors.write_table(group.filter(pc.invert(pc.is_in(group["id"], value_set=gone))))
+        if found is not None:
+            decided.write_tables(found.decisions())
+    summary = _summary(settings, tally, len(strings.used), strings.unused)
     if key:
         summary["pii"] = publish(((part.name, folder) for part, folder in zip(parts, folders, strict=True)), out)
         summary["notes"].append(summary["pii"]["note"])
@@ -119,11 +130,15 @@ def _near_duplicates(
     if settings.near_dedup is None:
         return None
     method = Method.of(settings.near_dedup.ngram, settings.near_dedup.threshold, fidelity)
+    parts = document_shards(documents)
     if fidelity == "faithful":
-        ids = {id for part in document_shards(documents) for id in read_table(part, ["id"])["id"].to_pylist()}
+        rows = (np.arange(row_group_starts(part)[-1]) for part in parts)
     else:
-        ids = {id for f in folders for id in read_table(f / "survivors.parquet", ["id"])["id"].to_pylist()}
-    return near_duplicates_of(documents, ids, method, shards, engine, progress)
+        rows = (
+            rows_in(read_table(part, ["id"]), read_table(folder / "survivors.parquet", ["id"]))
+            for part, folder in zip(parts, folders, strict=True)
+        )
+    return near_duplicates_of(documents, rows, method, shards, engine, progress)
 
 
 def clean_shard(
@@ -167,30 +182,38 @@ def judge(document: Mapping[str, Any], settings: CleanSettings, finder: Finder |
     yield Decision(*place, "contamination", None, "no benchmark's text", found is None, witness)
 
 
-def _summary(
-    settings: CleanSettings,
-    documents: Path,
-    out: Path,
-    used: int,
-    unused: Sequence[BenchmarkString],
-    fidelity: Fidelity,
-) -> dict[str, Any]:
-    sizes: dict[str, int] = {}
-    for part in document_shards(documents):
-        table = read_table(part, ["id", "size"])
-        sizes.update(zip(table["id"].to_pylist(), table["size"].to_pylist(), strict=True))
-    steps: tuple[str, ...] = STEPS
-    if settings.near_dedup is not None:
-        steps = (STEP, *STEPS) if fidelity == "faithful" else (*STEPS, STEP)
-    failed: dict[str, str] = {}  # id -> the first step that dropped it
-    witnesses: Counter[str] = Counter()
-    decisions = read_table(out / "decisions.parquet", ["id", "step", "kept", "witness"])
-    for row in decisions.filter([not kept for kept in decisions["kept"].to_pylist()]).to_pylist():
-        before = failed.get(row["id"])
-        if before is None or steps.index(row["step"]) < steps.index(before):
-            failed[row["id"]] = row["step"]
-        if failed[row["id"]] == row["step"] == "contamination":
-            witnesses[row["witness"].partition(":")[0]] += 1
+class _Tally:
+    """Counts files and bytes by the first step that drops them; shard by shard, holding nothing of a document."""
+
+    def __init__(self, steps: Sequence[str]) -> None:
+        self.files = self.bytes = 0
+        self.dropped = {step: [0, 0] for step in steps}  # files, bytes
+        self.witnesses: Counter[str] = Counter()  # benchmarks of which files hold texts
+
+    def add(self, documents: pa.Table, failures: Sequence[pa.Table], gone: pa.Array) -> None:
+        """The documents of a shard (id, size), decisions that dropped some of them, in the order of `STEPS`, and the
+        ids of those that give way to near-duplicates."""
+        self.files += documents.num_rows
+        self.bytes += pc.sum(documents["size"]).as_py() or 0
+        order = list(self.dropped)
+        first: dict[str, str] = {}  # id -> step
+        for table in failures:
+            rows = (table[name].to_pylist() for name in ("id", "step", "witness"))
+            for id, step, witness in zip(*rows, strict=True):
+                if id not in first:
+                    first[id] = step
+                    if step == "contamination":
+                        self.witnesses[witness.partition(":")[0]] += 1
+        for id in gone.to_pylist():
+            first[id] = min(first.get(id, STEP), STEP, key=order.index)
+        places = pc.index_in(pa.array(list(first), pa.string()), value_set=documents["id"])
+        sizes = documents["size"].take(places).to_pylist()
+        for step, size in zip(first.values(), sizes, strict=True):
+            self.dropped[step][0] += 1
+            self.dropped[step][1] += size
+
+
+def _summary(settings: CleanSettings, tally: _Tally, used: int, unused: Sequence[BenchmarkString]) -> dict[str, Any]:
     reasons = {
         "max-line": f"a line of more than {settings.max_line:,} characters",
         "mean-line": f"lines of more than {settings.mean_line:g} characters on average",
@@ -199,21 +222,19 @@ def _summary(
         STEP: "a near-duplicate of another file",
     }
     funnel = []
-    left = dict(sizes)
-    for step in steps:
-        dropped = [id for id in failed if failed[id] == step]
-        lost = sum(left.pop(id) for id in dropped)
-        entry = {"reason": reasons[step], "files": len(dropped), "bytes": lost}
-        funnel.append(
-            {"name": step, "files": len(left), "bytes": sum(left.values()), "dropped": [entry] if dropped else []}
-        )
-    if not left:
+    files, size = tally.files, tally.bytes
+    for step, (dropped, lost) in tally.dropped.items():
+        files -= dropped
+        size -= lost
+        entry = {"reason": reasons[step], "files": dropped, "bytes": lost}
+        funnel.append({"name": step, "files": files, "bytes": size, "dropped": [entry] if dropped else []})
+    if not files:
         raise UserError(
-            f"no document of {len(sizes):,} passes the basic filter and decontamination",
+            f"no document of {tally.files:,} passes the basic filter and decontamination",
             where="clean",
             hint="loosen clean.max_line, clean.mean_line or clean.alphanumeric",
         )
-    notes = [f"contaminated: {n:,} x {name}" for name, n in witnesses.most_common(5)]
+    notes = [f"contaminated: {n:,} x {name}" for name, n in tally.witnesses.most_common(5)]
     if unused:
         names = ", ".join(f"{s.task} ({s.text.splitlines()[0] if s.text else ''})" for s in unused[:3])
         notes.append(
@@ -221,8 +242,8 @@ def _summary(
             f"{names}{', ...' if len(unused) > 3 else ''}"
         )
     return {
-        "files": len(left),
-        "bytes": sum(left.values()),
+        "files": files,
+        "bytes": size,
         "funnel": funnel,
         "benchmark_strings": used,
         "unused_strings": [{"suite": s.suite, "task": s.task, "kind": s.kind, "text": s.text} for s in unused],

@@ -1,19 +1,22 @@
 """How much of one text is contained in another, exactly, for a few texts against very many.
 
 Texts are cut into tokens at every character outside [A-Za-z0-9_] (real words; no empty tokens) and compared by their
-sets of distinct 5-grams of tokens, hashed to 64 bits (two different 5-grams share a hash once in 2^64). A text of fewer
-than 5 tokens counts as a single gram, its whole token sequence. Contained share = grams found in the other / own grams.
+sets of distinct 5-grams of tokens, hashed to 64 bits: a rolling polynomial of the tokens' hashes, mixed once more. Two
+different 5-grams share a hash once in 2^64, and once in 2^60 where only tokens changed places. A text of fewer than 5
+tokens counts as a single gram, its whole token sequence. Contained share = grams found in the other / own grams.
 
-The index is inverted, and prefix-filtered (Chaudhuri et al. 2006; Bayardo et al. 2007): of a text with g grams, any
-match that holds half of them holds one of its g - ceil(g/2) + 1 rarest, so only those are looked up, and everyday
-boilerplate costs nothing. Work is linear in the bytes probed.
+Two steps find who contains half of a text. A sketch is a Bloom filter (Bloom 1970) of the grams of many texts, all
+bits of a gram in one word (Putze et al. 2007): it misses none, so a text of which it lacks more than half is in none of
+them, and is known to be after little more than half of its grams. What is left, nearly nothing, is looked
+for text by text through a `Matcher`, whose index is inverted and prefix-filtered (Chaudhuri et al. 2006; Bayardo et al.
+2007): of a text with g grams, any match that holds half of them holds one of its g - ceil(g/2) + 1 rarest, so only
+those count towards a candidate.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -32,9 +35,21 @@ _MIX1, _MIX2 = (
     np.uint64(0xBF58476D1CE4E5B9),
     np.uint64(0x94D049BB133111EB),
 )  # SplitMix64's finalizer (Steele et al. 2014)
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_S27, _S30, _S31, _S33 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(33)
+_BASE = np.uint64(
+    0x9E3779B97F4A7C15
+)  # of the polynomial; 16 is all of 2 that divides its powers up to GRAM - 1, less 1
+_LEAVES = np.uint64(pow(0x9E3779B97F4A7C15, GRAM, 1 << 64))
+_ONE, _S6, _S12, _S27, _S30, _S31, _S32, _S33 = (np.uint64(n) for n in (1, 6, 12, 27, 30, 31, 32, 33))
+_LOW6 = np.uint64(63)
 _SHORT = np.uint64(0x5851F42D4C957F2D)  # starts the hash of a whole short sequence, so that it is no 5-gram's
+
+# Six bits and four marks a gram find 7% of what is not there (measured; Putze et al. 2007 have the formula). That is
+# enough to tell that a text of twenty grams is not there: it passes by chance once in 100,000 sketches. Shorter ones
+# are few, and ten bits would make the sketches, the largest thing that the split keeps, two thirds larger.
+SKETCH_BITS = 6
+# Files of a sketch are told apart in so many parts: code that is written by rote has half of the grams of any file
+# somewhere in a few megabytes. The words of all parts for a gram are one line of the cache, so this costs little time.
+SKETCH_PARTS = 8
 
 
 @compiled
@@ -45,102 +60,213 @@ def _mix(x: np.uint64) -> np.uint64:
 
 
 @compiled
-def _grams(data: NDArray[np.uint8], word: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """Sorted distinct gram hashes of UTF-8 bytes (n,)."""
-    tokens = np.empty(len(data) // 2 + 1, dtype=np.uint64)
-    count = 0
+def _hash(
+    data: NDArray[np.uint8], begin: int, end: int, word: NDArray[np.bool_], grams: NDArray[np.uint64], at: int
+) -> int:
+    """Hashes of the grams of data[begin:end] in their order, repeated ones too, into `grams` from `at` on; returns
+    where they end. At most (end - begin) // 2 + 1 are written."""
+    t0 = t1 = t2 = t3 = t4 = np.uint64(0)  # the last five tokens
+    rolling = np.uint64(0)
     value = _OFFSET
     inside = False
-    for byte in data:
+    count = 0
+    for place in range(begin, end + 1):
+        byte = data[place] if place < end else np.uint8(0)  # the end ends a token
         if word[byte]:
             value = (value ^ np.uint64(byte)) * _PRIME
             inside = True
         elif inside:
-            tokens[count] = _mix(value)
+            token = _mix(value)
+            rolling = rolling * _BASE + token - t0 * _LEAVES
+            t0, t1, t2, t3, t4 = t1, t2, t3, t4, token
             count += 1
+            if count >= GRAM:
+                grams[at] = _mix(rolling)
+                at += 1
             value = _OFFSET
             inside = False
-    if inside:
-        tokens[count] = _mix(value)
-        count += 1
     if count < GRAM:
-        sequence = _mix(_SHORT + np.uint64(count))
-        for i in range(count):
-            sequence = _mix(sequence * _GOLDEN + tokens[i])
-        return np.full(1, sequence, dtype=np.uint64)
-    grams = np.empty(count - GRAM + 1, dtype=np.uint64)
-    for i in range(len(grams)):
-        gram = _GOLDEN
-        for j in range(GRAM):
-            gram = _mix(gram * _GOLDEN + tokens[i + j])
-        grams[i] = gram
-    grams.sort()
-    kept = 1
-    for i in range(1, len(grams)):
-        if grams[i] != grams[i - 1]:
-            grams[kept] = grams[i]
-            kept += 1
-    return grams[:kept].copy()
+        grams[at] = _mix(rolling ^ _mix(_SHORT + np.uint64(count)))
+        at += 1
+    return at
+
+
+@compiled
+def _hash_rows(
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    word: NDArray[np.bool_],
+    grams: NDArray[np.uint64],
+    starts: NDArray[np.int64],
+) -> None:
+    at = 0
+    for i in range(len(rows)):
+        at = _hash(data, offsets[rows[i]], offsets[rows[i] + 1], word, grams, at)
+        starts[i + 1] = at
+
+
+class Grams(NamedTuple):
+    """Gram hashes of N texts end to end, those of text i are grams[starts[i] : starts[i + 1]]; `starts` is (N + 1,)."""
+
+    grams: NDArray[np.uint64]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, data: NDArray[np.uint8], offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> Grams:
+        """Of the texts data[offsets[i] : offsets[i + 1]] (UTF-8) with i in `rows` (N,): one hash at least each, in the
+        order of the text, repeated ones too."""
+        room = int((offsets[rows + 1] - offsets[rows]).sum()) // 2 + len(rows)
+        grams = np.empty(room, dtype=np.uint64)
+        starts = np.zeros(len(rows) + 1, dtype=np.int64)
+        _hash_rows(data, offsets, rows, _WORD, grams, starts)
+        return cls(grams[: starts[-1]], starts)
+
+    def distinct(self) -> Grams:
+        """Each text's own, sorted, none twice."""
+        sets = [np.unique(self.grams[a:b]) for a, b in zip(self.starts[:-1], self.starts[1:], strict=True)]
+        return Grams.joined(sets)
+
+    @classmethod
+    def joined(cls, sets: Sequence[NDArray[np.uint64]]) -> Grams:
+        """From the grams of each text."""
+        starts = np.concatenate([[0], np.cumsum([len(own) for own in sets])]).astype(np.int64)
+        return cls(np.concatenate([np.empty(0, dtype=np.uint64), *sets]), starts)
+
+    def chosen(self, numbers: NDArray[np.int64]) -> Grams:
+        """Those of some of the texts."""
+        return Grams.joined([np.asarray(self.grams[self.starts[n] : self.starts[n + 1]]) for n in numbers])
 
 
 def gram_hashes(content: str) -> NDArray[np.uint64]:
     """Sorted distinct hashes (g,), g >= 1, of the 5-grams of a text, or of its token sequence if that is shorter."""
-    grams: NDArray[np.uint64] = _grams(np.frombuffer(content.encode(), dtype=np.uint8), _WORD)
-    return grams
+    data = np.frombuffer(content.encode(), dtype=np.uint8)
+    return np.unique(Grams.of(data, np.array([0, len(data)]), np.zeros(1, dtype=np.int64)).grams)
+
+
+# -- the sketch --------------------------------------------------------------------------------------------------------
+
+
+def sketch(texts: Grams) -> NDArray[np.uint64]:
+    """Bloom filters (words, `SKETCH_PARTS`) of consecutive texts in parts of about as many grams, all of one size: of
+    about `SKETCH_BITS` for each distinct gram of a part."""
+    borders = np.arange(SKETCH_PARTS + 1) * int(texts.starts[-1]) / SKETCH_PARTS
+    cuts = texts.starts[np.searchsorted(texts.starts, borders)]
+    parts = [texts.grams[first:last] for first, last in pairwise(cuts.tolist())]
+    distinct = sum(map(_distinct, parts)) / SKETCH_PARTS
+    words = np.zeros((max(1, -(-int(SKETCH_BITS * distinct) // 64)), SKETCH_PARTS), dtype=np.uint64)
+    for number, grams in enumerate(parts):
+        _add(grams, number, words)
+    return words
+
+
+def _distinct(grams: NDArray[np.uint64]) -> float:
+    """How many distinct ones there are, about: linear counting (Whang et al. 1990)."""
+    marks = np.zeros(1 << max(3, (2 * len(grams)).bit_length() - 3), dtype=np.uint8)
+    bits = 8 * len(marks)
+    return min(len(grams), -bits * float(np.log(1 - _count_marks(grams, marks) / bits)))
+
+
+@compiled
+def _count_marks(grams: NDArray[np.uint64], marks: NDArray[np.uint8]) -> int:
+    """How many bits of `marks` the grams set."""
+    mask = np.uint64(8 * len(marks) - 1)
+    count = 0
+    for gram in grams:
+        place = gram & mask
+        bit = np.uint8(1 << (place & np.uint64(7)))
+        if not marks[place >> np.uint64(3)] & bit:
+            marks[place >> np.uint64(3)] |= bit
+            count += 1
+    return count
+
+
+@compiled
+def _marks(gram: np.uint64) -> np.uint64:
+    """The four bits (some may be the same) that a gram sets in its word."""
+    low, high = (_ONE << (gram & _LOW6)) | (_ONE << ((gram >> _S6) & _LOW6)), gram >> _S12
+    return low | (_ONE << (high & _LOW6)) | (_ONE << ((high >> _S6) & _LOW6))
+
+
+@compiled
+def _add(grams: NDArray[np.uint64], part: int, words: NDArray[np.uint64]) -> None:
+    count = np.uint64(len(words))
+    for gram in grams:
+        words[((gram >> _S32) * count) >> _S32, part] |= _marks(gram)
+
+
+@compiled
+def _may_hold(
+    grams: NDArray[np.uint64], starts: NDArray[np.int64], words: NDArray[np.uint64], may: NDArray[np.bool_]
+) -> None:
+    count = np.uint64(len(words))
+    for text in range(len(may)):
+        size = starts[text + 1] - starts[text]
+        # How many may be missing in each part. Eight variables and no array: they stay in registers.
+        a = b = c = d = e = f = g = h = size - (size + 1) // 2
+        for i in range(starts[text], starts[text + 1]):
+            gram = grams[i]
+            marks = _marks(gram)
+            row = words[((gram >> _S32) * count) >> _S32]
+            a -= np.int64(row[0] & marks != marks)
+            b -= np.int64(row[1] & marks != marks)
+            c -= np.int64(row[2] & marks != marks)
+            d -= np.int64(row[3] & marks != marks)
+            e -= np.int64(row[4] & marks != marks)
+            f -= np.int64(row[5] & marks != marks)
+            g -= np.int64(row[6] & marks != marks)
+            h -= np.int64(row[7] & marks != marks)
+            if (a & b & c & d & e & f & g & h) < 0:  # all are
+                break
+        may[text] = (a & b & c & d & e & f & g & h) >= 0
+
+
+def may_hold(texts: Grams, words: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which of N texts (their distinct grams) may have half of their grams in one of the texts of a sketch (words,
+    `SKETCH_PARTS`): every one that has, and few others."""
+    may = np.zeros(len(texts.starts) - 1, dtype=np.bool_)
+    _may_hold(texts.grams, texts.starts, words, may)
+    return may
+
+
+# -- the index ---------------------------------------------------------------------------------------------------------
 
 
 class Index(NamedTuple):
-    """The inverted index over N texts. `table` is an open-addressing hash table (a power of two of slots) of the rare
-    grams: `slots` holds their number + 1 or 0; `starts` and `postings` are the texts per rare gram; `common_starts` and
-    `common` the remaining grams per text; `sizes` (N,) the number of grams of each text."""
+    """The inverted index over N texts. `keys` (K,) are their distinct grams, `slots` an open-addressing hash table (a
+    power of two of slots) of number + 1 or 0. A text's rare grams are its g - ceil(g/2) + 1 rarest: `starts` (K + 1,)
+    and `postings` are the texts in which a key is rare, `common_starts` (N + 1,) and `common` the numbers of the
+    remaining grams of each text, `sizes` (N,) the number of all."""
 
     keys: NDArray[np.uint64]
     slots: NDArray[np.int32]
     starts: NDArray[np.int64]
     postings: NDArray[np.int32]
     common_starts: NDArray[np.int64]
-    common: NDArray[np.uint64]
+    common: NDArray[np.int64]
     sizes: NDArray[np.int64]
 
     @classmethod
-    def build(cls, texts: Sequence[NDArray[np.uint64]]) -> Index:
-        """From the gram hashes of each text."""
-        sizes = np.array([len(grams) for grams in texts], dtype=np.int64)
-        grams = np.concatenate([np.empty(0, dtype=np.uint64), *texts])
-        owner = np.repeat(np.arange(len(texts), dtype=np.int32), sizes)
-        _, inverse, counts = np.unique(grams, return_inverse=True, return_counts=True)
-        order = np.lexsort((grams, counts[inverse], owner))  # per text, the rarest first
-        grams, owner = grams[order], owner[order]
-        rank = np.arange(len(grams)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    def build(cls, texts: Grams) -> Index:
+        """From the distinct grams of each text."""
+        sizes = np.diff(texts.starts)
+        owner = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+        keys, number, counts = np.unique(texts.grams, return_inverse=True, return_counts=True)
+        order = np.lexsort((number, counts[number], owner))  # per text, the rarest first
+        number, owner = number[order], owner[order]
+        rank = np.arange(len(number)) - np.repeat(texts.starts[:-1], sizes)
         rare = rank < np.repeat(sizes - (sizes + 1) // 2 + 1, sizes)
-
-        by_gram = np.lexsort((owner[rare], grams[rare]))
-        keys, first = np.unique(grams[rare][by_gram], return_index=True)
-        slots = _slots(keys)
-        lengths = np.bincount(owner[~rare], minlength=len(texts))
+        by_gram = np.lexsort((owner[rare], number[rare]))
+        lengths = np.bincount(owner[~rare], minlength=len(sizes))
         return cls(
             keys=keys,
-            slots=slots,
-            starts=np.append(first, rare.sum()).astype(np.int64),
+            slots=_slots(keys),
+            starts=np.concatenate([[0], np.cumsum(np.bincount(number[rare], minlength=len(keys)))]).astype(np.int64),
             postings=owner[rare][by_gram],
             common_starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            common=grams[~rare],
+            common=number[~rare].astype(np.int64),
             sizes=sizes,
         )
-
-    def save(self, path: Path) -> str:
-        """Write the index to `path` (.npz); returns its fingerprint."""
-        np.savez(path, **self._asdict())
-        digest = hashlib.sha256()
-        for name in ("keys", "starts", "postings", "common_starts", "common"):
-            digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
-        return digest.hexdigest()[:32]
-
-    @classmethod
-    def load(cls, path: Path) -> Index:
-        """Read what `save` wrote."""
-        with np.load(path) as arrays:
-            return cls(**{name: arrays[name] for name in cls._fields})
 
 
 def _slots(keys: NDArray[np.uint64]) -> NDArray[np.int32]:
@@ -156,95 +282,81 @@ def _fill(keys: NDArray[np.uint64], slots: NDArray[np.int32]) -> None:
     for number in range(len(keys)):
         slot = (keys[number] >> _S33) & mask
         while slots[slot] != 0:
-            slot = (slot + np.uint64(1)) & mask
+            slot = (slot + _ONE) & mask
         slots[slot] = number + 1
 
 
-class Best:
-    """For each indexed text the probed one that contains most of it, as far as that is at least half.
+class Matcher:
+    """For each of N texts the probed one that contains most of it, as far as that is at least half.
 
     `found` (N,) is the number of grams contained, 0 below half; `probe` (N,) the number of the probed text, the first
     of several that contain equally much.
     """
 
-    def __init__(self, index: Index) -> None:
-        self._index = index
-        self._counts = np.zeros(len(index.sizes), dtype=np.int64)
-        self.found = np.zeros(len(index.sizes), dtype=np.int64)
-        self.probe = np.full(len(index.sizes), -1, dtype=np.int64)
+    def __init__(self, texts: Grams) -> None:
+        self._index = Index.build(texts)
+        texts_count = len(self._index.sizes)
+        self._seen = np.full(len(self._index.keys), -1, dtype=np.int64)  # by which probe a key was seen last
+        self._counts = np.zeros(texts_count, dtype=np.int64)
+        self._touched = np.zeros(texts_count, dtype=np.int64)
+        self.found = np.zeros(texts_count, dtype=np.int64)
+        self.probe = np.full(texts_count, -1, dtype=np.int64)
 
-    def add(self, number: int, grams: NDArray[np.uint64]) -> None:
-        """Probe with the gram hashes of the text `number`."""
-        _probe(number, grams, *self._index, self._counts, self.found, self.probe)
+    def add(self, probes: Grams, first: int) -> None:
+        """Probe with texts (their grams in any order, repeated or not), which have the numbers `first` and following;
+        no number may come twice."""
+        state = (self._seen, self._counts, self._touched, self.found, self.probe)
+        _match(probes.grams, probes.starts, first, *self._index, *state)
 
 
 @compiled
-def _probe(
-    number: int,
+def _match(
     grams: NDArray[np.uint64],
+    begins: NDArray[np.int64],
+    first: int,
     keys: NDArray[np.uint64],
     slots: NDArray[np.int32],
     starts: NDArray[np.int64],
     postings: NDArray[np.int32],
     common_starts: NDArray[np.int64],
-    common: NDArray[np.uint64],
+    common: NDArray[np.int64],
     sizes: NDArray[np.int64],
+    seen: NDArray[np.int64],
     counts: NDArray[np.int64],
+    touched: NDArray[np.int64],
     found: NDArray[np.int64],
     probe: NDArray[np.int64],
 ) -> None:
     mask = np.uint64(len(slots) - 1)
-    touched = [np.int64(0) for _ in range(0)]
-    for gram in grams:
-        slot = (gram >> _S33) & mask
-        while slots[slot] != 0:
-            key = slots[slot] - 1
-            if keys[key] == gram:
-                for place in range(starts[key], starts[key + 1]):
-                    text = np.int64(postings[place])
-                    if counts[text] == 0:
-                        touched.append(text)
-                    counts[text] += 1
-                break
-            slot = (slot + np.uint64(1)) & mask
-    for text in touched:
-        total = counts[text]
-        counts[text] = 0
-        first, last = common_starts[text], common_starts[text + 1]
-        least = max((sizes[text] + 1) // 2, found[text] + 1)  # at least half, and more than the best so far
-        for place in range(first, last):
-            if total + (last - place) < least:
-                break
-            gram = common[place]
-            position = np.searchsorted(grams, gram)
-            if position < len(grams) and grams[position] == gram:
-                total += 1
-        if total >= least:
-            found[text] = total
-            probe[text] = number
-
-
-class Seen:
-    """Which of the distinct `grams` (n,) occur in any of the probed texts: `seen` (n,)."""
-
-    def __init__(self, grams: NDArray[np.uint64]) -> None:
-        self._grams, self._slots = grams, _slots(grams)
-        self.seen = np.zeros(len(grams), dtype=np.bool_)
-
-    def add(self, grams: NDArray[np.uint64]) -> None:
-        """Probe with the gram hashes of one text."""
-        _mark(grams, self._grams, self._slots, self.seen)
-
-
-@compiled
-def _mark(
-    probe: NDArray[np.uint64], keys: NDArray[np.uint64], slots: NDArray[np.int32], seen: NDArray[np.bool_]
-) -> None:
-    mask = np.uint64(len(slots) - 1)
-    for gram in probe:
-        slot = (gram >> _S33) & mask
-        while slots[slot] != 0:
-            if keys[slots[slot] - 1] == gram:
-                seen[slots[slot] - 1] = True
-                break
-            slot = (slot + np.uint64(1)) & mask
+    for row in range(len(begins) - 1):
+        number = first + row
+        candidates = 0
+        for i in range(begins[row], begins[row + 1]):
+            gram = grams[i]
+            slot = (gram >> _S33) & mask
+            while slots[slot] != 0:
+                key = slots[slot] - 1
+                if keys[key] == gram:
+                    if seen[key] != number:
+                        seen[key] = number
+                        for place in range(starts[key], starts[key + 1]):
+                            text = np.int64(postings[place])
+                            if counts[text] == 0:
+                                touched[candidates] = text
+                                candidates += 1
+                            counts[text] += 1
+                    break
+                slot = (slot + _ONE) & mask
+        for text in touched[:candidates]:
+            total = counts[text]
+            counts[text] = 0
+            low, high = common_starts[text], common_starts[text + 1]
+            least = max((sizes[text] + 1) // 2, found[text] + 1)  # at least half, and more than the best so far
+            for place in range(low, high):
+                if total + (high - place) < least:
+                    break
+                if seen[common[place]] == number:
+                    total += 1
+            if total >= least:
+                found[text] = total
+                probe[text] = number

@@ -1,40 +1,43 @@
 """The split stage: what no arm trains on, and none of it copied in training data.
 
 `kringle.data.division` chooses whole repositories where it can. Then every held-out file goes that has an exact copy in
-the training data, or a near-copy: half or more of its 5-grams in one training file. No training file is dropped for the
-sake of a held-out one. Copies that were renamed or rewritten throughout are not found; how many of the remaining
-5-grams occur anywhere in training is measured, because nothing forbids many small borrowings.
+the training data, or a near-copy: half or more of its 5-grams in one training file (`kringle.data.comparison`). No
+training file is dropped for the sake of a held-out one. Copies that were renamed or rewritten throughout are not found;
+how many of the remaining 5-grams occur anywhere in training is measured on one in 32 of them, chosen by their hashes,
+because nothing forbids many small borrowings.
+
+Survivors and documents are read side by side. What is held of every document are nine bytes, its side and its row in
+its shard; of a held-out one some 80 bytes more, and of one that is dropped its witness.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from kringle.data.containment import HALF, Best, Index, Seen, gram_hashes
-from kringle.data.division import Division, File, divide
+from kringle.data.comparison import Copy, Place, near_copies
+from kringle.data.containment import HALF
+from kringle.data.division import FILE, Division, divide
 from kringle.data.languages import TITLES
-from kringle.data.table import (
-    DECISION,
-    SURVIVOR,
-    Decision,
-    document_shards,
-    iter_row_groups,
-    read_table,
-    shard_fingerprint,
-    write_rows,
-)
+from kringle.data.subsequence import Chosen, chosen_of
+from kringle.data.table import DECISION, SPLIT, SURVIVOR, TableWriter, iter_row_groups, read_table
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
-from kringle.workspace import ShardStore, Task, fingerprint
+from kringle.workspace import ShardStore
 
-SPLIT = pa.schema([pa.field("id", pa.string()), pa.field("split", pa.string())])
 TRAIN, HELD_OUT = "train", "held-out"
+
+# What becomes of a document, its side as it is held.
+_TRAIN, _HELD_OUT, _EXACT_COPY, _NEAR_COPY = range(4)
 
 
 def split(
@@ -52,185 +55,148 @@ def split(
 
     Returns counts, how the split was made, and notes. Raises `UserError` when nothing can be held out.
     """
-    table = read_table(survivors, SURVIVOR.names)
-    files = [File(*row) for row in zip(*(table[name].to_pylist() for name in File._fields), strict=True)]
-    division = divide(files, share, seed)
-    held = {f.id: f for f in files if division.holds_out(f.repo, f.path, f.language)}
-    training = {f.id for f in files} - held.keys()
-    twins, folded = _exact_copies(documents, held, training, division)
-    ids = [id for id in held if id not in twins]
-    copies, seen = _near_copies(documents, ids, training, out, shards, engine, progress)
-    copies |= {id: Copy(1.0, witness) for id, witness in twins.items()}
-    if len(copies) == len(held):
+    division = divide(partial(iter_row_groups, survivors, FILE.names), share, seed)
+    sides: list[NDArray[np.uint8]] = []
+    training: list[Place] = []
+    held: list[Place] = []
+    compared: list[NDArray[np.int64]] = []  # numbers, among the survivors, of the documents of `held`
+    copies: dict[int, Copy] = {}
+    first = folded = 0
+    for chosen in chosen_of(documents, survivors, SURVIVOR):
+        own = division.held(chosen.own)
+        side = np.where(own, np.uint8(_HELD_OUT), np.uint8(_TRAIN))
+        twins, more = _exact_copies(chosen, own, division)
+        folded += more
+        for number, witness in twins.items():
+            side[number] = _EXACT_COPY
+            copies[first + number] = Copy(1.0, witness)
+        if len(rows := chosen.rows[side == _TRAIN]):
+            training.append(Place(chosen.part, rows))
+        if len(rows := chosen.rows[side == _HELD_OUT]):
+            held.append(Place(chosen.part, rows))
+            compared.append(first + np.flatnonzero(side == _HELD_OUT))
+        sides.append(side)
+        first += len(side)
+    side = np.concatenate(sides)
+    seen = None
+    if held:
+        found = near_copies(held, training, out, shards, engine, progress)
+        numbers = np.concatenate(compared)
+        copies |= {int(numbers[number]): copy for number, copy in found.copies.items()}
+        side[numbers[list(found.copies)]] = _NEAR_COPY
+        seen = found.seen
+    if not (side == _HELD_OUT).any():
+        dropped = int((side != _TRAIN).sum())
         what = (
-            f"every one of {len(held):,} held-out files has a copy in training data" if held else "there is too little"
+            f"every one of {dropped:,} held-out files has a copy in training data" if dropped else "there is too little"
         )
         raise UserError(
             f"nothing can be held out: {what}",
             where="evaluation.held_out",
             hint="add sources or hold out a larger share",
         )
-    kept = [(f.id, HELD_OUT if f.id in held else TRAIN) for f in files if f.id not in copies]
-    write_rows(out / "split.parquet", SPLIT, kept)
-    write_rows(out / "decisions.parquet", DECISION, _decisions(files, held, copies, share))
-    return {
-        **_summary(files, held, copies, twins.keys(), division),
-        "exact_copies_folded": folded,
-        "grams_seen_in_training": seen,
-    }
+    counts = _write(survivors, side, copies, share, out)
+    return {**_summary(counts, division), "exact_copies_folded": folded, "grams_seen_in_training": seen}
 
 
-class Copy(NamedTuple):
-    """Where a held-out file was found in training data, and the share of its 5-grams that is there."""
-
-    contained: float
-    witness: str
-
-
-def _exact_copies(
-    documents: Path, held: Mapping[str, File], training: Collection[str], division: Division
-) -> tuple[dict[str, str], int]:
-    """Held-out ids of which another place with the same bytes is not held out, with the first such place; and how many
-    training documents have a copy in a place that is held out, where it counts as the training document's copy."""
-    found: dict[str, str] = {}
+def _exact_copies(chosen: Chosen, held: NDArray[np.bool_], division: Division) -> tuple[dict[int, str], int]:
+    """Of the documents `chosen` from a shard: the `held` ones (M,) of which another place with the same bytes is not
+    held out, with the first such place; and how many of the others have a copy in a place that is held out, where it
+    counts as the training document's copy."""
+    found: dict[int, str] = {}
     folded = 0
-    for part in document_shards(documents):
-        for group in iter_row_groups(part, ["id", "language", "copies"]):
-            for id, language, copies in zip(*(column.to_pylist() for column in group.columns), strict=True):
-                places = [(c["repo"], c["path"]) for c in copies]
-                outside = [place for place in places if not division.holds_out(*place, language)]
-                if id in held and outside:
-                    found[id] = "the same as " + "/".join(min(outside))
-                elif id in training and len(outside) < len(places):
-                    folded += 1
+    column = read_table(chosen.part, ["copies"])["copies"]
+    several = np.flatnonzero(pc.list_value_length(column).to_numpy()[chosen.rows] > 0)
+    languages = chosen.own["language"].take(several).to_pylist()
+    every = column.take(chosen.rows[several]).to_pylist()
+    for number, language, copies in zip(several.tolist(), languages, every, strict=True):
+        places = [(copy["repo"], copy["path"]) for copy in copies]
+        outside = [place for place in places if not division.holds_out(*place, language)]
+        if held[number] and outside:
+            found[number] = "the same as " + "/".join(min(outside))
+        elif not held[number] and len(outside) < len(places):
+            folded += 1
     return found, folded
 
 
-def _near_copies(
-    documents: Path,
-    ids: Sequence[str],
-    training: Collection[str],
-    out: Path,
-    shards: ShardStore,
-    engine: Engine,
-    progress: Reporter,
-) -> tuple[dict[str, Copy], float]:
-    """For each of the held-out `ids` with a near-copy in training data: the file that contains most of it. And the
-    share of the 5-grams of the others that occur anywhere in training data."""
-    grams: dict[str, Any] = {}
-    wanted = set(ids)
-    parts: list[tuple[Path, list[str]]] = []
-    for part in document_shards(documents):
-        names = read_table(part, ["id"])["id"].to_pylist()
-        if not wanted.isdisjoint(names):
-            for group in iter_row_groups(part, ["id", "content"]):
-                contents = zip(group["id"].to_pylist(), group["content"], strict=True)
-                grams |= {id: gram_hashes(content.as_py()) for id, content in contents if id in wanted}
-        if trained := [id for id in names if id in training]:
-            parts.append((part, trained))
-    order = sorted(grams)
-    index_file = out / "held-out-index.npz"
-    digest = Index.build([grams[id] for id in order]).save(index_file)
-    every = np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *(grams[id] for id in order)]))
-    grams_file = out / "held-out-grams.npy"
-    np.save(grams_file, every)
-    tasks = [
-        Task(
-            part.name,
-            fingerprint(shard_fingerprint(part), trained, digest),
-            (part, set(trained), index_file, grams_file),
-        )
-        for part, trained in parts
-    ]
-    with progress.task("compare with training", len(tasks), unit="shards") as counter:
-        folders = shards.map(engine, probe_shard, tasks, on_done=lambda _: counter.advance())
-    index_file.unlink()
-    grams_file.unlink()
-
-    best: dict[str, tuple[float, str, str]] = {}  # (minus the share, repo, path): the smallest is the best
-    for folder in folders:
-        for row in read_table(folder / "best.parquet").to_pylist():
-            id = order[row["number"]]
-            candidate = (-row["found"] / len(grams[id]), row["repo"], row["path"])
-            best[id] = min(best.get(id, candidate), candidate)
-    copies = {
-        id: Copy(-share, f"{-share:.0%} of its 5-grams are in {repo}/{path}")
-        for id, (share, repo, path) in best.items()
-    }
-    seen = np.zeros(len(every), dtype=np.bool_)
-    for folder in folders:
-        seen |= np.load(folder / "seen.npy")
-    kept = [grams[id] for id in order if id not in copies]
-    found = sum(int(seen[np.searchsorted(every, own)].sum()) for own in kept)
-    return copies, found / max(1, sum(len(own) for own in kept))
+# -- what is written ---------------------------------------------------------------------------------------------------
 
 
-BEST = pa.schema(
-    [
-        pa.field("number", pa.int64()),  # of the held-out text
-        pa.field("found", pa.int64()),  # how many of its grams
-        pa.field("repo", pa.string()),  # of the training file that has them
-        pa.field("path", pa.string()),
-    ]
-)
+Counts = Mapping[tuple[str, int], tuple[int, int]]  # (language, side) -> files, bytes
 
 
-def probe_shard(payload: tuple[Path, Collection[str], Path, Path], folder: Path) -> dict[str, Any]:
-    """One shard, in a worker: which training files here contain half or more of a held-out text, and which of all
-    held-out 5-grams occur here at all."""
-    part, training, index_file, grams_file = payload
-    best = Best(Index.load(index_file))
-    seen = Seen(np.load(grams_file))
-    places: list[tuple[str, str]] = []
-    for group in iter_row_groups(part, ["id", "repo", "path", "content"]):
-        for id, repo, path, content in zip(*group.columns, strict=True):
-            if id.as_py() in training:
-                own = gram_hashes(content.as_py())
-                best.add(len(places), own)
-                seen.add(own)
-                places.append((repo.as_py(), path.as_py()))
-    rows = [
-        (number, int(found), *places[probe])
-        for number, (found, probe) in enumerate(zip(best.found, best.probe, strict=True))
-        if found
-    ]
-    np.save(folder / "seen.npy", seen.seen)
-    return {"near_copies": write_rows(folder / "best.parquet", BEST, rows), "files": len(places)}
+def _write(survivors: Path, side: NDArray[np.uint8], copies: Mapping[int, Copy], share: float, out: Path) -> Counts:
+    """Both tables, from the sides (N,) of the survivors; returns what is on each side."""
+    files: Counter[tuple[str, int]] = Counter()
+    sizes: Counter[tuple[str, int]] = Counter()
+
+    def groups() -> Iterator[tuple[pa.Table, int, NDArray[np.uint8]]]:
+        first = 0
+        for group in iter_row_groups(survivors, SURVIVOR.names):
+            yield group, first, side[first : first + group.num_rows]
+            first += group.num_rows
+
+    def halves() -> Iterator[pa.Table]:
+        for group, _, own in groups():
+            counted = group.select(["language", "size"]).append_column("side", pa.array(own))
+            counted = counted.group_by(["language", "side"]).aggregate([("size", "count"), ("size", "sum")])
+            for row in counted.to_pylist():
+                files[row["language"], row["side"]] += row["size_count"]
+                sizes[row["language"], row["side"]] += row["size_sum"]
+            kept = np.flatnonzero(own <= _HELD_OUT)
+            named = pa.array([TRAIN, HELD_OUT]).take(pa.array(own[kept]))
+            yield pa.Table.from_arrays([group["id"].take(kept), named], schema=SPLIT)
+
+    with TableWriter(out / "split.parquet", SPLIT) as writer:
+        writer.write_tables(halves())
+    with TableWriter(out / "decisions.parquet", DECISION) as writer:
+        writer.write_tables(_decisions(*group, copies, share) for group in groups())
+    return {key: (files[key], sizes[key]) for key in files}
 
 
 def _decisions(
-    files: Sequence[File], held: Mapping[str, File], copies: Mapping[str, Copy], share: float
-) -> Iterator[Decision]:
-    rule = f"{share:.3g} of each language's bytes"
-    for f in files:
-        yield Decision(f.id, f.repo, f.path, "split", None, rule, True, HELD_OUT if f.id in held else TRAIN)
-        if f.id in held:
-            copy = copies.get(f.id)
-            value, witness = copy or (None, None)
-            yield Decision(
-                f.id, f.repo, f.path, "held-out-copy", value, f"< {HALF:g} contained in training", copy is None, witness
-            )
+    group: pa.Table, first: int, side: NDArray[np.uint8], copies: Mapping[int, Copy], share: float
+) -> pa.Table:
+    """Rows of `DECISION` on the survivors of a group (M,), of which the first has the number `first`: one each, and for
+    a held-out one another on what it was compared with."""
+    held = side != _TRAIN
+    rows = np.repeat(np.arange(len(side)), np.where(held, 2, 1))
+    second = np.zeros(len(rows), dtype=np.bool_)
+    second[1:] = rows[1:] == rows[:-1]
+    gone = np.flatnonzero(side > _HELD_OUT)
+    told = [copies[first + number] for number in gone.tolist()]
+    copied = second & (side[rows] > _HELD_OUT)
+    value = np.zeros(len(rows))
+    value[copied] = [copy.contained for copy in told]
+    witness = np.where(held[rows], 1, 0)  # a place in the list below
+    witness[copied] = 2 + np.arange(len(told))
+    witnesses = pa.array([TRAIN, HELD_OUT, *(copy.witness for copy in told)])
+    rules = pa.array([f"{share:.3g} of each language's bytes", f"< {HALF:g} contained in training"])
+    columns = [
+        *(group[name].take(rows) for name in ("id", "repo", "path")),
+        pa.array(["split", "held-out-copy"]).take(pa.array(second.astype(np.int8))),
+        pa.array(value, mask=~copied),
+        rules.take(pa.array(second.astype(np.int8))),
+        pa.array(~copied),
+        witnesses.take(pa.array(witness, mask=second & ~copied)),
+    ]
+    return pa.Table.from_arrays(columns, schema=DECISION)
 
 
-def _summary(
-    files: Sequence[File],
-    held: Mapping[str, File],
-    copies: Mapping[str, Copy],
-    exact: Collection[str],
-    division: Division,
-) -> dict[str, Any]:
-    def counted(chosen: Iterable[File]) -> dict[str, int]:
-        sizes = [f.size for f in chosen]
-        return {"files": len(sizes), "bytes": sum(sizes)}
+def _summary(counts: Counts, division: Division) -> dict[str, Any]:
+    every = sorted({language for language, _ in counts})
 
-    left = [f for f in held.values() if f.id not in copies]
+    def counted(*sides: int, languages: list[str] = every) -> dict[str, int]:
+        chosen = [counts.get((language, side), (0, 0)) for language in languages for side in sides]
+        return {"files": sum(files for files, _ in chosen), "bytes": sum(size for _, size in chosen)}
+
     languages: list[dict[str, Any]] = [
         {
             "name": language,
-            TRAIN: counted(f for f in files if f.language == language and f.id not in held),
-            HELD_OUT: counted(f for f in left if f.language == language),
+            TRAIN: counted(_TRAIN, languages=[language]),
+            HELD_OUT: counted(_HELD_OUT, languages=[language]),
         }
-        for language in sorted({f.language for f in files})
+        for language in every
     ]
     notes = list(division.notes)
     for language in languages:
@@ -238,23 +204,23 @@ def _summary(
             title = TITLES.get(language["name"], language["name"])
             notes.append(f"no {title} is left to score on: every held-out file of it has a copy in training data")
     inside = [TITLES.get(language, language) for language, places in sorted(division.places.items()) if places]
-    groups = {
-        "held-out file with an exact copy in training data": [f for f in held.values() if f.id in exact],
-        "held-out file with a near-copy in training data": [f for f in held.values() if f.id in copies.keys() - exact],
+    reasons = {
+        "held-out file with an exact copy in training data": counted(_EXACT_COPY),
+        "held-out file with a near-copy in training data": counted(_NEAR_COPY),
     }
     funnel = {
         "name": "held out",
-        **counted(f for f in files if f.id not in copies),
-        "dropped": [{"reason": reason, **counted(group)} for reason, group in groups.items() if group],
+        **counted(_TRAIN, _HELD_OUT),
+        "dropped": [{"reason": reason, **count} for reason, count in reasons.items() if count["files"]],
     }
     return {
         "split_by": "repository" + (f"; {' and '.join(inside)} by directory" if inside else ""),
         "repositories": len(division.repos),
-        "train": counted(f for f in files if f.id not in held),
-        "held_out": counted(left),
+        "train": counted(_TRAIN),
+        "held_out": counted(_HELD_OUT),
         "languages": languages,
-        "exact_copies_dropped": len(exact),
-        "near_copies_dropped": len(copies) - len(exact),
+        "exact_copies_dropped": counted(_EXACT_COPY)["files"],
+        "near_copies_dropped": counted(_NEAR_COPY)["files"],
         "funnel": [funnel],
         "notes": notes,
     }

@@ -10,23 +10,25 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kringle.data.comments import measure_comments
 from kringle.data.near_duplicates.method import Fidelity, Method
 from kringle.data.near_duplicates.stage import CLUSTER, near_duplicates_of
-from kringle.data.table import TableWriter, document_shards, iter_row_groups, read_table, shard_fingerprint, write_rows
+from kringle.data.subsequence import chosen_of, mark_of
+from kringle.data.table import SPLIT, TableWriter, iter_row_groups, read_table, write_rows
 from kringle.engine import Engine
 from kringle.progress import Reporter
 from kringle.recipe import FertilityFilter, FilterSettings, NearDedupSettings, StarsFilter
-from kringle.workspace import ShardStore, Task, fingerprint, write_atomically
+from kringle.workspace import ShardStore, Task, shard_summary, write_atomically
 
 SIGNAL = pa.schema(
     [
@@ -65,8 +67,8 @@ class Rows:
         if not path.exists():
             raise NotApplicable(f"near-duplicates at ngram {settings.ngram}, {settings.threshold:g} were not computed")
         table = read_table(path, ["id", "kept"])
-        kept = dict(zip(table["id"].to_pylist(), table["kept"].to_pylist(), strict=True))
-        return np.array([kept[id] for id in self.ids], dtype=np.bool_)
+        kept: NDArray[np.bool_] = table["kept"].to_numpy()[_places(table["id"], self.ids)]
+        return kept
 
 
 class Signals:
@@ -75,15 +77,24 @@ class Signals:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         table = read_table(folder / "signals.parquet")
-        self._place = {id: i for i, id in enumerate(table["id"].to_pylist())}
+        self._ids = table["id"]
         self._ratios = table["comment_ratio"].to_numpy()
         self._characters = table["characters"].to_numpy()
         self._stars = table["stars"].cast(pa.float64()).to_numpy()  # null becomes NaN
 
     def rows(self, ids: Sequence[str]) -> Rows:
         """Those of some documents."""
-        at = np.array([self._place[id] for id in ids], dtype=np.int64)
+        at = _places(self._ids, ids)
         return Rows(self.folder, ids, self._ratios[at], self._characters[at], self._stars[at])
+
+
+def _places(known: pa.ChunkedArray, ids: Sequence[str]) -> NDArray[np.int64]:
+    """Where each of some ids stands. Raises `KeyError` naming one that is not there."""
+    places = pc.index_in(pa.array(ids, pa.string()), value_set=known)
+    if places.null_count:
+        raise KeyError(ids[pc.index(pc.is_null(places), True).as_py()])
+    found: NDArray[np.int64] = places.to_numpy().astype(np.int64)
+    return found
 
 
 def near_file(settings: NearDedupSettings) -> str:
@@ -152,7 +163,7 @@ def why_not(settings: FilterSettings, rows: Rows) -> str | None:
 def annotate(
     documents: Path,
     survivors: Path,
-    training: Collection[str],
+    split: Path,
     near_dedup: Sequence[NearDedupSettings],
     fidelity: Fidelity,
     out: Path,
@@ -162,16 +173,13 @@ def annotate(
 ) -> dict[str, Any]:
     """Compute the signals of the documents named in `survivors` (a Parquet file with a column `id`).
 
-    Writes `out/signals.parquet` in the documents' order and, for each setting of `near_dedup`, a table of the
-    `training` documents (a held-out file must not take a training file's place) and the data of its charts (`.json`).
-    Returns counts and quantiles.
+    Writes `out/signals.parquet` in the documents' order and, for each setting of `near_dedup`, a table of the training
+    documents that `split` names (a Parquet file, id and split: a held-out file must not take a training file's place)
+    and the data of its charts (`.json`). Returns counts and quantiles, for which all ratios are held, eight bytes each.
     """
-    wanted = set(read_table(survivors, ["id"])["id"].to_pylist())
-    tasks: list[Task] = []
-    for part in document_shards(documents):
-        ids = wanted.intersection(read_table(part, ["id"])["id"].to_pylist())
-        if ids:
-            tasks.append(Task(part.name, fingerprint(shard_fingerprint(part), sorted(ids)), (part, ids)))
+    ids = pa.schema([SIGNAL.field("id")])
+    chosen = [(own.part, own.rows) for own in chosen_of(documents, survivors, ids) if len(own.rows)]
+    tasks = [Task(part.name, mark_of(part, rows), (part, rows)) for part, rows in chosen]
     with progress.task("annotate", len(tasks), unit="shards") as counter:
         folders = shards.map(engine, annotate_shard, tasks, on_done=lambda _: counter.advance())
     with TableWriter(out / "signals.parquet", SIGNAL) as writer:
@@ -184,7 +192,7 @@ def annotate(
     unknown = table["stars"].null_count
     if unknown:
         notes.append(f"stars are unknown for {unknown:,} of {len(ratios):,} documents")
-    told = [json.loads((folder / "summary.json").read_text()) for folder in folders]
+    told = (shard_summary(folder) for folder in folders)
     summary: dict[str, Any] = {"files": len(ratios), "stars_unknown": unknown, "notes": notes}
     # Files whose comments the fast scanner was not sure of: a parser or pygments decided.
     summary["comments_by_parser"] = sum(shard["comments_by_parser"] for shard in told)
@@ -198,27 +206,36 @@ def annotate(
     summary["near_duplicates"] = []
     for settings in near_dedup:
         method = Method.of(settings.ngram, settings.threshold, fidelity)
-        found = near_duplicates_of(documents, wanted & set(training), method, shards, engine, progress)
-        write_rows(out / near_file(settings), CLUSTER, found.clusters())
+        found = near_duplicates_of(documents, _training_rows(documents, split), method, shards, engine, progress)
+        with TableWriter(out / near_file(settings), CLUSTER) as writer:
+            writer.write_tables(found.clusters())
         write_atomically((out / near_file(settings)).with_suffix(".json"), json.dumps(found.figures))
         summary["near_duplicates"].append({k: v for k, v in found.figures.items() if not isinstance(v, list)})
     return summary
 
 
-def annotate_shard(payload: tuple[Path, Collection[str]], folder: Path) -> dict[str, Any]:
-    """One shard, in a worker: the signals of its wanted documents, into `folder/signals.parquet`."""
-    part, ids = payload
+def _training_rows(documents: Path, split: Path) -> Iterator[NDArray[np.int64]]:
+    """Of each shard the rows that are trained on."""
+    for chosen in chosen_of(documents, split, SPLIT):
+        yield chosen.rows[pc.equal(chosen.own["split"], "train").to_numpy()]
+
+
+def annotate_shard(payload: tuple[Path, NDArray[np.int64]], folder: Path) -> dict[str, Any]:
+    """One shard, in a worker: the signals of its documents at these rows, into `folder/signals.parquet`."""
+    part, wanted = payload
     rows = []
-    exact = 0
+    exact = first = 0
     collects = gc.isenabled()
     gc.disable()  # syntax trees hold no cycles, and looking for some takes a third of the time
     try:
         for group in iter_row_groups(part, ["id", "language", "content", "stars"]):
-            for id, language, content, stars in zip(*(column.to_pylist() for column in group.columns), strict=True):
-                if id in ids:
-                    measured = measure_comments(content, language)
-                    exact += not measured.fast
-                    rows.append((id, measured.ratio, len(content), stars))
+            low, high = np.searchsorted(wanted, [first, first + group.num_rows])
+            chosen = group.take(wanted[low:high] - first)
+            for id, language, content, stars in zip(*(column.to_pylist() for column in chosen.columns), strict=True):
+                measured = measure_comments(content, language)
+                exact += not measured.fast
+                rows.append((id, measured.ratio, len(content), stars))
+            first += group.num_rows
     finally:
         if collects:
             gc.enable()

@@ -7,16 +7,18 @@ names it, never fewer rows. There is no update in place: a stage writes new tabl
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from kringle.errors import ShardError
-from kringle.workspace import fingerprint
 
 COPY = pa.struct(
     [
@@ -69,6 +71,8 @@ SURVIVOR = pa.schema(
         pa.field("size", pa.int64()),
     ]
 )
+
+SPLIT = pa.schema([pa.field("id", pa.string()), pa.field("split", pa.string())])  # "train" or "held-out"
 
 ROW_GROUP_BYTES = 16 << 20  # of content: bounds the memory of writing and of reading back
 ROW_GROUP_ROWS = 100_000  # for tables without content
@@ -131,6 +135,24 @@ class TableWriter:
             self.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
             total += len(group)
         return total
+
+    def write_tables(self, tables: Iterable[pa.Table]) -> int:
+        """Append the rows of tables of this schema in groups of `ROW_GROUP_ROWS`, as `write_rows` would; how many."""
+        total = 0
+        pending: list[pa.Table] = []
+        rows = 0
+        for table in tables:
+            pending.append(table)
+            rows += table.num_rows
+            while rows >= ROW_GROUP_ROWS:
+                whole = pa.concat_tables(pending)
+                self.write_table(whole.slice(0, ROW_GROUP_ROWS).combine_chunks())
+                pending = [whole.slice(ROW_GROUP_ROWS)]
+                rows -= ROW_GROUP_ROWS
+                total += ROW_GROUP_ROWS
+        if rows:
+            self.write_table(pa.concat_tables(pending).combine_chunks())
+        return total + rows
 
     def __enter__(self) -> TableWriter:
         return self
@@ -226,19 +248,32 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     return (schema if columns is None else pa.schema([schema.field(name) for name in columns])).empty_table()
 
 
-def iter_row_groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """One table per row group of a Parquet file. Raises `CorruptTable` naming the file."""
+def iter_row_groups(
+    path: Path, columns: Sequence[str] | None = None, only: Iterable[int] | None = None
+) -> Iterator[pa.Table]:
+    """One table per row group of a Parquet file, or of those numbered in `only`. Raises `CorruptTable` naming the
+    file."""
     file = _open(path)
     try:
         if missing := set(columns or ()) - set(file.schema_arrow.names):  # pyarrow itself would leave them out silently
             raise CorruptTable(str(path), f"lacks the column {min(missing)}")
         _check_copies(path, file.schema_arrow)
-        for number in range(file.num_row_groups):
+        for number in range(file.num_row_groups) if only is None else only:
             yield file.read_row_group(number, columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise CorruptTable(str(path), _reason(error)) from error
     finally:
         file.close()
+
+
+def row_group_starts(path: Path) -> NDArray[np.int64]:
+    """The first row of each row group of a Parquet file, and the number of all rows (groups + 1,)."""
+    file = _open(path)
+    try:
+        rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    finally:
+        file.close()
+    return np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
 
 
 def iter_documents(folder: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -279,10 +314,41 @@ def identity(path: Path) -> str:
 
 
 def shard_fingerprint(path: Path) -> str:
-    """A fingerprint of a document shard's rows: every column but the content, which its ids stand for."""
+    """A fingerprint of a document shard's rows: every column but the content, which its ids stand for.
+
+    What is hashed are the bytes that are stored, so nothing is decompressed and no row becomes an object; the same rows
+    in other row groups have another fingerprint.
+    """
+    digest = hashlib.sha256()
     file = _open(path)
     try:
-        columns = [name for name in file.schema_arrow.names if name != "content"]
+        metadata = file.metadata
+        digest.update(file.schema_arrow.serialize())
+        with path.open("rb") as stored:
+            for number in range(metadata.num_row_groups):
+                group = metadata.row_group(number)
+                digest.update(group.num_rows.to_bytes(8, "little"))
+                for column in (group.column(i) for i in range(group.num_columns)):
+                    if column.path_in_schema != "content":
+                        stored.seek(
+                            column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
+                        )
+                        digest.update(stored.read(column.total_compressed_size))
     finally:
         file.close()
-    return fingerprint(columns, [column.to_pylist() for column in read_table(path, columns).columns])
+    return digest.hexdigest()[:32]
+
+
+def text_bytes(column: pa.ChunkedArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The UTF-8 bytes (total,) of a column of strings as they lie in memory, and where each begins (rows + 1,); a
+    missing one counts as empty."""
+    array = column.cast(pa.large_binary()).combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # an empty one
+        array = pa.array([], pa.large_binary())
+    if array.null_count:
+        array = array.fill_null(b"")
+    _, offsets, data = array.buffers()
+    places = np.frombuffer(offsets, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
+    if data is None or not len(array):
+        return np.zeros(0, dtype=np.uint8), np.zeros(len(array) + 1, dtype=np.int64)
+    return np.frombuffer(data, dtype=np.uint8), places

@@ -292,12 +292,10 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
             return split(share, SPLIT_SEED, documents, survivors, out, shards, engine, reporter)
         if kind == "annotate":
             from kringle.data.signals import annotate
-            from kringle.study.arm import split_of
 
-            training = {id for id, part in split_of(plan.split.folder).items() if part == "train"}
-            survivors = plan.clean.folder / "survivors.parquet"
+            survivors, sides = plan.clean.folder / "survivors.parquet", plan.split.folder / "split.parquet"
             asked = near_dedup_settings(recipe)
-            return annotate(documents, survivors, training, asked, recipe.fidelity, out, shards, engine, reporter)
+            return annotate(documents, survivors, sides, asked, recipe.fidelity, out, shards, engine, reporter)
         if kind == "tokenizer":
             from kringle.data.ordered import split_ids
             from kringle.tokens.vocabulary import take_tokenizer, train_on_documents

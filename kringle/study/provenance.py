@@ -103,7 +103,11 @@ def _corpus_parts(results: Results) -> tuple[Part, ...]:
 
 def _seen(held_out: HeldOut) -> list[tuple[str, str]]:
     share = held_out.grams_seen_in_training
-    return [] if share is None else [("Their 5-grams that occur anywhere in training", f"{share:.1%}")]
+    return (
+        []
+        if share is None
+        else [("Their 5-grams that occur anywhere in training (one in 32 looked for)", f"{share:.1%}")]
+    )
 
 
 def data(results: Results) -> Section:

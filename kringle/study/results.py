@@ -325,8 +325,9 @@ class FunnelStep:
 class HeldOut:
     """Files that no arm trains on; copies of training files among the candidates were dropped and are counted.
 
-    `exact_copies_folded`: training documents that lie in a held-out place too. `grams_seen_in_training`: the share of
-    the remaining files' 5-grams that occur anywhere in training.
+    `exact_copies_folded`: training documents that lie in a held-out place too. `grams_seen_in_training`: of the
+    remaining files' 5-grams, one in 32 of which is looked for (chosen by its hash), the share that occurs anywhere in
+    training; None where none is among those.
     """
 
     split_by: str

@@ -20,7 +20,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from kringle.data.licenses import is_permissive
-from kringle.data.table import CorruptTable, iter_row_groups
+from kringle.data.table import CorruptTable, iter_row_groups, text_bytes
 from kringle.errors import UserError
 
 BATCH_BYTES = 32 << 20  # of JSON Lines read at once
@@ -138,16 +138,7 @@ def texts(column: pa.ChunkedArray, where: str) -> Texts:
         return np.zeros(0, dtype=np.uint8), np.zeros(len(column) + 1, dtype=np.int64)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or _is_binary(column.type)):
         raise UserError(f"the column of texts holds {column.type}, not strings", where=where)
-    array = column.cast(pa.large_binary()).combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # an empty one
-        array = pa.array([], pa.large_binary())
-    if array.null_count:
-        array = array.fill_null(b"")
-    _, offsets, data = array.buffers()
-    places = np.frombuffer(offsets, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
-    if data is None or not len(array):
-        return np.zeros(0, dtype=np.uint8), np.zeros(len(array) + 1, dtype=np.int64)
-    return np.frombuffer(data, dtype=np.uint8), places
+    return text_bytes(column)
 
 
 def _is_binary(kind: pa.DataType) -> bool:

@@ -1,22 +1,27 @@
-"""Near-duplicates of the document table, for the clean and the annotate stage: places and ids instead of numbers."""
+"""Near-duplicates of the document table, for the clean and the annotate stage: places and ids instead of numbers.
+
+What is held of every document are arrays of some 50 bytes (`find.Outcome`, sizes); names are read shard by shard where
+they are told, and held, as Arrow arrays, of those documents alone to which others gave way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kringle.data.near_duplicates.find import Outcome, figures, find
 from kringle.data.near_duplicates.inputs import DOCUMENT_COLUMNS, Shard
 from kringle.data.near_duplicates.method import Method
-from kringle.data.table import Decision, document_shards, read_table, shard_fingerprint
+from kringle.data.table import DECISION, document_shards, read_table, row_group_starts, shard_fingerprint
 from kringle.engine import Engine
 from kringle.progress import Reporter
-from kringle.workspace import ShardStore, fingerprint
+from kringle.workspace import ShardStore
 
 STEP = "near-duplicate"
 CLUSTER = pa.schema(
@@ -30,80 +35,130 @@ CLUSTER = pa.schema(
 
 
 class Found(NamedTuple):
-    """Of the documents that took part, in canonical order: ids, places, and what became of them."""
+    """What became of the N documents of the shards, and which took part: `considered` (N,). `starts` (shards + 1,) are
+    the numbers of the shards' first documents."""
 
     method: Method
-    ids: list[str]
-    repos: list[str]
-    paths: list[str]
+    parts: list[Path]
+    starts: NDArray[np.int64]
     considered: NDArray[np.bool_]
     outcome: Outcome
     figures: dict[str, Any]
 
-    def decisions(self) -> Iterator[Decision]:
-        """One row for each document that took part."""
-        outcome = self.outcome
-        for i in np.flatnonzero(self.considered).tolist():
-            place = (self.ids[i], self.repos[i], self.paths[i], STEP)
-            kept = bool(outcome.kept[i])
-            value = None if np.isnan(outcome.similarity[i]) else float(outcome.similarity[i])
-            yield Decision(*place, value, self.method.criterion, kept, None if kept else self._witness(i))
+    def gone(self, shard: int) -> pa.Array:
+        """The ids of the documents of a shard that go."""
+        own = slice(self.starts[shard], self.starts[shard + 1])
+        rows = np.flatnonzero(self.considered[own] & ~self.outcome.kept[own])
+        return read_table(self.parts[shard], ["id"])["id"].take(rows).combine_chunks()
 
-    def _witness(self, i: int) -> str:
-        other = int(self.outcome.witness[i])
+    def decisions(self) -> Iterator[pa.Table]:
+        """Rows of `DECISION`, one for each document that took part, in canonical order."""
+        witnesses = self._witnesses(["id", "repo", "path"])
+        for numbers, names in self._shards(["id", "repo", "path"]):
+            kept = self.outcome.kept[numbers]
+            told = [self._witness(number, witnesses) for number in numbers[~kept].tolist()]
+            place = np.cumsum(~kept) - 1
+            similarity = self.outcome.similarity[numbers]
+            columns = [
+                *(names[name] for name in ("id", "repo", "path")),
+                pa.repeat(STEP, len(numbers)),
+                pa.array(similarity, mask=np.isnan(similarity)),
+                pa.repeat(self.method.criterion, len(numbers)),
+                pa.array(kept),
+                pa.array(told, pa.string()).take(pa.array(place, mask=kept)),
+            ]
+            yield pa.Table.from_arrays(columns, schema=DECISION)
+
+    def clusters(self) -> Iterator[pa.Table]:
+        """Rows of `CLUSTER`, one for each document that took part, in canonical order."""
+        witnesses = self._witnesses(["id"])
+        for numbers, names in self._shards(["id"]):
+            other = self.outcome.witness[numbers]
+            heads = witnesses.names["id"].take(pa.array(witnesses.places(other), mask=other < 0))
+            similarity = self.outcome.similarity[numbers]
+            columns = [
+                names["id"],
+                pa.array(self.outcome.kept[numbers]),
+                pc.coalesce(heads, names["id"]),
+                pa.array(similarity, mask=np.isnan(similarity)),
+            ]
+            yield pa.Table.from_arrays(columns, schema=CLUSTER)
+
+    def _witness(self, number: int, witnesses: _Witnesses) -> str:
+        other = self.outcome.witness[number]
         if other < 0:
-            return f"only {int(self.outcome.tokens[i])} tokens"
-        name = f"{self.repos[other]}/{self.paths[other]} ({self.ids[other]})"
-        share = float(self.outcome.contained[i])
+            return f"only {int(self.outcome.tokens[number])} tokens"
+        place = int(witnesses.places(other))
+        id, repo, path = (witnesses.names[name][place].as_py() for name in ("id", "repo", "path"))
+        name = f"{repo}/{path} ({id})"
+        share = float(self.outcome.contained[number])
         return name if np.isnan(share) else f"{name}, which holds {share:.0%} of its {self.shingles}"
 
     @property
     def shingles(self) -> str:
         return "words" if self.method.ngram == 1 else f"{self.method.ngram}-grams"
 
-    def dropped(self) -> set[str]:
-        """Ids of what goes."""
-        return {self.ids[i] for i in np.flatnonzero(self.considered & ~self.outcome.kept)}
+    def _shards(self, columns: list[str]) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
+        """The numbers of the documents of each shard that took part, and columns of theirs."""
+        for shard, part in enumerate(self.parts):
+            rows = np.flatnonzero(self.considered[self.starts[shard] : self.starts[shard + 1]])
+            yield rows + self.starts[shard], read_table(part, columns).take(rows)
 
-    def clusters(self) -> Iterator[tuple[str, bool, str, float | None]]:
-        """Rows of `CLUSTER`."""
-        for i in np.flatnonzero(self.considered).tolist():
-            other = int(self.outcome.witness[i])
-            value = float(self.outcome.similarity[i])
-            head = self.ids[other] if other >= 0 else self.ids[i]
-            yield self.ids[i], bool(self.outcome.kept[i]), head, None if np.isnan(value) else value
+    def _witnesses(self, columns: list[str]) -> _Witnesses:
+        numbers = np.unique(self.outcome.witness[self.considered])
+        numbers = numbers[numbers >= 0]
+        cuts = np.searchsorted(numbers, self.starts)
+        tables = [
+            read_table(part, columns).take(numbers[cuts[shard] : cuts[shard + 1]] - self.starts[shard])
+            for shard, part in enumerate(self.parts)
+            if cuts[shard] < cuts[shard + 1]
+        ]
+        empty = pa.schema([DECISION.field(name) for name in columns]).empty_table()
+        return _Witnesses(numbers, pa.concat_tables([empty, *tables]).combine_chunks())
+
+
+class _Witnesses(NamedTuple):
+    """Numbers (W,), sorted, of the documents to which others gave way, and columns of theirs."""
+
+    numbers: NDArray[np.int64]
+    names: pa.Table
+
+    def places(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where some of them stand; anything for what is none."""
+        return np.searchsorted(self.numbers, numbers)
 
 
 def near_duplicates_of(
-    documents: Path, ids: Collection[str], method: Method, store: ShardStore, engine: Engine, progress: Reporter
+    documents: Path,
+    rows: Iterable[NDArray[np.int64]],
+    method: Method,
+    store: ShardStore,
+    engine: Engine,
+    progress: Reporter,
 ) -> Found:
-    """Look for near-duplicates among the documents `ids` of the folder `documents`.
+    """Look for near-duplicates among the documents of the folder `documents`: of each shard those at `rows`.
 
     The original's steps ran for each language apart, over documents in canonical order; so do the faithful rules.
     """
-    shards, columns = [], []
-    for part in document_shards(documents):
-        table = read_table(part, ["id", "repo", "path", "language", "size"])
-        ranked = read_table(part, ["licenses", "stars"])
-        mark = fingerprint(shard_fingerprint(part), [column.to_pylist() for column in ranked.columns])
-        shards.append(Shard(part, "parquet", DOCUMENT_COLUMNS, table.num_rows, mark))
-        columns.append(table)
-    whole = pa.concat_tables(columns)
-    names = whole["id"].to_pylist()
-    wanted = ids if isinstance(ids, set | frozenset | dict) else set(ids)
-    considered = np.array([id in wanted for id in names], dtype=np.bool_)
-    group = None
-    if method.rule != "verified":
-        _, number = np.unique(whole["language"].to_pylist(), return_inverse=True)
-        group = number.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    parts = document_shards(documents)
+    counts = [int(row_group_starts(part)[-1]) for part in parts]
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    shards = [
+        Shard(part, "parquet", DOCUMENT_COLUMNS, count, shard_fingerprint(part))
+        for part, count in zip(parts, counts, strict=True)
+    ]
+    considered = np.zeros(starts[-1], dtype=np.bool_)
+    for first, own in zip(starts[:-1], rows, strict=True):
+        considered[first + own] = True
+    sizes = np.concatenate([read_table(part, ["size"])["size"].to_numpy() for part in parts])
+    group = None if method.rule == "verified" else _languages(parts) * np.uint64(0x9E3779B97F4A7C15)
     outcome = find(shards, method, store, engine, progress, considered=considered, group=group)
-    sizes = whole["size"].to_numpy()
-    return Found(
-        method=method,
-        ids=names,
-        repos=whole["repo"].to_pylist(),
-        paths=whole["path"].to_pylist(),
-        considered=considered,
-        outcome=outcome,
-        figures=figures(method, outcome, sizes, considered),
-    )
+    return Found(method, parts, starts, considered, outcome, figures(method, outcome, sizes, considered))
+
+
+def _languages(parts: list[Path]) -> NDArray[np.uint64]:
+    """The number of each document's language (N,), in their alphabet."""
+    columns = [pc.dictionary_encode(read_table(part, ["language"])["language"]).combine_chunks() for part in parts]
+    names = sorted({name for column in columns for name in column.dictionary.to_pylist()})
+    places = [np.searchsorted(names, column.dictionary.to_pylist())[column.indices.to_numpy()] for column in columns]
+    return np.concatenate(places).astype(np.uint64)

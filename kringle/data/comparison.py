@@ -1,0 +1,332 @@
+"""Near-copies of held-out texts in training data, looked for anew only where something is new.
+
+Of each training shard a sketch is kept (`kringle.data.containment`), and which held-out texts the shard was compared
+with. The results of a shard and a text do not change; so when held-out texts come, an unchanged shard's sketch is asked
+for those alone, and its text is read again only where one of them may be in it. What comes out is what a comparison of
+every file with every file would give.
+
+The store has one entry for each shard (its documents in training) and set of texts; the first of a shard keeps the
+sketch: `sketch.npy` (words, parts), `begins.npy` (row groups + 1,) where the words of each row group begin, and
+`sample.npy` (s,), its distinct grams among the one in `SAMPLE` that are kept exactly. The record `compared-SALT.json`
+says which sets each shard of the last run was compared with, and `texts-DIGEST` which texts a set has. The record is
+written when all entries are there, and an entry that is gone is made again: nothing is lost or stale after a kill.
+
+Memory: the main process holds some 80 bytes for each held-out text; grams lie in mapped files. Work: a shard's text is
+hashed once; then every text that is new to it costs little more than half of its grams, each one look into a filter.
+For all texts and all shards that grows with the square of the corpus, at 5 ns a gram and row group
+(docs/decisions.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kringle.data.containment import SKETCH_PARTS, Grams, Matcher, may_hold, sketch
+from kringle.data.subsequence import mark_of
+from kringle.data.table import identity, iter_row_groups, read_table, row_group_starts, text_bytes
+from kringle.engine import Engine
+from kringle.progress import Reporter
+from kringle.workspace import ShardStore, Task, fingerprint, shard_summary, write_atomically
+
+# One gram in so many, those with the smallest hashes, is kept exactly: 62,000 grams of a shard of 16 MB, which is half
+# a megabyte. A share over 700 grams of a file, for 100 files, is then known to a percentage point or two.
+SAMPLE = 32
+# Sets of texts that a shard was compared with one after the other; with more, it is compared with all texts at once, so
+# that reading results never costs more than a thirtieth of making them.
+SETS = 32
+MATCH_GRAMS = 1 << 22  # of texts that are matched at once: an index of about 200 MB
+
+
+class Place(NamedTuple):
+    """Some documents of a shard of the document table, by their `rows` (M,) in it."""
+
+    part: Path
+    rows: NDArray[np.int64]
+
+
+class Copy(NamedTuple):
+    """Where a held-out file was found in training data, and the share of its 5-grams that is there."""
+
+    contained: float
+    witness: str
+
+
+class Compared(NamedTuple):
+    """What became of the held-out documents (N,), in the order in which they were given: the near-copies by number, and
+    the share of the other's sampled 5-grams that occur anywhere in training; None where none is in the sample."""
+
+    copies: dict[int, Copy]
+    seen: float | None
+
+
+def near_copies(
+    held: Sequence[Place],
+    training: Sequence[Place],
+    out: Path,
+    shards: ShardStore,
+    engine: Engine,
+    progress: Reporter,
+) -> Compared:
+    """For each document of `held` of which half or more of the 5-grams are in one document of `training`, the one that
+    contains most of it, the first by repository and path of several. Works in a folder inside `out`."""
+    work = out / "comparison"
+    shutil.rmtree(work, ignore_errors=True)  # of a run that was killed here
+    work.mkdir()
+    tasks = [Task(place.part.name, fingerprint("held-out grams", mark_of(*place)), place) for place in held]
+    with progress.task("held-out texts", len(tasks), unit="shards") as counter:
+        groups = shards.map(engine, hash_texts, tasks, on_done=lambda _: counter.advance())
+    texts = _Texts(groups)
+
+    record = _Record(shards, engine)
+    marks = [mark_of(*place) for place in training]
+    known = [record.sets_of(mark) for mark in marks]
+    missing = {sets: texts.without(record.texts(sets)) for sets in dict.fromkeys(known)}
+    tasks = []
+    now: list[tuple[str, ...]] = []
+    for place, mark, sets in zip(training, marks, known, strict=True):
+        new, own = missing[sets], sets
+        if len(new):
+            name = record.add(texts.ids[new])
+            if not (work / name).exists():
+                texts.write(new, work / name)
+            own = (*sets, name)
+            base = record.entry(mark, sets, 0) if sets else None
+            tasks.append(Task(place.part.name, record.key(mark, own, len(sets)), (place, base, work / name)))
+        now.append(own)
+    with progress.task("compare with training", len(tasks), unit="shards") as counter:
+        shards.map(engine, compare, tasks, on_done=lambda _: counter.advance())
+    record.write(dict(zip(marks, now, strict=True)))
+    shutil.rmtree(work)
+
+    best: dict[int, tuple[float, str, str]] = {}  # (minus the share, repo, path): the smallest is the best
+    for mark, sets in zip(marks, now, strict=True):
+        for i in range(len(sets)):
+            for id, found, repo, path in shard_summary(record.entry(mark, sets, i))["near_copies"]:
+                if (number := texts.number(id)) is not None:
+                    candidate = (-found / int(texts.sizes[number]), repo, path)
+                    best[number] = min(best.get(number, candidate), candidate)
+    copied = np.isin(texts.of_document, np.array(sorted(best), dtype=np.int64))
+    copies = {}
+    for document in np.flatnonzero(copied).tolist():
+        share, repo, path = best[int(texts.of_document[document])]
+        copies[document] = Copy(-share, f"{-share:.0%} of its 5-grams are in {repo}/{path}")
+    samples = [record.entry(mark, sets, 0) / "sample.npy" for mark, sets in zip(marks, now, strict=True)]
+    return Compared(copies, texts.seen(samples, ~copied))
+
+
+def sampled(grams: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which grams (n,) are those of `SAMPLE`."""
+    return grams <= np.uint64(((1 << 64) - 1) // SAMPLE)
+
+
+class _Texts:
+    """The held-out texts, each distinct one once: `ids` (n,) sorted, `sizes` (n,) the number of their distinct grams;
+    `of_document` (N,) is the number of each document's text."""
+
+    def __init__(self, groups: Sequence[Path]) -> None:
+        ids = np.concatenate([np.load(group / "ids.npy") for group in groups])
+        starts = [np.load(group / "starts.npy") for group in groups]
+        self.ids, first, self.of_document = np.unique(ids, return_index=True, return_inverse=True)
+        self._grams = [_mapped(group / "grams.npy") for group in groups]
+        self._group = np.repeat(np.arange(len(groups)), [len(own) - 1 for own in starts])[first]
+        self._begin = np.concatenate([own[:-1] for own in starts])[first]
+        self.sizes = np.concatenate([np.diff(own) for own in starts])[first]
+
+    def without(self, ids: NDArray[np.bytes_]) -> NDArray[np.int64]:
+        """Numbers of the texts that are not among these."""
+        return np.flatnonzero(~np.isin(self.ids, ids))
+
+    def number(self, id: str) -> int | None:
+        """The number of a text; None for one that is not held out now."""
+        place = int(np.searchsorted(self.ids, id.encode()))
+        return place if place < len(self.ids) and self.ids[place] == id.encode() else None
+
+    def write(self, numbers: NDArray[np.int64], folder: Path) -> None:
+        """Put ids and sorted distinct grams of some texts into a folder, for `compare`."""
+        folder.mkdir()
+        starts = np.concatenate([[0], np.cumsum(self.sizes[numbers])]).astype(np.int64)
+        np.save(folder / "ids.npy", self.ids[numbers])
+        np.save(folder / "starts.npy", starts)
+        out = np.lib.format.open_memmap(folder / "grams.npy", mode="w+", dtype=np.uint64, shape=(int(starts[-1]),))
+        for i, number in enumerate(numbers):
+            begin = self._begin[number]
+            out[starts[i] : starts[i + 1]] = self._grams[self._group[number]][begin : begin + self.sizes[number]]
+
+    def seen(self, samples: Sequence[Path], documents: NDArray[np.bool_]) -> float | None:
+        """The share of the sampled grams of some of the documents (N,) that are in one of the files of grams."""
+        weight = np.bincount(self.of_document[documents], minlength=len(self.ids))  # texts may stand for several
+        order = np.lexsort((self._begin, self._group))
+        order = order[weight[order] > 0]
+        cuts = np.searchsorted(self._group[order], np.arange(len(self._grams) + 1))
+        grams, weights = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+        for group, every in enumerate(self._grams):
+            own = order[cuts[group] : cuts[group + 1]]
+            places = np.flatnonzero(sampled(every))
+            text = np.searchsorted(self._begin[own], places, side="right") - 1
+            inside = (text >= 0) & (places < (self._begin[own] + self.sizes[own])[text]) if len(own) else text >= 0
+            grams.append(every[places[inside]])
+            weights.append(weight[own[text[inside]]])
+        sample, weighted = np.concatenate(grams), np.concatenate(weights)
+        if not len(sample):
+            return None
+        keys = np.unique(sample)
+        seen = np.zeros(len(keys), dtype=np.bool_)
+        for file in samples:
+            trained = np.load(file)
+            places = np.minimum(np.searchsorted(keys, trained), len(keys) - 1)
+            seen[places[keys[places] == trained]] = True
+        return float(weighted[seen[np.searchsorted(keys, sample)]].sum() / weighted.sum())
+
+
+class _Record:
+    """Which sets of texts the shards of the last run were compared with."""
+
+    def __init__(self, store: ShardStore, engine: Engine) -> None:
+        self._store = store
+        self._alone = engine.part is None  # nobody else works on this workspace
+        self._file = store.root / f"compared-{store.salt}.json"
+        if self._alone:
+            for leftover in (*store.root.glob(".compared-*"), *store.root.glob(".texts-*")):  # of a run that was killed
+                leftover.unlink()
+        self._sets: dict[str, list[str]] = {}
+        if self._file.exists():
+            self._sets = json.loads(self._file.read_text(encoding="utf-8"))
+        self._added: dict[str, NDArray[np.bytes_]] = {}
+
+    def _texts(self, name: str) -> Path:
+        return self._store.root / f"texts-{name}"
+
+    def key(self, mark: str, sets: Sequence[str], i: int) -> str:
+        """The fingerprint of the task that compares a shard with the set `i` of `sets`."""
+        return fingerprint("compare", mark, sets[i], "further" if i else "first")
+
+    def entry(self, mark: str, sets: Sequence[str], i: int) -> Path:
+        """Where the store has, or will have, its outcome."""
+        return self._store.folder(self.key(mark, sets, i))
+
+    def sets_of(self, mark: str) -> tuple[str, ...]:
+        """The sets that a shard was compared with, the one that its sketch is kept with first; none where it has to be
+        compared with all texts."""
+        sets = tuple(self._sets.get(mark, ()))
+        there = tuple(
+            name
+            for i, name in enumerate(sets)
+            if self._texts(name).exists() and (self.entry(mark, sets, i) / "summary.json").exists()
+        )
+        return there if there[:1] == sets[:1] and len(there) < SETS else ()
+
+    def texts(self, sets: Sequence[str]) -> NDArray[np.bytes_]:
+        """Ids of the texts of some sets."""
+        return np.frombuffer(b"".join(self._texts(name).read_bytes() for name in sets), dtype="S40")
+
+    def add(self, ids: NDArray[np.bytes_]) -> str:
+        """The name of a set of texts."""
+        name = hashlib.sha256(ids.tobytes()).hexdigest()[:32]
+        self._added[name] = ids
+        return name
+
+    def write(self, sets: dict[str, tuple[str, ...]]) -> None:
+        """Remember what the shards are compared with, now that all of it is in the store."""
+        for name, ids in self._added.items():
+            write_atomically(self._texts(name), ids.tobytes().decode("ascii"))
+        write_atomically(self._file, json.dumps(sets))
+        if self._alone:
+            used = {self._texts(name) for names in sets.values() for name in names} | {self._file}
+            for file in (*self._store.root.glob("compared-*.json"), *self._store.root.glob("texts-*")):
+                if file not in used:
+                    file.unlink()
+
+
+# -- in a worker -------------------------------------------------------------------------------------------------------
+
+
+def hash_texts(place: Place, folder: Path) -> dict[str, Any]:
+    """The held-out documents of one shard: `ids.npy` (M,) of their contents, and of their grams, sorted and distinct,
+    `grams.npy` (g,) and `starts.npy` (M + 1,)."""
+    column = identity(place.part)
+    ids = read_table(place.part, [column])[column].take(place.rows).to_pylist()
+    sets = [_hashed(place.part, group, rows).distinct() for group, _, rows in _by_group(place) if len(rows)]
+    starts = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(own.starts) for own in sets]))]).astype(np.int64)
+    np.save(folder / "ids.npy", np.array(ids, dtype="S40"))
+    np.save(folder / "grams.npy", np.concatenate([own.grams for own in sets]))
+    np.save(folder / "starts.npy", starts)
+    return {"texts": len(ids)}
+
+
+def compare(payload: tuple[Place, Path | None, Path], folder: Path) -> dict[str, Any]:
+    """One shard's training documents with the texts that `_Texts.write` put into a folder: which of the texts have half
+    of their grams in one of the documents, how many of them, and the place of the one that has most, the first of
+    several. The shard's sketch is in the entry `base`, or it is made here."""
+    place, base, texts = payload
+    ids = np.load(texts / "ids.npy")
+    wanted = Grams(_mapped(texts / "grams.npy"), np.load(texts / "starts.npy"))
+    known = None if base is None else (_mapped(base / "sketch.npy"), np.load(base / "begins.npy"))
+    none = np.zeros((0, SKETCH_PARTS), np.uint64)
+    words, sample = [none], [np.zeros(0, np.uint64)]
+    best: dict[int, tuple[int, int]] = {}  # text -> how many grams, row
+    for group, first, rows in _by_group(place):
+        hashed = None
+        if known is not None:
+            own = known[0][known[1][group] : known[1][group + 1]]
+        elif len(rows):
+            hashed = _hashed(place.part, group, rows)
+            own = sketch(hashed)
+            sample.append(np.unique(hashed.grams[sampled(hashed.grams)]))
+        else:
+            own = none
+        words.append(own)
+        for numbers in _batches(np.flatnonzero(may_hold(wanted, own)), wanted) if len(rows) else ():
+            hashed = hashed or _hashed(place.part, group, rows)
+            matcher = Matcher(wanted.chosen(numbers))
+            matcher.add(hashed, 0)
+            for i in np.flatnonzero(matcher.found).tolist():
+                number, found = int(numbers[i]), int(matcher.found[i])
+                if found > best.get(number, (0, 0))[0]:
+                    best[number] = found, first + int(rows[matcher.probe[i]])
+    if known is None:
+        np.save(folder / "sketch.npy", np.concatenate(words))
+        np.save(folder / "begins.npy", np.cumsum([len(own) for own in words]))
+        np.save(folder / "sample.npy", np.unique(np.concatenate(sample)))
+    names = read_table(place.part, ["repo", "path"]).take(np.array([row for _, row in best.values()], dtype=np.int64))
+    copies = [
+        [ids[number].decode(), count, repo, path]
+        for (number, (count, _)), repo, path in zip(
+            best.items(), names["repo"].to_pylist(), names["path"].to_pylist(), strict=True
+        )
+    ]
+    return {"files": len(place.rows), "near_copies": sorted(copies)}
+
+
+def _by_group(place: Place) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+    """The number of each row group of a shard, its first row, and which of the rows from there on the place names."""
+    starts = row_group_starts(place.part)
+    cuts = np.searchsorted(place.rows, starts)
+    for group in range(len(starts) - 1):
+        yield group, int(starts[group]), place.rows[cuts[group] : cuts[group + 1]] - starts[group]
+
+
+def _hashed(part: Path, group: int, rows: NDArray[np.int64]) -> Grams:
+    """Grams of some rows of one row group."""
+    (table,) = iter_row_groups(part, ["content"], [group])
+    return Grams.of(*text_bytes(table["content"]), rows)
+
+
+def _batches(numbers: NDArray[np.int64], texts: Grams) -> Iterator[NDArray[np.int64]]:
+    """Cut numbers of texts where their grams together are more than `MATCH_GRAMS`."""
+    total = np.cumsum(texts.starts[numbers + 1] - texts.starts[numbers])
+    if len(numbers):
+        yield from np.split(numbers, np.flatnonzero(np.diff(total // MATCH_GRAMS)) + 1)
+
+
+def _mapped(file: Path) -> NDArray[np.uint64]:
+    """An array in a file, read as it is needed."""
+    array: NDArray[np.uint64] = np.asarray(np.load(file, mmap_mode="c"))
+    return array
