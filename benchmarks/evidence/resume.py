@@ -1,11 +1,12 @@
 """What a SIGKILL costs: a run is killed in every data stage, and goes on; which shards are worked on twice?
 
     python benchmarks/evidence/resume.py                  a corpus of 4 GB
-    python benchmarks/evidence/resume.py --size 0.1
+    python benchmarks/evidence/resume.py --size 0.1 --place DIR
 
-Killed are all processes of the run at once, at a moment drawn from the stage's length in an uninterrupted run. Counted
-are the shards that were whole at that moment and are made again (there must be none), those that were in the making
-(at most one a worker), and whether the end is the same, file by file. Writes `benchmarks/results/resume.json`.
+Killed are all processes of the run at once, when a number of shards is done that is drawn from those that the stage has
+in an uninterrupted run (in `--place`, corpus and uninterrupted run are kept for another time). Counted are the shards
+that were whole at that moment and are made again (there must be none), those that were in the making (at most one a
+worker), and whether the end is the same, file by file. Writes `benchmarks/results/resume.json`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,10 +39,11 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=float, default=4.0, help="gigabytes of source code")
+    parser.add_argument("--place", type=Path, help="a folder to work in; a temporary one by default")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kringle-resume-") as folder:
-        record = measure(Path(folder), int(arguments.size * 1e9))
+        record = measure(arguments.place or Path(folder), int(arguments.size * 1e9))
     record |= {"machine": asdict(machine()), "versions": versions()}
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "resume.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -49,15 +52,17 @@ def main() -> None:
 
 
 def measure(folder: Path, size: int) -> dict[str, Any]:
-    written = grow(folder / "corpus", size)
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(recipe_of(folder / "corpus"))
-    whole, killed = folder / "whole", folder / "killed"
+    recipe, whole, killed = folder / "recipe.yaml", folder / "whole", folder / "killed"
+    if not recipe.exists():
+        grow(folder / "corpus", size)
+        recipe.write_text(recipe_of(folder / "corpus"))
+    written = sum(file.stat().st_size for file in (folder / "corpus").rglob("*") if file.is_file())
     start(recipe, whole, DATA_STAGES[-1]).wait()
-    lengths = {name: manifest["cost"]["wall_seconds"] for name, manifest in manifests(whole).items()}
+    shutil.rmtree(killed, ignore_errors=True)
     kills = []
     for number, stage in enumerate(DATA_STAGES):
-        kills.append(kill_in(stage, recipe, killed, lengths[stage] * uniform(0, "resume", number)))
+        shards = len(done_in(whole / "shards" / stage))
+        kills.append(kill_in(stage, recipe, killed, int(shards * uniform(0, "resume", number))))
         print(json.dumps(kills[-1]), flush=True)
     start(recipe, killed, DATA_STAGES[-1]).wait()
     return {"bytes": written, "workers": default_workers(), "kills": kills, "same": files(whole) == files(killed)}
@@ -68,40 +73,40 @@ def start(recipe: Path, work: Path, until: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
-def kill_in(stage: str, recipe: Path, work: Path, after: float) -> dict[str, Any]:
-    """Start the run, kill it `after` seconds into the stage, run it to the stage's end, and compare shards."""
+def done_in(shards: Path) -> dict[str, int]:
+    """The shards that a stage has made, and when."""
+    found = (path.parent for path in shards.glob("*/summary.json"))
+    return {path.name: path.stat().st_mtime_ns for path in found if path.suffix != ".partial"}
+
+
+def kill_in(stage: str, recipe: Path, work: Path, after: int) -> dict[str, Any]:
+    """Start the run, kill it when `after` shards of the stage are done, run it to the stage's end, compare shards."""
     run = start(recipe, work, stage)
-    while run.poll() is None and not list((work / "stages").glob(f"{stage}-*.partial")):
-        time.sleep(0.02)
-    time.sleep(after)
+    shards = work / "shards" / stage
+    while run.poll() is None and not (shards.is_dir() and len(done_in(shards)) >= after):
+        time.sleep(0.1)
     alive = run.poll() is None
     if alive:
         os.killpg(run.pid, signal.SIGKILL)
     run.wait()
-    shards = work / "shards" / stage
-    before = {path.name: path.stat().st_mtime_ns for path in shards.glob("*") if path.suffix != ".partial"}
+    before = done_in(shards)
     making = len(list(shards.glob("*.partial")))
     begun = time.monotonic()
     start(recipe, work, stage).wait()
     again = time.monotonic() - begun
-    after_all = {path.name: path.stat().st_mtime_ns for path in shards.glob("*")}
+    after_all = done_in(shards)
     twice = sum(after_all.get(name) != stamp for name, stamp in before.items())
     return {
         "stage": stage,
         "killed": alive,
-        "after_seconds": round(after, 2),
+        "after_shards": after,
         "shards": len(after_all),
         "whole": len(before),
         "in_the_making": making,
         "made_twice": twice,
         "seconds_of_the_rest": round(again, 2),
-        "ok": twice == 0 and making <= default_workers(),
+        "ok": alive and twice == 0 and making <= default_workers(),
     }
-
-
-def manifests(work: Path) -> dict[str, dict[str, Any]]:
-    found = (json.loads(path.read_text()) for path in (work / "stages").glob("*/manifest.json"))
-    return {manifest["stage"]: manifest for manifest in found}
 
 
 def files(work: Path) -> dict[str, str]:
