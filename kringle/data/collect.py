@@ -25,7 +25,7 @@ from kringle.data.optout import OptOuts
 from kringle.data.sources.candidates import Candidate
 from kringle.data.stars import digest
 from kringle.data.survey import Survey, sample
-from kringle.data.table import DECISION, TableWriter, in_row_groups, iter_row_groups, read_table
+from kringle.data.table import DECISION, TableWriter, iter_row_groups, read_table
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
@@ -68,13 +68,11 @@ def collect(
         merged = Merge(folders, [summary["documents"] for summary in summaries], Path(scratch))
         merged.write_parts(tasks, documents, shards, engine, progress)
         with TableWriter(out / "decisions.parquet", DECISION) as writer:
-            for table in in_row_groups(table for judged in survey.decisions for table in judged.tables()):
-                writer.write_table(table)
+            writer.write_tables(table for judged in survey.decisions for table in judged.tables())
             for folder in folders:
                 for group in iter_row_groups(folder / "decisions.parquet"):
                     writer.write_table(group)
-            for table in in_row_groups(merged.decisions()):
-                writer.write_table(table)
+            writer.write_tables(merged.decisions())
         return _summary(survey, corpus, merged, summaries)
 
 

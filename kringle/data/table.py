@@ -139,20 +139,10 @@ class TableWriter:
     def write_tables(self, tables: Iterable[pa.Table]) -> int:
         """Append the rows of tables of this schema in groups of `ROW_GROUP_ROWS`, as `write_rows` would; how many."""
         total = 0
-        pending: list[pa.Table] = []
-        rows = 0
-        for table in tables:
-            pending.append(table)
-            rows += table.num_rows
-            while rows >= ROW_GROUP_ROWS:
-                whole = pa.concat_tables(pending)
-                self.write_table(whole.slice(0, ROW_GROUP_ROWS).combine_chunks())
-                pending = [whole.slice(ROW_GROUP_ROWS)]
-                rows -= ROW_GROUP_ROWS
-                total += ROW_GROUP_ROWS
-        if rows:
-            self.write_table(pa.concat_tables(pending).combine_chunks())
-        return total + rows
+        for group in in_row_groups(tables):
+            self.write_table(group)
+            total += group.num_rows
+        return total
 
     def __enter__(self) -> TableWriter:
         return self

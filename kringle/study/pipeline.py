@@ -225,7 +225,7 @@ def _run_stages(context: Context, wanted: Sequence[tuple[str, Stage]], options: 
 
 def _require_items(plan: Plan) -> None:
     """Intervals and paired differences need at least two held-out files; say so before any model is trained."""
-    from kringle.data.ordered import Subsequence, split_ids
+    from kringle.data.subsequence import Subsequence, split_ids
     from kringle.data.table import iter_row_groups
     from kringle.evaluation.kept import choose_documents
 
@@ -297,7 +297,7 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
             asked = near_dedup_settings(recipe)
             return annotate(documents, survivors, sides, asked, recipe.fidelity, out, shards, engine, reporter)
         if kind == "tokenizer":
-            from kringle.data.ordered import split_ids
+            from kringle.data.subsequence import split_ids
             from kringle.tokens.vocabulary import take_tokenizer, train_on_documents
 
             if (init := recipe.base.model.init) is not None:
@@ -307,7 +307,7 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
             size, spelling = recipe.tokenizer.vocab_size, recipe.tokenizer.specials
             return train_on_documents(documents, ids, size, out, shards, engine, reporter, spelling)
         if kind == "encode":
-            from kringle.data.ordered import split_ids
+            from kringle.data.subsequence import split_ids
             from kringle.tokens.encode import encode
 
             ids = split_ids(plan.split.folder)

@@ -49,7 +49,7 @@ def plan_slices(documents: Path, ids: Iterable[str]) -> list[Slice]:
     Memory grows by four bytes for each of them, and by a slice for each `SHARD_BYTES`. ValueError where an id is out of
     order, or not among the documents.
     """
-    from kringle.data.ordered import Subsequence
+    from kringle.data.subsequence import Subsequence
     from kringle.data.table import document_shards, identity, iter_row_groups
 
     chosen = Subsequence(ids)
