@@ -23,6 +23,7 @@ from kringle.study.altered import training_seed
 from kringle.study.controls import REFUSED, check_controls, control_arms, pairs, refuse
 from kringle.study.findings import findings
 from kringle.study.judgements import Measurements, compare_arms, seed_variances
+from kringle.study.pipeline import share_cores
 from kringle.study.plan import Options, resolve
 from kringle.tokens.store import TokenStore
 
@@ -292,3 +293,25 @@ def test_a_whole_study_without_harm_refuses_its_verdicts(tmp_path: Path) -> None
     assert "No verdicts" in (tmp_path / "work/report/report.html").read_text()
     stored = json.loads((tmp_path / "work/report/seed-variance.json").read_text())
     assert stored["measures"]["bits per byte"]["degrees_of_freedom"] == 1
+
+
+@pytest.mark.parametrize(
+    ("seeds", "controls", "cores", "shared"),
+    [
+        ("[0]", "false", 2, (1, 2)),  # five arms
+        ("[0]", "false", 16, (3, 5)),
+        ("[0]", "true", 16, (1, 16)),  # and four controls
+        ("[0, 1, 2]", "true", 64, (2, 32)),
+    ],
+)
+def test_trainings_side_by_side_never_have_more_threads_than_there_are_cores(
+    seeds: str, controls: str, cores: int, shared: tuple[int, int]
+) -> None:
+    written = parse_recipe(RECIPE.replace("[0, 1, 2]", seeds).replace("CONTROLS", controls))
+    assert share_cores(written, cores) == shared
+
+
+def test_arms_that_controls_are_added_to_on_the_command_line_wait_for_one_another() -> None:
+    """One arm has both cores, so the controls that `--controls` adds are trained after it and not beside it."""
+    alone = RECIPE[: RECIPE.index("  no-fim")].replace("[0, 1, 2]", "[0]").replace("CONTROLS", "false")
+    assert share_cores(parse_recipe(alone), 2) == (2, 1)

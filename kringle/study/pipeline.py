@@ -334,13 +334,8 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
 def _run_arms(context: Context, until: str) -> None:
     """Train and measure all arms, as many side by side as there are cores, one thread each where cores are few."""
     plan = context.plan
-    # From the recipe as it is written, not from what is missing or asked for: the number of threads decides the order
-    # of additions in a product, so one arm alone must use as many as among all others to give the same bits.
-    written = parse_recipe(plan.recipe.text)
-    arms = (*written.arms, *(control_arms(written.arms, written.controls) if written.controls else ()))
-    threads = max(1, default_workers() // sum(len(arm.training.seeds) for arm in arms))
-    # On this machine, whatever shares the data stages; `--controls` adds arms to few that have several threads each.
-    engine = Engine(max(1, min(context.engine.workers, default_workers() // threads)))
+    threads, together = share_cores(parse_recipe(plan.recipe.text), default_workers())
+    engine = Engine(min(context.engine.workers, together))  # on this machine, whatever shares the data stages
     jobs = [make_job(plan, run, until, threads) for run in plan.runs]
     jobs = [j for j in jobs if j.train.manifest() is None or (until == "evaluate" and j.evaluate.manifest() is None)]
     if not jobs:
@@ -354,6 +349,18 @@ def _run_arms(context: Context, until: str) -> None:
 
         for _ in engine.map(run_arm, jobs, names=[job.train.name for job in jobs], on_tick=advance):
             pass
+
+
+def share_cores(written: Recipe, cores: int) -> tuple[int, int]:
+    """Threads of each training, and how many trainings such threads leave room for at once.
+
+    From the recipe as it is written, not from what is missing or asked for: the number of threads decides the order of
+    additions in a product, so one arm alone must use as many as among all others to give the same bits. `--controls`
+    adds arms to few that have several threads each, and these then wait for one another.
+    """
+    arms = (*written.arms, *(control_arms(written.arms, written.controls) if written.controls else ()))
+    threads = max(1, cores // sum(len(arm.training.seeds) for arm in arms))
+    return threads, max(1, cores // threads)
 
 
 def make_job(plan: Plan, run: Run, until: str, threads: int) -> ArmJob:
