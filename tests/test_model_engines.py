@@ -237,3 +237,16 @@ def test_prompts_are_real_code() -> None:
     assert len(prompts) == engines.PROMPTS
     assert all(len(prompt) <= 64 for prompt in prompts)
     assert any(shared.tokenizer().specials.fim_middle in prompt for prompt in prompts)
+
+
+def test_an_engine_is_held_to_its_own_tolerance(ours: tuple[Path, Transformer]) -> None:
+    model, prompts = ours[1].eval(), [[5, 6, 7]]
+
+    def off(by: float) -> engines.Logits:
+        return lambda ids: model(torch.tensor([ids]))[0].detach().numpy() + by
+
+    assert engines.compare(model, engines.Engine("rough", off(0.02), 0.03), prompts) == pytest.approx(0.02, rel=1e-3)
+    with pytest.raises(UserError, match=r"the logits of rough differ by 0\.05, more than 0\.03: nothing was written"):
+        engines.compare(model, engines.Engine("rough", off(0.05), 0.03), prompts)
+    with pytest.raises(UserError, match=r"more than 0\.001"):
+        engines.compare(model, engines.Engine("exact", off(0.02)), prompts)

@@ -90,3 +90,12 @@ def test_parts_of_a_batch_are_the_batch() -> None:
         parts = [whole.batch(step, first, 1) for first in range(4)]
         for name in ("tokens", "targets", "positions", "segments"):
             assert [getattr(p, name)[0].tolist() for p in parts] == getattr(whole.batch(step), name).tolist()
+
+
+def test_a_process_ends_with_what_it_said_and_without_what_python_does_last() -> None:
+    """What aborts one of several processes is in Python's own end, which a failing exit handler stands for."""
+    says = (
+        "import atexit, os; from kringle.training.parallel import end; atexit.register(os.abort); print('said'); end()"
+    )
+    done = subprocess.run([sys.executable, "-c", says], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "said\n")
