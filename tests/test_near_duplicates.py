@@ -292,6 +292,18 @@ def test_partitions_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(np.unique(whole)) < 40
 
 
+@pytest.mark.parametrize("method", [Method.of(1, 0.85, "corrected"), Method.of(1, 0.85, "faithful")])
+def test_shingles_in_a_file_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method) -> None:
+    contents = planted(3)
+    whole = run(tmp_path / "memory", contents, method)
+    monkeypatch.setattr("kringle.data.near_duplicates.find.CHUNK_SHINGLES", 1)
+    spilled = run(tmp_path / "disk", contents, method)
+    assert (whole.witness >= 0).any()
+    for a, b in zip(spilled, whole, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not [f for f in (tmp_path / "disk" / "store").iterdir() if f.is_file()]
+
+
 @given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)), st.integers(0, 10))
 @settings(deadline=None)
 def test_common_counts_or_gives_up(a: set[int], b: set[int], least: int) -> None:

@@ -68,7 +68,7 @@ def main() -> None:
         folder = Path(name)
         written = grow(folder / "corpus", int(given.size * 1e9))
         recipe = folder / "recipe.yaml"
-        recipe.write_text(recipe_of(folder / "corpus", VOCABULARY))
+        recipe.write_text(recipe_of(folder / "corpus", written, VOCABULARY))
         started = time.monotonic()
         if start(recipe, folder / "whole", DATA_STAGES[-1]).wait():
             raise SystemExit("the undisturbed run failed")

@@ -1,24 +1,42 @@
 """A corpus of any size for proofs of scale: the real source files of this machine, again and again, each time changed.
 
-A variant of a file lacks some of its paragraphs, has the others in another order, and a third of its long identifiers
-carry the variant's number, so that neither exact nor near-duplicate removal sees through it and the number of distinct
-words grows as in new code. It is no substitute for real corpora where quality is measured; for time and memory the
-sizes, line lengths and words are those of real files.
+A variant of a file has another word for each of its words: one that is about as frequent among all files, or, one time in
+fifty, one that no file has. So it is as long as the file, parses as it does, and shares hardly more words with other
+variants than strangers share; neither exact nor near-duplicate removal sees through it, and what the tokenizer learns
+from grows by new words too. It is no substitute for real corpora where quality is measured; for time and memory the
+sizes, line lengths, words and duplicates (those among the files, once a variant) are those of real files.
 """
 
 from __future__ import annotations
 
+import keyword
 import re
 import sysconfig
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from kringle.randomness import stream
 
-_LONG = re.compile(rb"\b[A-Za-z_][A-Za-z0-9_]{7,}\b")
+_WORD = re.compile(rb"\b[A-Za-z_][A-Za-z0-9_]*")
+_ESCAPE = re.compile(rb"\\(?:N\{[^}]*\}|[A-Za-z_][A-Za-z0-9_]*)")  # in a string, what follows a backslash is no word
 LARGEST = 200_000  # bytes; a few huge generated files would make up most of a small corpus
+SHORTEST = 3  # characters of a word that changes: shorter ones are prefixes of strings, operators, units
+STRATUM = 512  # words of neighbouring frequency that change places
+NEW = 0.02  # share of the words of a variant that no file has
 JAVA = ("/usr/lib/jvm/*/lib/src.zip",)
+# Words that stay, or a variant would not parse: keywords, and what Python reads in comments and future imports.
+_JAVA = """abstract assert boolean break byte case catch char class const continue default double else enum extends final
+finally float for goto if implements import instanceof int interface long native new non open opens package permits
+private protected provides public record requires return sealed short static strictfp super switch synchronized this
+throw throws transient transitive try uses var void volatile when while with yield exports module to true false null"""
+_JAVASCRIPT = "async await debugger delete export from function get in let of set static target typeof undefined"
+_PYTHON = """match case type coding encoding utf latin ascii __future__ annotations division absolute_import generators
+generator_stop nested_scopes print_function unicode_literals with_statement barry_as_FLUFL"""
+FIXED = frozenset(
+    word.encode() for word in [*keyword.kwlist, *_JAVA.split(), *_JAVASCRIPT.split(), *_PYTHON.split()]
+)
 
 
 def originals(limit: int = 400_000_000) -> Iterator[tuple[str, bytes]]:
@@ -45,26 +63,54 @@ def originals(limit: int = 400_000_000) -> Iterator[tuple[str, bytes]]:
                         return
 
 
-def changed(name: str, data: bytes, variant: int) -> bytes:
-    """The variant of one file; variant 0 is the file itself."""
+def words_of(files: list[tuple[str, bytes]]) -> list[bytes]:
+    """The words that may change, by the number of files that have them, and then by the alphabet."""
+    counts: Counter[bytes] = Counter()
+    for _, data in files:
+        counts.update({word for word in _WORD.findall(data) if len(word) >= SHORTEST} - FIXED)
+    return sorted(counts, key=lambda word: (-counts[word], word))
+
+
+def dictionary(words: list[bytes], variant: int) -> dict[bytes, bytes]:
+    """What each word is in a variant: the words of a stratum change places, and a few become new ones. No two become the
+    same. Empty for variant 0."""
     if not variant:
+        return {}
+    chance = stream(0, "grown-corpus", variant)
+    mark = b"_"
+    number = variant
+    while number:  # in letters: digits would be tokens of their own
+        number, digit = divmod(number, 26)
+        mark += bytes([ord("a") + digit])
+    out = {}
+    for first in range(0, len(words), STRATUM):
+        block = words[first : first + STRATUM]
+        places, new = chance.permutation(len(block)).tolist(), (chance.random(len(block)) < NEW).tolist()
+        out.update({w: block[p] + mark if fresh else block[p] for w, p, fresh in zip(block, places, new, strict=True)})
+    return out
+
+
+def changed(data: bytes, names: dict[bytes, bytes]) -> bytes:
+    """A file with its words changed."""
+    if not names:
         return data
-    chance = stream(0, "grown-corpus", name, variant)
-    paragraphs = data.split(b"\n\n")
-    kept = [paragraphs[i] for i in chance.permutation(len(paragraphs)) if len(paragraphs) < 4 or chance.random() < 0.85]
-    words = sorted(set(_LONG.findall(data)))
-    renamed = {word: word + b"_%d" % variant for word in words if chance.random() < 0.33}
-    text = b"\n\n".join(kept)
-    return _LONG.sub(lambda match: renamed.get(match[0], match[0]), text) + b"\n"
+    out, end = [], 0
+    for escape in _ESCAPE.finditer(data):
+        out += [_WORD.sub(lambda match: names.get(match[0], match[0]), data[end : escape.start()]), escape[0]]
+        end = escape.end()
+    out.append(_WORD.sub(lambda match: names.get(match[0], match[0]), data[end:]))
+    return b"".join(out)
 
 
 def grow(folder: Path, size: int) -> int:
     """Write about `size` bytes of variants to `folder/vN/...`; returns the exact number."""
     files = list(originals())
+    words = words_of(files) if sum(len(data) for _, data in files) < size else []
     total, variant = 0, 0
     while total < size:
+        names = dictionary(words, variant)
         for name, data in files:
-            text = changed(name, data, variant)
+            text = changed(data, names)
             target = folder / f"v{variant}-{name.split('/')[0]}" / name.split("/", 1)[1]
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(text)

@@ -54,8 +54,7 @@ def main() -> None:
 def measure(folder: Path, size: int) -> dict[str, Any]:
     recipe, whole, killed = folder / "recipe.yaml", folder / "whole", folder / "killed"
     if not recipe.exists():
-        grow(folder / "corpus", size)
-        recipe.write_text(recipe_of(folder / "corpus"))
+        recipe.write_text(recipe_of(folder / "corpus", grow(folder / "corpus", size)))
     written = sum(file.stat().st_size for file in (folder / "corpus").rglob("*") if file.is_file())
     start(recipe, whole, DATA_STAGES[-1]).wait()
     shutil.rmtree(killed, ignore_errors=True)

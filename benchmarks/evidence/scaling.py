@@ -30,6 +30,8 @@ from kringle.study.plan import DATA_STAGES
 from kringle.tokens.store import TokenStore
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
+# Bytes. Held-out texts are compared with every training shard, so a share of the corpus would be a square of it.
+HELD_OUT = 2_500_000
 _RECIPE = """
 name: scaling
 corpus:     {{sources: [{{folder: {folder}}}], languages: [python, java, javascript], licenses: any}}
@@ -40,14 +42,14 @@ model:      {{layers: 1, width: 64, heads: 1, attention: mqa, context: 256}}
 training:   {{tokens: 100k, batch_tokens: 1024, learning_rate: 1e-3, schedule: cosine, warmup: 0.02,
              fim: {{rate: 0.5, spm: 0.5}}, seeds: [0]}}
 ablations:  {{base: {{}}}}
-evaluation: {{suites: [starter], samples: 1, held_out: 1%, held_out_bytes: 400kB, infilling_lines: 10,
+evaluation: {{suites: [starter], samples: 1, held_out: {held_out}, held_out_bytes: 400kB, infilling_lines: 10,
              margins: {{bits_per_byte: 0.01, infilling: 0.02, pass@1: 0.02}}}}
 """
 
 
-def recipe(folder: Path, vocabulary: int = 49_152) -> str:
-    """A study of the code in a folder, with everything that cleans."""
-    return _RECIPE.format(folder=folder, vocabulary=vocabulary)
+def recipe(folder: Path, size: int, vocabulary: int = 49_152) -> str:
+    """A study of the `size` bytes of code in a folder, with everything that cleans, and as much held out at any size."""
+    return _RECIPE.format(folder=folder, vocabulary=vocabulary, held_out=f"{HELD_OUT / size:.2%}")
 
 
 def main() -> None:
@@ -75,7 +77,7 @@ def main() -> None:
 def measure(folder: Path, size: int, memory: int) -> dict[str, Any]:
     """One size, from nothing: what each stage took, and the most memory that all processes held together."""
     written = grow(folder / "corpus", size)
-    (folder / "recipe.yaml").write_text(recipe(folder / "corpus"))
+    (folder / "recipe.yaml").write_text(recipe(folder / "corpus", written))
     group = create(memory)
     command = [sys.executable, "-m", "kringle", "run", str(folder / "recipe.yaml"), "--work", str(folder / "work")]
     started = time.monotonic()

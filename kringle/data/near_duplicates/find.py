@@ -2,11 +2,14 @@
 
 The first and third step read text, run in the engine's workers, and are kept by shard, so a changed shard costs its own
 signatures and no others. The rest works on 8-byte keys. Text is never held: a worker's memory is a row group, this
-process' a few dozen bytes a document and one chunk of components.
+process' a few dozen bytes a document and one chunk of components; the shingles of a component that is larger than a
+chunk lie in a file.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +27,7 @@ from kringle.engine import Engine
 from kringle.progress import Reporter
 from kringle.workspace import ShardStore, Task, fingerprint
 
-CHUNK_SHINGLES = 1 << 23  # shingles of the components that are resolved at once: 64 MB
+CHUNK_SHINGLES = 1 << 23  # shingles of the components that are resolved at once, and held in memory: 64 MB
 
 
 class Outcome(NamedTuple):
@@ -127,7 +130,10 @@ def shingle(payload: tuple[Shard, Method, NDArray[np.int64]], folder: Path) -> d
 
 
 class _Members:
-    """Keys, ranks and shingle sets of the documents that have candidates, read from the shards' files as needed."""
+    """Keys, ranks and shingle sets of the documents that have candidates, read from the shards' files as needed.
+
+    `folder` is where sets too large for memory go.
+    """
 
     def __init__(
         self,
@@ -135,8 +141,9 @@ class _Members:
         spilled: Sequence[Path | None],
         starts: NDArray[np.int64],
         rows: Sequence[NDArray[np.int64]],
+        folder: Path,
     ) -> None:
-        self._starts, self._rows = starts, rows
+        self._starts, self._rows, self._folder = starts, rows, folder
         self._keys = [np.load(folder / "keys.npy", mmap_mode="r") for folder in signed]
         self._ranks = [np.load(folder / "ranks.npy", mmap_mode="r") for folder in signed]
         self._sets = [None if f is None else np.load(f / "sets.npy", mmap_mode="r") for f in spilled]
@@ -176,7 +183,7 @@ class _Members:
     def sets(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """Shingles end to end, and where each document's begin (M + 1,)"""
         places = np.concatenate([[0], np.cumsum(self.lengths(numbers))]).astype(np.int64)
-        out = np.empty(int(places[-1]), dtype=np.uint64)
+        out = _room(int(places[-1]), self._folder)
         for shard, positions, rows in self._home(numbers):
             source, at = self._places[shard], np.searchsorted(self._rows[shard], rows)
             sets = self._sets[shard]
@@ -185,6 +192,17 @@ class _Members:
             for position, place in zip(positions.tolist(), at.tolist(), strict=True):
                 out[places[position] : places[position + 1]] = sets[source[place] : source[place + 1]]
         return out, places
+
+
+def _room(shingles: int, folder: Path) -> NDArray[np.uint64]:
+    """An array for so many shingles (`shingles`,), its contents undefined. One that is larger than a chunk is a file
+    without a name, whose pages the system can write out and drop. Raises OSError where the disk is too full."""
+    if shingles <= CHUNK_SHINGLES:
+        return np.empty(shingles, dtype=np.uint64)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):  # macOS has none; there a full disk is a bus error
+            os.posix_fallocate(file.fileno(), 0, 8 * shingles)
+        return np.asarray(np.memmap(file, np.uint64, "r+", shape=(shingles,)))
 
 
 def _resolve(
@@ -211,7 +229,7 @@ def _resolve(
         if len(rows[i])
     }
     done = dict(zip(tasks, store.map(engine, shingle, list(tasks.values())), strict=True))
-    source = _Members(signed, [done.get(i) for i in range(len(shards))], starts, rows)
+    source = _Members(signed, [done.get(i) for i in range(len(shards))], starts, rows, store.root)
     roots = out.component[members]
     begins = np.flatnonzero(np.concatenate([[True], roots[1:] != roots[:-1]]))
     borders = np.append(begins, len(members))
