@@ -1,7 +1,7 @@
 """A corpus of any size for proofs of scale: the real source files of this machine, again and again, each time changed.
 
-A variant of a file has another word for each of its words: one that is about as frequent among all files, or, one time in
-fifty, one that no file has. So it is as long as the file, parses as it does, and shares hardly more words with other
+A variant of a file has another word for each of its words: one that is about as frequent among all files, or, one time
+in fifty, one that no file has. So it is as long as the file, parses as it does, and shares hardly more words with other
 variants than strangers share; neither exact nor near-duplicate removal sees through it, and what the tokenizer learns
 from grows by new words too. It is no substitute for real corpora where quality is measured; for time and memory the
 sizes, line lengths, words and duplicates (those among the files, once a variant) are those of real files.
@@ -27,16 +27,14 @@ STRATUM = 512  # words of neighbouring frequency that change places
 NEW = 0.02  # share of the words of a variant that no file has
 JAVA = ("/usr/lib/jvm/*/lib/src.zip",)
 # Words that stay, or a variant would not parse: keywords, and what Python reads in comments and future imports.
-_JAVA = """abstract assert boolean break byte case catch char class const continue default double else enum extends final
-finally float for goto if implements import instanceof int interface long native new non open opens package permits
+_JAVA = """abstract assert boolean break byte case catch char class const continue default double else enum extends
+final finally float for goto if implements import instanceof int interface long native new non open opens package permits
 private protected provides public record requires return sealed short static strictfp super switch synchronized this
 throw throws transient transitive try uses var void volatile when while with yield exports module to true false null"""
 _JAVASCRIPT = "async await debugger delete export from function get in let of set static target typeof undefined"
 _PYTHON = """match case type coding encoding utf latin ascii __future__ annotations division absolute_import generators
 generator_stop nested_scopes print_function unicode_literals with_statement barry_as_FLUFL"""
-FIXED = frozenset(
-    word.encode() for word in [*keyword.kwlist, *_JAVA.split(), *_JAVASCRIPT.split(), *_PYTHON.split()]
-)
+FIXED = frozenset(word.encode() for word in [*keyword.kwlist, *_JAVA.split(), *_JAVASCRIPT.split(), *_PYTHON.split()])
 
 
 def originals(limit: int = 400_000_000) -> Iterator[tuple[str, bytes]]:
@@ -72,8 +70,8 @@ def words_of(files: list[tuple[str, bytes]]) -> list[bytes]:
 
 
 def dictionary(words: list[bytes], variant: int) -> dict[bytes, bytes]:
-    """What each word is in a variant: the words of a stratum change places, and a few become new ones. No two become the
-    same. Empty for variant 0."""
+    """What each word is in a variant: the words of a stratum change places, and a few become new ones; no two become
+    the same. Empty for variant 0."""
     if not variant:
         return {}
     chance = stream(0, "grown-corpus", variant)
