@@ -28,9 +28,10 @@ NEW = 0.02  # share of the words of a variant that no file has
 JAVA = ("/usr/lib/jvm/*/lib/src.zip",)
 # Words that stay, or a variant would not parse: keywords, and what Python reads in comments and future imports.
 _JAVA = """abstract assert boolean break byte case catch char class const continue default double else enum extends
-final finally float for goto if implements import instanceof int interface long native new non open opens package permits
-private protected provides public record requires return sealed short static strictfp super switch synchronized this
-throw throws transient transitive try uses var void volatile when while with yield exports module to true false null"""
+final finally float for goto if implements import instanceof int interface long native new non open opens package
+permits private protected provides public record requires return sealed short static strictfp super switch synchronized
+this throw throws transient transitive try uses var void volatile when while with yield exports module to true false
+null"""
 _JAVASCRIPT = "async await debugger delete export from function get in let of set static target typeof undefined"
 _PYTHON = """match case type coding encoding utf latin ascii __future__ annotations division absolute_import generators
 generator_stop nested_scopes print_function unicode_literals with_statement barry_as_FLUFL"""
