@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from kringle.errors import UserError
-from kringle.generation.decoder import Decoder
+from kringle.generation.decoder import Decoder, Sharing
 from kringle.generation.engine import free_memory, generate
 from kringle.generation.fim import infilling_prompt, left_to_right_prompt
+from kringle.generation.memory import aligned
 from kringle.generation.requests import Completion, Request
 from kringle.generation.stops import completing_tokens, first_stop
+from kringle.generation.weights import Precision
 from kringle.model.shape import ModelConfig
 from kringle.model.transformer import Transformer
 from kringle.randomness import stream, torch_seed
@@ -280,7 +282,7 @@ def test_prompts_that_are_copied_do_not_stay(model: Transformer, monkeypatch: py
     """With room for all rows and one prompt, twelve prompts of one sample each fill twelve rows at once."""
     wanted = [Request([1] * 20, max_new_tokens=4, key=str(i)) for i in range(12)]
     token_bytes = model.config.key_value_bytes_per_token * 2  # float32
-    row_bytes = 23 * token_bytes + TOKENS.vocab_size * 4
+    row_bytes = aligned(23) * token_bytes + TOKENS.vocab_size * 4
     fed = []
     step = Decoder.step
 
@@ -296,12 +298,32 @@ def test_prompts_that_are_copied_do_not_stay(model: Transformer, monkeypatch: py
         generate(model, TOKENS, wanted, memory_limit=limit - 1)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("attention", ["mqa", "mha"])
+def test_a_row_has_the_same_bits_beside_longer_ones(attention: str, precision: Precision) -> None:
+    """Whatever another row's prompt and place: sums over columns do not depend on how many are looked at."""
+    model = random_model(attention, context=256, width=64, spread=0.15)
+    for length in range(1, 40, 3):
+        seen = set()
+        for other, column in ((1, 0), (5, 31), (70, 3), (111, 90)):
+            decoder = Decoder(model, rows=2, columns=100, vocab_size=TOKENS.vocab_size, precision=precision)
+            prompts = [decoder.prefill([i % 10 for i in range(size)]) for size in (length, other)]
+            together = [Sharing(prompt, torch.tensor([row])) for row, prompt in enumerate(prompts)]
+            for at in range(20):
+                columns = torch.tensor([at, column])
+                logits = decoder.step(
+                    torch.tensor([at % 7, 3]), columns + torch.tensor([length, other]), columns, together
+                )
+                seen.add((at, *logits[0].float().tolist()))
+        assert len(seen) == 20
+
+
 def test_prompts_wait_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for one shared prompt at a time, the second is run after the rows of the first have ended."""
     wide = random_model("mha", width=256, context=170, spread=0.08)
     wanted = [Request([i] * 150, samples=40, max_new_tokens=8, key=str(i)) for i in range(3)]
     prompt_bytes = 150 * 2 * 2 * 256 * 4  # positions, layers, keys and values, width, float32
-    row_bytes = 7 * 2 * 2 * 256 * 4 + TOKENS.vocab_size * 4
+    row_bytes = aligned(7) * 2 * 2 * 256 * 4 + TOKENS.vocab_size * 4
     held = []
     step = Decoder.step
 

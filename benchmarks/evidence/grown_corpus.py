@@ -101,20 +101,34 @@ def changed(data: bytes, names: dict[bytes, bytes]) -> bytes:
     return b"".join(out)
 
 
-def grow(folder: Path, size: int) -> int:
-    """Write about `size` bytes of variants to `folder/vN/...`; returns the exact number."""
+def home(name: str, variant: int) -> Path:
+    """Where a variant of a file lies: every package, and every folder of the standard library, is a repository."""
+    *folders, file = name.split("/")
+    depth = 3 if "packages" in folders[1:2] else 2
+    return Path(f"v{variant}-{'-'.join(folders[:depth])}", *folders[depth:], file)
+
+
+def variants(first: int = 0) -> Iterator[tuple[str, int, bytes]]:
+    """(name, variant, bytes) without end: the files, each as the variant `first`, then each as the next one."""
     files = list(originals())
-    words = words_of(files) if sum(len(data) for _, data in files) < size else []
-    total, variant = 0, 0
-    while total < size:
-        names = dictionary(words, variant)
+    words: list[bytes] = []
+    while True:
+        if first and not words:
+            words = words_of(files)
+        names = dictionary(words, first)
         for name, data in files:
-            text = changed(data, names)
-            target = folder / f"v{variant}-{name.split('/')[0]}" / name.split("/", 1)[1]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(text)
-            total += len(text)
-            if total >= size:
-                break
-        variant += 1
-    return total
+            yield name, first, changed(data, names)
+        first += 1
+
+
+def grow(folder: Path, size: int, first: int = 0) -> int:
+    """Write about `size` bytes of files and their variants, from the number `first` on; returns the exact number."""
+    total = 0
+    for name, variant, text in variants(first):
+        target = folder / home(name, variant)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(text)
+        total += len(text)
+        if total >= size:
+            return total
+    raise AssertionError("variants have no end")

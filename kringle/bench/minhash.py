@@ -43,8 +43,8 @@ def peer_rates(
         write_sample(path, rows, limit)
         for name in names:
             checkout = peers.paths.get(name)
-            if name == "bigcode" and checkout is None:
-                absent.append("bigcode (give its checkout with --peer-path bigcode=DIR)")
+            if name.startswith("bigcode") and checkout is None:
+                absent.append(f"{name} (give its checkout with --peer-path {name}=DIR)")
                 continue
             # a checkout has no interpreter of its own: it runs in the environment of a peer that has what it needs
             own = checkout is not None and (checkout / "bin/python").exists()

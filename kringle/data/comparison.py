@@ -295,13 +295,14 @@ def compare(payload: tuple[Place, Path | None, Path], folder: Path) -> dict[str,
         np.save(folder / "sketch.npy", np.concatenate(words))
         np.save(folder / "begins.npy", np.cumsum([len(own) for own in words]))
         np.save(folder / "sample.npy", np.unique(np.concatenate(sample)))
-    names = read_table(place.part, ["repo", "path"]).take(np.array([row for _, row in best.values()], dtype=np.int64))
-    copies = [
-        [ids[number].decode(), count, repo, path]
+    copies: list[list[Any]] = []
+    if best:
+        rows = np.array([row for _, row in best.values()], dtype=np.int64)
+        names = read_table(place.part, ["repo", "path"]).take(rows)
         for (number, (count, _)), repo, path in zip(
             best.items(), names["repo"].to_pylist(), names["path"].to_pylist(), strict=True
-        )
-    ]
+        ):
+            copies.append([ids[number].decode(), count, repo, path])
     return {"files": len(place.rows), "near_copies": sorted(copies)}
 
 

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kringle.errors import UserError
-from kringle.generation.memory import stored_columns
+from kringle.generation.memory import aligned
 from kringle.generation.weights import Matrix, Precision, Streams, choose_precision, effective
 from kringle.model.shape import ModelConfig
 from kringle.model.transformer import LAYER_NORM_EPSILON, Rotation, Transformer, angles, rotate
@@ -90,7 +90,7 @@ class Sharing(NamedTuple):
 class Scores(NamedTuple):
     """Memory for the scores of one layer of one step, and what is masked in it."""
 
-    all: Tensor  # (R, G, Q, longest shared prompt + columns in use); what no layer writes to is -infinity
+    all: Tensor  # (R, G, Q, longest shared prompt + columns in use, both aligned); what no layer writes to is -infinity
     mask: Tensor  # (R, 1, 1, columns in use): 0 where a row may look, -infinity elsewhere
     longest: int
 
@@ -185,7 +185,7 @@ class Decoder:
     @torch.inference_mode()
     def allocate(self, rows: int, columns: int) -> None:
         c = self.config
-        self.columns = stored_columns(columns, self.device)
+        self.columns = aligned(columns)
         shape = (c.layers, rows, c.key_value_heads, self.columns, c.head_size)
         try:
             # Masked columns are multiplied by probability 0, which hides what they hold only if that is finite.
@@ -271,7 +271,7 @@ class Decoder:
         rows = tokens.shape[0]
         if not sharings and (self.invariant or rows <= self.few):
             return self.stream_step(tokens, positions, columns, torch.arange(rows))
-        used = int(columns.max()) + 1 if used is None else used
+        used = aligned(int(columns.max()) + 1 if used is None else used)
         scores = self._scores(columns, used, sharings)
 
         def attend(q: Tensor, keys: Tensor, values: Tensor, layer: int) -> Tensor:
@@ -368,7 +368,7 @@ class Decoder:
 
     def _scores(self, columns: Tensor, used: int, sharings: list[Sharing]) -> Scores:
         c, rows = self.config, columns.shape[0]
-        longest = max((sharing.prompt.length for sharing in sharings), default=0)
+        longest = aligned(max((sharing.prompt.length for sharing in sharings), default=0))
         shape = (rows, c.key_value_heads, c.heads // c.key_value_heads, longest + used)
         scores = torch.full(shape, -math.inf, dtype=self.keys.dtype, device=self.device)
         unseen = torch.arange(used, device=self.device) > columns[:, None]
