@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_support import documents, run_collect
+from data_support import decisions, documents, run_collect
 
 from kringle.data.debian_copyright import license_of, parse_copyright, spdx
 from kringle.data.sources.cache import load_list
@@ -112,6 +112,20 @@ def test_a_source_distribution_comes_once_and_then_from_the_cache(index: Any, tm
     asked = len(index.asked)
     packages(str(pinned))
     assert len(index.asked) == asked  # all from the cache
+
+
+def test_what_is_told_of_a_download_is_the_same_on_every_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KRINGLE_CACHE", str(tmp_path / "cache"))
+    broken = tarball({"demo-1.0/PKG-INFO": PKG_INFO, "demo-1.0/demo/__init__.py": CODE, "demo-1.0/odd.zip": "PK..."})
+    place = tmp_path / "cache" / "pypi" / "demo-1.0.tar.gz"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(broken)
+    pinned = write_list(tmp_path / "list.yaml", sha256(broken))
+    notes = run_collect(CorpusSettings(sources=(source_of("packages", str(pinned)),)), tmp_path)["notes"]
+    assert any(note.startswith("pypi/demo-1.0.tar.gz/demo-1.0/odd.zip: cut short or damaged") for note in notes)
+    assert "pypi/demo-1.0.tar.gz/demo-1.0/odd.zip" in {d.path for d in decisions(tmp_path / "out")}
 
 
 def test_another_checksum_is_never_used(index: Any, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from typing import IO, Any, NamedTuple, cast
 from kringle.data.languages import NOTEBOOK, is_notebook, language_of_name
 from kringle.data.license_texts import MAX_TEXT_BYTES
 from kringle.data.sources.candidates import SYMLINK, printable
-from kringle.data.sources.containers import Broken, Container, Found, Member, Passed, Uncounted, Wanted
+from kringle.data.sources.containers import Broken, Container, Found, Member, Passed, Uncounted, Wanted, called
 from kringle.data.sources.declared import declares, licenses_by_folder
 from kringle.data.sources.walk import SPECIAL
 
@@ -307,16 +307,16 @@ def _nested(
     """What an archive inside an archive holds, in memory and out of the same budget."""
     place = f"{container.place}/{inner}"
     if depth >= MAX_DEPTH:
-        yield Broken(place, f"an archive {depth} archives deep is not opened")
+        yield Broken(called(place), f"an archive {depth} archives deep is not opened")
         return
     if entry.size > MAX_NESTED_BYTES:
-        yield Broken(place, f"an archive of more than {MAX_NESTED_BYTES >> 20} MiB inside another is not opened")
+        yield Broken(called(place), f"an archive of more than {MAX_NESTED_BYTES >> 20} MiB inside another is not opened")
         return
     with ExitStack() as stack:
         try:
             data = stack.enter_context(io.BytesIO(entry.read(MAX_NESTED_BYTES)))
         except (zipfile.BadZipFile, NotImplementedError, zlib.error) as error:
-            yield Broken(place, f"unreadable: {_reason(error)}")
+            yield Broken(called(place), f"unreadable: {_reason(error)}")
             return
         below = container._replace(
             place=place, size=entry.size, prefix=_join(container.prefix, inner), licenses=licenses(inner), strip=0

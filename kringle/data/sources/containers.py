@@ -7,7 +7,10 @@ that names it, and everything before and beside the broken part is kept.
 
 from __future__ import annotations
 
+import os
 from typing import Literal, NamedTuple
+
+from kringle.data.sources.cache import cache_folder
 
 
 class Container(NamedTuple):
@@ -35,7 +38,13 @@ class Container(NamedTuple):
     @property
     def name(self) -> str:
         """What it is called in messages."""
-        return f"{self.place}{f' (part {self.part})' if self.part else ''}"
+        return f"{called(self.place)}{f' (part {self.part})' if self.part else ''}"
+
+
+def called(place: str) -> str:
+    """A place as messages and decisions name it: what was downloaded by its place in the cache, so that both are the
+    same on every machine."""
+    return place.removeprefix(f"{cache_folder()}{os.sep}")
 
 
 class Member(NamedTuple):
