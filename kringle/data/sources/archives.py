@@ -306,17 +306,18 @@ def _nested(
 ) -> Iterator[Found]:
     """What an archive inside an archive holds, in memory and out of the same budget."""
     place = f"{container.place}/{inner}"
+    told = called(place)
     if depth >= MAX_DEPTH:
-        yield Broken(called(place), f"an archive {depth} archives deep is not opened")
+        yield Broken(told, f"an archive {depth} archives deep is not opened")
         return
     if entry.size > MAX_NESTED_BYTES:
-        yield Broken(called(place), f"an archive of more than {MAX_NESTED_BYTES >> 20} MiB inside another is not opened")
+        yield Broken(told, f"an archive of more than {MAX_NESTED_BYTES >> 20} MiB inside another is not opened")
         return
     with ExitStack() as stack:
         try:
             data = stack.enter_context(io.BytesIO(entry.read(MAX_NESTED_BYTES)))
         except (zipfile.BadZipFile, NotImplementedError, zlib.error) as error:
-            yield Broken(called(place), f"unreadable: {_reason(error)}")
+            yield Broken(told, f"unreadable: {_reason(error)}")
             return
         below = container._replace(
             place=place, size=entry.size, prefix=_join(container.prefix, inner), licenses=licenses(inner), strip=0
