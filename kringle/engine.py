@@ -30,7 +30,7 @@ from kringle.errors import ShardError, UserError
 
 # What nearly every worker needs is loaded once, by the process that workers are forked from: each of them would spend
 # half a second on it. Both are made for it: NumPy's threads start anew in a forked process, numba has none.
-SHARED = ["numpy", "numba", "kringle.forked"]
+SHARED = ["numpy", "numba"]
 
 _channel: Connection | None = None  # to the parent, in a worker; None elsewhere
 

@@ -18,6 +18,7 @@ import pytest
 from data_support import decisions, documents, run_collect
 
 from kringle.data.debian_copyright import license_of, parse_copyright, spdx
+from kringle.data.sources.archives import MAX_DEPTH
 from kringle.data.sources.cache import load_list
 from kringle.data.sources.debian import debian
 from kringle.data.sources.packages import packages, pip_indexes
@@ -28,13 +29,14 @@ PKG_INFO = "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\nLicense: MIT\n\nWor
 CODE = "def area(width, height):\n    return width * height\n"
 
 
-def tarball(files: Mapping[str, str], mode: str = "w:gz") -> bytes:
+def tarball(files: Mapping[str, str | bytes], mode: str = "w:gz") -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode=mode) as archive:  # type: ignore[call-overload]
         for name, content in files.items():
             info = tarfile.TarInfo(name)
-            info.size = len(content.encode())
-            archive.addfile(info, io.BytesIO(content.encode()))
+            data = content.encode() if isinstance(content, str) else content
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
     return out.getvalue()
 
 
@@ -118,14 +120,20 @@ def test_what_is_told_of_a_download_is_the_same_on_every_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KRINGLE_CACHE", str(tmp_path / "cache"))
-    broken = tarball({"demo-1.0/PKG-INFO": PKG_INFO, "demo-1.0/demo/__init__.py": CODE, "demo-1.0/odd.zip": "PK..."})
+    deep = tarball({"a.py": CODE})
+    for depth in range(MAX_DEPTH):
+        deep = tarball({f"{depth}.tar.gz": deep})
+    files = {"PKG-INFO": PKG_INFO, "demo/__init__.py": CODE, "odd.zip": "PK...", "deep.tar.gz": deep}
+    broken = tarball({f"demo-1.0/{name}": data for name, data in files.items()})
     place = tmp_path / "cache" / "pypi" / "demo-1.0.tar.gz"
     place.parent.mkdir(parents=True)
     place.write_bytes(broken)
     pinned = write_list(tmp_path / "list.yaml", sha256(broken))
     notes = run_collect(CorpusSettings(sources=(source_of("packages", str(pinned)),)), tmp_path)["notes"]
     assert any(note.startswith("pypi/demo-1.0.tar.gz/demo-1.0/odd.zip: cut short or damaged") for note in notes)
-    assert "pypi/demo-1.0.tar.gz/demo-1.0/odd.zip" in {d.path for d in decisions(tmp_path / "out")}
+    assert any(note.startswith("pypi/demo-1.0.tar.gz/demo-1.0/deep.tar.gz/") and "deep" in note for note in notes)
+    told = [text for d in decisions(tmp_path / "out") for text in (d.repo, d.path, d.witness or "")]
+    assert not any(str(tmp_path) in text for text in told)
 
 
 def test_another_checksum_is_never_used(index: Any, tmp_path: Path) -> None:

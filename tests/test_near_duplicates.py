@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import random
 import struct
@@ -295,13 +296,33 @@ def test_partitions_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("method", [Method.of(1, 0.85, "corrected"), Method.of(1, 0.85, "faithful")])
 def test_shingles_in_a_file_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method) -> None:
     contents = planted(3)
+    made = []
+    mapped = np.memmap
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        if hasattr(arguments[0], "fileno"):  # arrays of the shards are mapped by name
+            made.append(arguments)
+        return mapped(*arguments, **named)
+
+    monkeypatch.setattr("numpy.memmap", counted)
     whole = run(tmp_path / "memory", contents, method)
+    assert not made
     monkeypatch.setattr("kringle.data.near_duplicates.find.CHUNK_SHINGLES", 1)
     spilled = run(tmp_path / "disk", contents, method)
+    assert made
     assert (whole.witness >= 0).any()
     for a, b in zip(spilled, whole, strict=True):
         np.testing.assert_array_equal(a, b)
-    assert not [f for f in (tmp_path / "disk" / "store").iterdir() if f.is_file()]
+
+
+def test_a_disk_too_full_for_shingles_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("kringle.data.near_duplicates.find.CHUNK_SHINGLES", 1)
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path, planted(3), Method.of(1, 0.85, "corrected"))
 
 
 @given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)), st.integers(0, 10))

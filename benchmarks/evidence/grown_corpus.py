@@ -1,10 +1,11 @@
 """A corpus of any size for proofs of scale: the real source files of this machine, again and again, each time changed.
 
-A variant of a file has another word for each of its words: one that is about as frequent among all files, or, one time
-in fifty, one that no file has. So it is as long as the file, parses as it does, and shares hardly more words with other
-variants than strangers share; neither exact nor near-duplicate removal sees through it, and what the tokenizer learns
-from grows by new words too. It is no substitute for real corpora where quality is measured; for time and memory the
-sizes, line lengths, words and duplicates (those among the files, once a variant) are those of real files.
+A variant of a file has another word for each of its words: one that is about as frequent among all files, one time in
+fifty with letters added, which hardly any file has. So it is about as long as the file, parses as it does, and shares
+hardly more words with other variants than strangers share; neither exact nor near-duplicate removal sees through it,
+and what the tokenizer learns from grows by new words too. It is no substitute for real corpora where quality is
+measured; for time and memory the sizes, line lengths, words and duplicates (those among the files, once a variant) are
+those of real files.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _ESCAPE = re.compile(rb"\\(?:N\{[^}]*\}|[A-Za-z_][A-Za-z0-9_]*)")  # in a string
 LARGEST = 200_000  # bytes; a few huge generated files would make up most of a small corpus
 SHORTEST = 3  # characters of a word that changes: shorter ones are prefixes of strings, operators, units
 STRATUM = 512  # words of neighbouring frequency that change places
-NEW = 0.02  # share of the words of a variant that no file has
+NEW = 0.02  # share of the words of a variant that get letters added
 JAVA = ("/usr/lib/jvm/*/lib/src.zip",)
 # Words that stay, or a variant would not parse: keywords, and what Python reads in comments and future imports.
 _JAVA = """abstract assert boolean break byte case catch char class const continue default double else enum extends
@@ -71,8 +72,8 @@ def words_of(files: list[tuple[str, bytes]]) -> list[bytes]:
 
 
 def dictionary(words: list[bytes], variant: int) -> dict[bytes, bytes]:
-    """What each word is in a variant: the words of a stratum change places, and a few become new ones; no two become
-    the same. Empty for variant 0."""
+    """What each word is in a variant: the words of a stratum change places, and a few get letters added. Empty for
+    variant 0."""
     if not variant:
         return {}
     chance = stream(0, "grown-corpus", variant)

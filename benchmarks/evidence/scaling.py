@@ -49,7 +49,7 @@ evaluation: {{suites: [starter], samples: 1, held_out: {held_out}, held_out_byte
 
 def recipe(folder: Path, size: int, vocabulary: int = 49_152) -> str:
     """A study of the `size` bytes of code in a folder: everything that cleans, and as much held out at any size."""
-    return _RECIPE.format(folder=folder, vocabulary=vocabulary, held_out=f"{HELD_OUT / size:.2%}")
+    return _RECIPE.format(folder=folder, vocabulary=vocabulary, held_out=f"{min(0.5, HELD_OUT / size):.6%}")
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ packages. Slow peers get a part of the sample. Lines of 0.5 and 1 MB that are ma
 grows with the bytes alone.
 
 Peers: `faithful` (ours: emails and addresses; keys where detect-secrets can be imported), `detect-secrets` (its default
-plugins and filters, keys alone) and `bigcode` (the folder `pii` of bigcode-dataset at 5cb43e9, December 2022).
+plugins and filters, keys alone) and `bigcode` (the folder `pii` of bigcode-dataset at 5cb43e9, November 2022).
 """
 
 from __future__ import annotations

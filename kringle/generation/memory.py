@@ -18,8 +18,9 @@ from kringle.model.shape import ModelConfig
 # Sharing a prompt costs some 50 microseconds of calls per layer and step; not sharing it, one reading per sample.
 # Measured on one core, 20 samples a prompt: equal at 25 KB of keys and values per layer, a quarter faster at 100 KB.
 SHARED_BYTES = 1 << 20
-# Columns are looked at in whole registers of 512 bits, 32 bfloat16 numbers. Then a sum over them is added up in the
-# same order however many there are: masked ones add zero, and roundings do not depend on other rows' lengths.
+# Columns are looked at in whole registers of 512 bits, 32 bfloat16 numbers. Then sums over them are added up in the
+# same order however many there are (masked ones add zero), and roundings hardly ever depend on other rows' lengths: a
+# library may still choose another product for another size, which `--invariant` alone rules out.
 ALIGNED = 32
 
 

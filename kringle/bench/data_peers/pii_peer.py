@@ -2,7 +2,7 @@
 
     python pii_peer.py NAME SAMPLE CHECKOUT
 
-CHECKOUT is the folder `pii` of bigcode-dataset at 5cb43e9 (December 2022), whose gibberish model is read from the
+CHECKOUT is the folder `pii` of bigcode-dataset at 5cb43e9 (November 2022), whose gibberish model is read from the
 working directory. Processor time of one core, replacing not included; prints {"rate": MB/s}. Runs in the peer's
 environment, which has detect-secrets, gibberish-detector and regex, so it imports nothing of Kringle.
 """

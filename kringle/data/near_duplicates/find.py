@@ -2,8 +2,8 @@
 
 The first and third step read text, run in the engine's workers, and are kept by shard, so a changed shard costs its own
 signatures and no others. The rest works on 8-byte keys. Text is never held: a worker's memory is a row group, this
-process' a few dozen bytes a document and one chunk of components; the shingles of a component that is larger than a
-chunk lie in a file.
+process' a few dozen bytes a document and one chunk of components. Of a component that is larger than a chunk the
+shingles lie in a file; its keys and the table of them are held, one to two kilobytes for each of its documents.
 """
 
 from __future__ import annotations

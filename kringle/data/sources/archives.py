@@ -24,7 +24,7 @@ from typing import IO, Any, NamedTuple, cast
 from kringle.data.languages import NOTEBOOK, is_notebook, language_of_name
 from kringle.data.license_texts import MAX_TEXT_BYTES
 from kringle.data.sources.candidates import SYMLINK, printable
-from kringle.data.sources.containers import Broken, Container, Found, Member, Passed, Uncounted, Wanted, called
+from kringle.data.sources.containers import Broken, Container, Found, Member, Passed, Uncounted, Wanted
 from kringle.data.sources.declared import declares, licenses_by_folder
 from kringle.data.sources.walk import SPECIAL
 
@@ -305,23 +305,26 @@ def _nested(
     depth: int,
 ) -> Iterator[Found]:
     """What an archive inside an archive holds, in memory and out of the same budget."""
-    place = f"{container.place}/{inner}"
-    told = called(place)
+    below = container._replace(
+        place=f"{container.place}/{inner}",
+        told=f"{container.told}/{inner}" if container.told else "",
+        size=entry.size,
+        prefix=_join(container.prefix, inner),
+        licenses=licenses(inner),
+        strip=0,
+    )
     if depth >= MAX_DEPTH:
-        yield Broken(told, f"an archive {depth} archives deep is not opened")
+        yield Broken(below.name, f"an archive {depth} archives deep is not opened")
         return
     if entry.size > MAX_NESTED_BYTES:
-        yield Broken(told, f"an archive of more than {MAX_NESTED_BYTES >> 20} MiB inside another is not opened")
+        yield Broken(below.name, f"an archive of more than {MAX_NESTED_BYTES >> 20} MiB inside another is not opened")
         return
     with ExitStack() as stack:
         try:
             data = stack.enter_context(io.BytesIO(entry.read(MAX_NESTED_BYTES)))
         except (zipfile.BadZipFile, NotImplementedError, zlib.error) as error:
-            yield Broken(told, f"unreadable: {_reason(error)}")
+            yield Broken(below.name, f"unreadable: {_reason(error)}")
             return
-        below = container._replace(
-            place=place, size=entry.size, prefix=_join(container.prefix, inner), licenses=licenses(inner), strip=0
-        )
         yield from _read(data, below, wanted, budget, depth + 1)
 
 

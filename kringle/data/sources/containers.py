@@ -7,10 +7,7 @@ that names it, and everything before and beside the broken part is kept.
 
 from __future__ import annotations
 
-import os
 from typing import Literal, NamedTuple
-
-from kringle.data.sources.cache import cache_folder
 
 
 class Container(NamedTuple):
@@ -19,7 +16,8 @@ class Container(NamedTuple):
     `place` is a path or a URL. `part` narrows it: a row group's number for Parquet, `start-end` in bytes for JSONL, ""
     for the whole. `stamp` changes when the file does (time of change, ETag, checksum). `repo`, `prefix`, `revision` and
     `licenses` hold for everything inside that says nothing else; `strip` leading folders are taken off members' paths.
-    `also` names a second file that goes with it: the Debian packaging of an upstream archive.
+    `also` names a second file that goes with it: the Debian packaging of an upstream archive. `told` is what a download
+    is called in messages and decisions, which are then the same on every machine; else that is its place.
     """
 
     source: str
@@ -34,17 +32,12 @@ class Container(NamedTuple):
     licenses: tuple[str, ...] = ()
     strip: int = 0
     also: str = ""
+    told: str = ""
 
     @property
     def name(self) -> str:
         """What it is called in messages."""
-        return f"{called(self.place)}{f' (part {self.part})' if self.part else ''}"
-
-
-def called(place: str) -> str:
-    """A place as messages and decisions name it: what was downloaded by its place in the cache, so that both are the
-    same on every machine."""
-    return place.removeprefix(f"{cache_folder()}{os.sep}")
+        return f"{self.told or self.place}{f' (part {self.part})' if self.part else ''}"
 
 
 class Member(NamedTuple):

@@ -109,7 +109,7 @@ def _add(package: Package, found: Found) -> None:
             Container(
                 SOURCE, "archive", str(archive.resolve()), "", archive.stat().st_size, sha256(archive),
                 f"{SOURCE}/{package.name}", component, package.version, (), 1,
-                str(package.packaging.resolve()) if package.packaging else "",
+                str(package.packaging.resolve()) if package.packaging else "", f"{SOURCE}/{archive.name}",
             )
         )  # fmt: skip
 

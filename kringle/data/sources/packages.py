@@ -57,7 +57,7 @@ def packages(text: str) -> Found:
         found.containers.append(
             Container(
                 f"{SOURCE}/{package.kind}", "archive", str(path), "", path.stat().st_size, digest,
-                f"{package.kind}/{package.name}", "", package.version, (), 1,
+                f"{package.kind}/{package.name}", "", package.version, (), 1, told=f"{package.kind}/{name}",
             )
         )  # fmt: skip
     return found
