@@ -6,7 +6,6 @@ place where the model writes (`Protocol.truncate`), and say so.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -72,12 +71,9 @@ def open_sampler(path: Path) -> Sampler:
 
     UserError where there is no model, or it needs `transformers` and that is not installed.
     """
-    config = path / "config.json"
-    try:
-        settings = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"no model here ({error})", where=str(path), hint="give the folder of a saved model") from None
-    return KringleSampler(path) if _is_ours(settings, path) else TransformersSampler(path)
+    from kringle.model.exchange import configuration
+
+    return KringleSampler(path) if _is_ours(configuration(path), path) else TransformersSampler(path)
 
 
 def _is_ours(settings: dict[str, Any], path: Path) -> bool:

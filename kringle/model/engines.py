@@ -130,10 +130,7 @@ def export_model(folder: Path, format: str, out: Path) -> Exchanged:
 
 def import_model(source: Path, out: Path) -> Exchanged:
     """Read a model of SantaCoder's released layout, or any `gpt_bigcode` directory, and write it as ours."""
-    try:
-        raw = json.loads((source / exchange.CONFIG_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"no model here ({error})", where=str(source)) from error
+    raw = exchange.configuration(source)
     _refuse_existing(out)
     fresh = out.with_name(f".{out.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)

@@ -110,13 +110,13 @@ def model_name(folder: Path) -> str:
 
 def describe(folder: Path) -> ModelConfig:
     """The shape of the model in a directory, from its `config.json` alone."""
-    return read_config(_config(folder), str(folder / CONFIG_FILE))
+    return read_config(configuration(folder), str(folder / CONFIG_FILE))
 
 
 def fim_training(folder: Path) -> FimTraining | None:
     """How the model in a directory was trained to fill in; None where its `config.json` does not say, as others' do
     not."""
-    said = _config(folder).get(FIM_KEY)
+    said = configuration(folder).get(FIM_KEY)
     if said is None:
         return None
     try:
@@ -125,14 +125,18 @@ def fim_training(folder: Path) -> FimTraining | None:
         raise UserError(f"{FIM_KEY} is {said!r} ({error!r})", where=str(folder / CONFIG_FILE)) from error
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG_FILE
+def configuration(folder: Path) -> dict[str, Any]:
+    """What the configuration in a model's folder says. UserError where there is none that can be read."""
+    hint = f"give the folder of a saved model, which has a {CONFIG_FILE}"
     try:
-        raw = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"no model here ({error})", where=str(path)) from error
+        raw = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = f"{CONFIG_FILE}: {error.strerror or error}"
+        raise UserError(f"no model here ({reason})", where=str(folder), hint=hint) from error
+    except ValueError as error:
+        raise UserError(f"no model here ({CONFIG_FILE} is no JSON: {error})", where=str(folder), hint=hint) from error
     if not isinstance(raw, dict):
-        raise UserError("no model here (not a configuration)", where=str(path))
+        raise UserError(f"no model here ({CONFIG_FILE} is no object)", where=str(folder), hint=hint)
     return raw
 
 
