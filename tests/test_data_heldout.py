@@ -28,11 +28,11 @@ from hypothesis import strategies as st
 from kringle.data import collect as collect_module
 from kringle.data import comparison
 from kringle.data.clean import clean
-from kringle.data.comparison import sampled
-from kringle.data.containment import SKETCH_BITS, SKETCH_PARTS, Grams, Matcher, gram_hashes, may_hold, sketch
+from kringle.data.comparison import Place, compare, sampled
+from kringle.data.containment import SKETCH_BITS, SKETCH_PARTS, Grams, Matcher, gram_hashes, may_hold, sketch, sketched
 from kringle.data.division import FILE, Division, divide
 from kringle.data.heldout import split
-from kringle.data.table import read_table
+from kringle.data.table import read_table, row_group_starts, write_documents
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.recipe import CleanSettings
@@ -260,7 +260,11 @@ def test_exactly_half_counts_and_boilerplate_does_not() -> None:
 @given(_documents, st.lists(st.text(alphabet="ab c", max_size=40), min_size=1, max_size=20))
 def test_a_sketch_misses_no_text_of_which_half_is_in_another(texts: list[str], probes: list[str]) -> None:
     may = may_hold(grams_of(texts).distinct(), sketch(grams_of(probes)))
-    assert all(may[i] for i, (found, _) in enumerate(best_by_definition(texts, probes)) if found)
+    cuts = sketched(grams_of(probes))
+    for i, (found, probe) in enumerate(best_by_definition(texts, probes)):
+        if found:
+            (part,) = np.flatnonzero((cuts[:-1] <= probe) & (probe < cuts[1:]))
+            assert may[i] >> part & 1
 
 
 def test_a_sketch_passes_few_texts_that_are_not_there() -> None:
@@ -273,7 +277,7 @@ def test_a_sketch_passes_few_texts_that_are_not_there() -> None:
     share = 64 / SKETCH_BITS
     chances = [math.exp(-share) * share**n / math.factorial(n) for n in range(60)]
     expected = sum(chance * (1 - (63 / 64) ** (4 * n)) ** 4 for n, chance in enumerate(chances))
-    passed = may_hold(Grams(others, np.arange(size + 1)), words).mean()
+    passed = (may_hold(Grams(others, np.arange(size + 1)), words) > 0).mean()
     assert passed == pytest.approx(1 - (1 - expected) ** SKETCH_PARTS, rel=0.1)
     assert not may_hold(Grams(others, np.arange(0, size + 1, 40)), words).any()
 
@@ -283,7 +287,52 @@ def test_what_is_spread_over_many_texts_is_in_none() -> None:
     spread = " ".join(probes[n] for n in range(0, 160, 10))
     together = grams(" ".join(probes))
     assert len(grams(spread) & together) > 0.5 * len(grams(spread))
-    assert may_hold(grams_of([spread, probes[7]]).distinct(), sketch(grams_of(probes))).tolist() == [False, True]
+    assert may_hold(grams_of([spread, probes[7]]).distinct(), sketch(grams_of(probes))).astype(bool).tolist() == [
+        False,
+        True,
+    ]
+
+
+def test_a_known_sketch_finds_what_reading_everything_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies of documents in every part of two row groups, and texts so short that half of them is in many."""
+    places = {
+        "source": "folder",
+        "revision": "",
+        "licenses": ["MIT"],
+        "stars": None,
+        "copies": [],
+        "language": "python",
+    }
+    contents = [module(n, 5 + n % 20) for n in range(90)]
+    rows = [
+        {"id": f"{n:040d}", "content": text, "size": len(text), "repo": f"r{n}", "path": f"{n}.py", **places}
+        for n, text in enumerate(contents)
+    ]
+    part = tmp_path / "part-000000.parquet"
+    monkeypatch.setattr("kringle.data.table.ROW_GROUP_BYTES", sum(map(len, contents)) // 2)
+    write_documents(part, rows)
+    assert len(row_group_starts(part)) > 2
+    place = Place(part, np.flatnonzero(np.arange(90) % 7 != 3))
+
+    def texts(name: str, chosen: list[str]) -> Path:
+        own, folder = grams_of(chosen).distinct(), tmp_path / name
+        folder.mkdir()
+        np.save(folder / "ids.npy", np.array([f"{n:040d}" for n in range(len(chosen))], dtype="S40"))
+        np.save(folder / "grams.npy", own.grams)
+        np.save(folder / "starts.npy", own.starts)
+        return folder
+
+    def compared(name: str, base: Path | None, wanted: Path) -> list[Any]:
+        (tmp_path / name).mkdir()
+        found: list[Any] = compare((place, base, wanted), tmp_path / name)["near_copies"]
+        return found
+
+    compared("first", None, texts("some", [module(1000)]))
+    short = [f"value_{n}_0 = call_{n}(0, name_{n}_0) value_{n}_1" for n in (8, 82)]
+    wanted = texts("others", [f"{text}more = 1\n" for text in contents] + short)
+    whole = compared("whole", None, wanted)
+    assert len(whole) == len(place.rows) + 2
+    assert compared("again", tmp_path / "first", wanted) == whole
 
 
 # -- the stage ---------------------------------------------------------------------------------------------------------

@@ -2,14 +2,15 @@
 
 Of each training shard a sketch is kept (`kringle.data.containment`), and which held-out texts the shard was compared
 with. The results of a shard and a text do not change; so when held-out texts come, an unchanged shard's sketch is asked
-for those alone, and its text is read again only where one of them may be in it. What comes out is what a comparison of
-every file with every file would give.
+for those alone, and its text is read again, in part, only where one of them may be in it. What comes out is what a
+comparison of every file with every file would give.
 
 The store has one entry for each shard (its documents in training) and set of texts; the first of a shard keeps the
-sketch: `sketch.npy` (words, parts), `begins.npy` (row groups + 1,) where the words of each row group begin, and
-`sample.npy` (s,), its distinct grams among the one in `SAMPLE` that are kept exactly. The record `compared-SALT.json`
-says which sets each shard of the last run was compared with, and `texts-DIGEST` which texts a set has. The record is
-written when all entries are there, and an entry that is gone is made again: nothing is lost or stale after a kill.
+sketch: `sketch.npy` (words, parts), `begins.npy` (row groups + 1,) where the words of each row group begin, `parts.npy`
+(row groups, parts + 1) which of its documents each part has, and `sample.npy` (s,), its distinct grams among the one in
+`SAMPLE` that are kept exactly. The record `compared-SALT.json` says which sets each shard of the last run was compared
+with, and `texts-DIGEST` which texts a set has. The record is written when all entries are there, and an entry that is
+gone is made again: nothing is lost or stale after a kill.
 
 Memory: the main process holds some 80 bytes for each held-out text; grams lie in mapped files. Work: a shard's text is
 hashed once; then every text that is new to it costs little more than half of its grams, each one look into a filter.
@@ -29,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kringle.data.containment import SKETCH_PARTS, Grams, Matcher, may_hold, sketch
+from kringle.data.containment import SKETCH_PARTS, Grams, Matcher, may_hold, sketch, sketched
 from kringle.data.subsequence import mark_of
 from kringle.data.table import identity, iter_row_groups, read_table, row_group_starts, text_bytes
 from kringle.engine import Engine
@@ -43,6 +44,9 @@ SAMPLE = 32
 # that reading results never costs more than a thirtieth of making them.
 SETS = 32
 MATCH_GRAMS = 1 << 22  # of texts that are matched at once: an index of about 200 MB
+
+
+SKETCH = ("sketch", "begins", "parts")  # files of a shard's sketch
 
 
 class Place(NamedTuple):
@@ -268,23 +272,32 @@ def compare(payload: tuple[Place, Path | None, Path], folder: Path) -> dict[str,
     place, base, texts = payload
     ids = np.load(texts / "ids.npy")
     wanted = Grams(_mapped(texts / "grams.npy"), np.load(texts / "starts.npy"))
-    known = None if base is None else (_mapped(base / "sketch.npy"), np.load(base / "begins.npy"))
-    none = np.zeros((0, SKETCH_PARTS), np.uint64)
-    words, sample = [none], [np.zeros(0, np.uint64)]
+    known = None if base is None else [np.load(base / f"{name}.npy", mmap_mode="c") for name in SKETCH]
+    none = np.zeros((0, SKETCH_PARTS), np.uint64), np.zeros(SKETCH_PARTS + 1, np.int64)
+    made, sample = [none], [np.zeros(0, np.uint64)]
     best: dict[int, tuple[int, int]] = {}  # text -> how many grams, row
     for group, first, rows in _by_group(place):
         hashed = None
         if known is not None:
-            own = known[0][known[1][group] : known[1][group + 1]]
+            words, begins, cuts = known
+            words, cuts = words[begins[group] : begins[group + 1]], cuts[group]
         elif len(rows):
             hashed = _hashed(place.part, group, rows)
-            own = sketch(hashed)
+            words, cuts = sketch(hashed), sketched(hashed)
             sample.append(np.unique(hashed.grams[sampled(hashed.grams)]))
         else:
-            own = none
-        words.append(own)
-        for numbers in _batches(np.flatnonzero(may_hold(wanted, own)), wanted) if len(rows) else ():
-            hashed = hashed or _hashed(place.part, group, rows)
+            words, cuts = none
+        made.append((words, cuts))
+        if not len(rows):
+            continue
+        parts = may_hold(wanted, words)
+        if hashed is None and parts.any():
+            # Half of a short text is found nearly everywhere, but in few parts: the others are not hashed.
+            inside = np.flatnonzero(np.bitwise_or.reduce(parts) >> np.arange(SKETCH_PARTS) & 1)
+            rows = np.concatenate([rows[cuts[part] : cuts[part + 1]] for part in inside])
+            hashed = _hashed(place.part, group, rows)
+        for numbers in _batches(np.flatnonzero(parts), wanted):
+            assert hashed is not None
             matcher = Matcher(wanted.chosen(numbers))
             matcher.add(hashed, 0)
             for i in np.flatnonzero(matcher.found).tolist():
@@ -292,8 +305,9 @@ def compare(payload: tuple[Place, Path | None, Path], folder: Path) -> dict[str,
                 if found > best.get(number, (0, 0))[0]:
                     best[number] = found, first + int(rows[matcher.probe[i]])
     if known is None:
-        np.save(folder / "sketch.npy", np.concatenate(words))
-        np.save(folder / "begins.npy", np.cumsum([len(own) for own in words]))
+        np.save(folder / "sketch.npy", np.concatenate([words for words, _ in made]))
+        np.save(folder / "begins.npy", np.cumsum([len(words) for words, _ in made]))
+        np.save(folder / "parts.npy", np.array([cuts for _, cuts in made[1:]]).reshape(-1, SKETCH_PARTS + 1))
         np.save(folder / "sample.npy", np.unique(np.concatenate(sample)))
     copies: list[list[Any]] = []
     if best:

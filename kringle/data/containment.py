@@ -150,14 +150,19 @@ def gram_hashes(content: str) -> NDArray[np.uint64]:
 def sketch(texts: Grams) -> NDArray[np.uint64]:
     """Bloom filters (words, `SKETCH_PARTS`) of consecutive texts in parts of about as many grams, all of one size: of
     about `SKETCH_BITS` for each distinct gram of a part."""
-    borders = np.arange(SKETCH_PARTS + 1) * int(texts.starts[-1]) / SKETCH_PARTS
-    cuts = texts.starts[np.searchsorted(texts.starts, borders)]
+    cuts = texts.starts[sketched(texts)]
     parts = [texts.grams[first:last] for first, last in pairwise(cuts.tolist())]
     distinct = sum(map(_distinct, parts)) / SKETCH_PARTS
     words = np.zeros((max(1, -(-int(SKETCH_BITS * distinct) // 64)), SKETCH_PARTS), dtype=np.uint64)
     for number, grams in enumerate(parts):
         _add(grams, number, words)
     return words
+
+
+def sketched(texts: Grams) -> NDArray[np.int64]:
+    """Where each part of a sketch of these texts begins among them (`SKETCH_PARTS` + 1,)."""
+    borders = np.arange(SKETCH_PARTS + 1) * int(texts.starts[-1]) / SKETCH_PARTS
+    return np.searchsorted(texts.starts, borders)
 
 
 def _distinct(grams: NDArray[np.uint64]) -> float:
@@ -197,7 +202,7 @@ def _add(grams: NDArray[np.uint64], part: int, words: NDArray[np.uint64]) -> Non
 
 @compiled
 def _may_hold(
-    grams: NDArray[np.uint64], starts: NDArray[np.int64], words: NDArray[np.uint64], may: NDArray[np.bool_]
+    grams: NDArray[np.uint64], starts: NDArray[np.int64], words: NDArray[np.uint64], may: NDArray[np.uint8]
 ) -> None:
     count = np.uint64(len(words))
     for text in range(len(may)):
@@ -218,13 +223,15 @@ def _may_hold(
             h -= np.int64(row[7] & marks != marks)
             if (a & b & c & d & e & f & g & h) < 0:  # all are
                 break
-        may[text] = (a & b & c & d & e & f & g & h) >= 0
+        for part, left in enumerate((a, b, c, d, e, f, g, h)):
+            if left >= 0:
+                may[text] |= np.uint8(1 << part)
 
 
-def may_hold(texts: Grams, words: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which of N texts (their distinct grams) may have half of their grams in one of the texts of a sketch (words,
-    `SKETCH_PARTS`): every one that has, and few others."""
-    may = np.zeros(len(texts.starts) - 1, dtype=np.bool_)
+def may_hold(texts: Grams, words: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """For each of N texts (their distinct grams) the parts of a sketch (words, `SKETCH_PARTS`) one of whose texts may
+    have half of its grams, bit by bit from the lowest on: every part that has one, and few others."""
+    may = np.zeros(len(texts.starts) - 1, dtype=np.uint8)
     _may_hold(texts.grams, texts.starts, words, may)
     return may
 
