@@ -58,7 +58,7 @@ def _json(value: Any) -> bytes:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that readers see the old or the new content, never half of it, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")  # folders may be shared
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -149,7 +149,8 @@ class ShardStore:
         """
         self.root.mkdir(parents=True, exist_ok=True)
         for leftover in self.root.glob("*.partial"):  # of a killed run: nobody else works on these shards now
-            if engine.part is None or engine.part.claims(leftover.name.partition(".")[0]):
+            own = engine.part is None or engine.part.claims(leftover.name.partition(".")[0])
+            if own and not (engine.part is not None and _in_the_making(leftover)):
                 shutil.rmtree(leftover, ignore_errors=True)
         folders = [self.folder(task.fingerprint) for task in tasks]
         missing = [i for i, folder in enumerate(folders) if not (folder / "summary.json").exists()]
@@ -174,6 +175,21 @@ def shard_summary(folder: Path) -> dict[str, Any]:
     """What the function that made a shard in the store returned."""
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return summary
+
+
+def _in_the_making(partial: Path) -> bool:
+    """Whether the process that `run_shard` named this folder after is alive on this machine: a part's, say, of an array
+    that was cut into another number of parts."""
+    maker, _, process = partial.name.removesuffix(".partial").rpartition(".")
+    if maker.partition(".")[2] != platform.node():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def run_shard(job: tuple[Callable[[Any, Path], dict[str, Any]], Any, Path]) -> None:
@@ -217,9 +233,11 @@ class Stage:
         path = self.folder / "manifest.json"
         try:
             manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError):
             return None
-        if manifest.get("fingerprint") != self.fingerprint:
+        if not isinstance(manifest, dict) or manifest.get("fingerprint") != self.fingerprint:
+            return None
+        if not isinstance(manifest.get("files"), dict):
             return None
         for name, size in manifest["files"].items():
             file = self.folder / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,71 @@ def test_adapt_takes_shape_and_context_from_the_checkpoint(tmp_path: Path) -> No
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"no tokenizer\.json"):
         resolve(Options(recipe="adapt", init=tmp_path))
+
+
+def adaptable(folder: Path) -> Path:
+    model = Transformer(model_config(context=512))
+    model.initialise(0)
+    exchange.save(model, shared.tokenizer(), folder)
+    return folder
+
+
+def cut(file: str, size: int) -> Callable[[Path], object]:
+    return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:size])
+
+
+def number(name: str, value: object) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, name: value}))
+
+    return change
+
+
+def indexed(text: str) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        (folder / "model.safetensors.index.json").write_text(text)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), r"no model\.safetensors or pytorch_model\.bin here"),
+        (cut("model.safetensors", 5000), r"model\.safetensors: damaged or cut short"),
+        (cut("model.safetensors", 0), r"model\.safetensors: damaged or cut short"),
+        (cut("tokenizer.json", 1000), r"tokenizer\.json: not a tokenizer file"),
+        (lambda folder: (folder / "tokenizer.json").write_bytes(b"\xff\xfe"), r"tokenizer\.json: not a tokenizer file"),
+        (lambda folder: (folder / "config.json").write_text("[" * 100_000), r"config\.json is no JSON"),
+        (number("n_head", 2.0), r"n_head is 2\.0, not a whole number"),
+        (number("n_layer", True), r"n_layer is True, not a whole number"),
+        (indexed("{"), r"names no files of weights"),
+        (indexed("{}"), r"names no files of weights"),
+        (indexed('{"weight_map": {"a": "one.safetensors"}}'), r"names one\.safetensors, which is not beside it"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_before_any_work(
+    tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    damage(adaptable(tmp_path))
+    with pytest.raises(UserError, match=message):
+        resolve(Options(recipe="adapt", init=tmp_path))
+
+
+def test_a_pickle_of_something_else_is_refused(tmp_path: Path) -> None:
+    (adaptable(tmp_path) / "model.safetensors").unlink()
+    torch.save([1, 2], tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"pytorch_model\.bin: holds something else than named tensors"):
+        exchange.load(tmp_path)
+
+
+def test_a_folder_of_checkpoints_tells_which_it_holds(tmp_path: Path) -> None:
+    adaptable(tmp_path / "models" / "fim-s0")
+    for folder in (tmp_path, tmp_path / "models"):
+        with pytest.raises(UserError, match=r"did you mean .*/models/fim-s0\?"):
+            resolve(Options(recipe="adapt", init=folder))
 
 
 BASE = """

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from run_fixtures import Running, kringle, shared_recipe
 
+from kringle.study.pipeline import recall
+from kringle.workspace import Workspace
+
 UNTIL = ("--until", "encode")
 STAGES = ("collect", "clean", "split", "annotate", "tokenizer", "encode")
 
@@ -63,6 +66,7 @@ def test_parts_make_what_one_machine_makes(tmp_path: Path, alone: dict[str, Any]
             break
     assert waited  # unless every single shard of all stages fell to the first part
     assert data_of(work) == alone
+    recall(Workspace.open(work, create=False))  # what parts have done is the workspace's last run
     kringle("run", shared_recipe(), "--work", work, *UNTIL).succeeded()
     assert data_of(work) == alone
     assert not list(work.rglob("*.partial"))

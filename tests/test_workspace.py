@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kringle import workspace as workspaces
-from kringle.engine import Engine
+from kringle.engine import Engine, Part
 from kringle.errors import ShardError, UserError
 from kringle.workspace import ShardStore, Stage, Task, Workspace, fingerprint, fingerprint_of_rows
 
@@ -71,6 +75,33 @@ def test_a_cut_file_makes_the_stage_run_again(tmp_path: Path) -> None:
     assert stage.manifest() is None
     stage.run(Engine(1), build)
     assert (stage.folder / "result").read_text() == "whole"
+
+
+@pytest.mark.parametrize("damage", [b"[]", b'"x"', b"null", b"\xff\xfe", b"{", b'{"fingerprint": "FINGERPRINT"}'])
+def test_a_damaged_manifest_makes_the_stage_run_again(tmp_path: Path, damage: bytes) -> None:
+    stage = Workspace.open(tmp_path / "work").stage("s", {})
+    stage.run(Engine(1), lambda out, shards: {})
+    (stage.folder / "manifest.json").write_bytes(damage.replace(b"FINGERPRINT", stage.fingerprint.encode()))
+    assert stage.manifest() is None
+    stage.run(Engine(1), lambda out, shards: {"again": True})
+    assert (stage.manifest() or {})["summary"] == {"again": True}
+
+
+def test_a_part_leaves_what_a_living_process_is_making(tmp_path: Path) -> None:
+    """As one of an array that was cut into another number of parts."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    store = ShardStore(tmp_path / "shards", "salt")
+    living, left = (
+        store.root / f"{fingerprint(str(pid))}.{platform.node()}.{pid}.partial" for pid in (os.getpid(), ended.pid)
+    )
+    for folder in (living, left):
+        folder.mkdir(parents=True)
+    store.map(Engine(1, Part(1, 1)), write_payload, [])
+    assert living.exists()
+    assert not left.exists()
+    store.map(Engine(1), write_payload, [])  # a whole run is alone
+    assert not living.exists()
 
 
 def test_finished_shards_survive_a_fault_and_only_missing_ones_run_again(tmp_path: Path) -> None:

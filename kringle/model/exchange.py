@@ -108,6 +108,24 @@ def model_name(folder: Path) -> str:
     return Path(os.path.abspath(folder)).name  # noqa: PTH100 - `resolve` would follow the link
 
 
+def check(folder: Path) -> None:
+    """Refuse a directory that `load` would, as far as that can be known without reading its weights: UserError where
+    the tokenizer, the configuration, or a file of weights is missing or cut short."""
+    describe(folder)
+    Tokenizer.load(folder)
+    for file in weight_files(folder):
+        if file.suffix == ".safetensors":
+            try:
+                with safetensors.safe_open(file, "pt"):
+                    pass
+            except (OSError, safetensors.SafetensorError) as error:
+                raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, why: object) -> UserError:
+    return UserError(f"damaged or cut short ({why})", where=str(file), hint="get the file once more")
+
+
 def describe(folder: Path) -> ModelConfig:
     """The shape of the model in a directory, from its `config.json` alone."""
     return read_config(configuration(folder), str(folder / CONFIG_FILE))
@@ -133,7 +151,7 @@ def configuration(folder: Path) -> dict[str, Any]:
     except OSError as error:
         reason = f"{CONFIG_FILE}: {error.strerror or error}"
         raise UserError(f"no model here ({reason})", where=str(folder), hint=hint) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"no model here ({CONFIG_FILE} is no JSON: {error})", where=str(folder), hint=hint) from error
     if not isinstance(raw, dict):
         raise UserError(f"no model here ({CONFIG_FILE} is no object)", where=str(folder), hint=hint)
@@ -160,6 +178,9 @@ def read_config(raw: dict[str, Any], where: str) -> ModelConfig:
         if raw.get("n_inner") not in (None, 4 * raw["n_embd"]):
             raise UserError(f"n_inner is {raw['n_inner']}, only 4 times n_embd is supported", where=where)
         shared = raw["attention_head_type"] == "multiquery" if older else raw["multi_query"]
+        for key in ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size"):
+            if type(raw[key]) is not int:
+                raise UserError(f"{key} is {raw[key]!r}, not a whole number", where=where)
         return ModelConfig(
             layers=raw["n_layer"],
             width=raw["n_embd"],
@@ -177,24 +198,35 @@ def read_config(raw: dict[str, Any], where: str) -> ModelConfig:
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """All tensors of a directory in float32, from one file or several, in safetensors or PyTorch's format."""
-    for name, read in ((WEIGHTS_FILE, safetensors.torch.load_file), ("pytorch_model.bin", _read_pickle)):
+    tensors: dict[str, Tensor] = {}
+    for file in weight_files(folder):
+        tensors |= safetensors.torch.load_file(file) if file.suffix == ".safetensors" else _read_pickle(file)
+    return {name: tensor.float() for name, tensor in tensors.items() if tensor.is_floating_point()}
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights of a directory, all safetensors or all PyTorch's. UserError where there is none,
+    or one of several is missing."""
+    for name in (WEIGHTS_FILE, "pytorch_model.bin"):
         index = folder / f"{name}.index.json"
         if (folder / name).is_file():
-            files = [name]
-        elif index.is_file():
-            files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        else:
-            continue
-        tensors: dict[str, Tensor] = {}
-        for file in files:
-            tensors |= read(folder / file)
-        return {name: tensor.float() for name, tensor in tensors.items() if tensor.is_floating_point()}
+            return [folder / name]
+        if index.is_file():
+            try:
+                files = sorted({folder / str(file) for file in json.loads(index.read_bytes())["weight_map"].values()})
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UserError(f"names no files of weights ({error!r})", where=str(index)) from error
+            if missing := [file.name for file in files if not file.is_file()]:
+                raise UserError(f"names {missing[0]}, which is not beside it", where=str(index))
+            return files
     raise UserError(f"no {WEIGHTS_FILE} or pytorch_model.bin here", where=str(folder))
 
 
 def _read_pickle(file: Path) -> dict[str, Tensor]:
     """PyTorch's format, tensors alone: nothing in the file is run."""
-    loaded: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
+        raise UserError("holds something else than named tensors", where=str(file))
     return loaded
 
 

@@ -74,8 +74,7 @@ def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
     to_the_end = options.until in (None, "report") and part is None
     where = workspace.root / "report" / "report.html"
     result = {"work": str(workspace.root), "computed": missing, "report": str(where) if to_the_end else None}
-    if part is None:
-        _remember(workspace, options, plan, outside)
+    _remember(workspace, options, plan, outside)
     if not missing:
         reporter.say(f"Nothing to do: all {len(wanted)} stages are up to date.")
         if to_the_end:

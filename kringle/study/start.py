@@ -37,9 +37,11 @@ def _started(arm: Arm, init: Path | None) -> Arm:
     try:
         config = exchange.describe(folder)
     except UserError as error:
-        raise UserError(error.what, where=error.where, hint="name a checkpoint with --init or model.init") from None
+        hint = _nearby(folder) or "name a checkpoint with --init or model.init"
+        raise UserError(error.what, where=error.where, hint=hint) from None
     if not (folder / "tokenizer.json").is_file():
         raise UserError("no tokenizer.json beside the checkpoint", where=str(folder), hint="add the model's tokenizer")
+    exchange.check(folder)
     check_batch(arm.training, config.context, f"ablations.{arm.name}: training")
     model = ModelSettings(
         layers=config.layers,
@@ -52,6 +54,12 @@ def _started(arm: Arm, init: Path | None) -> Arm:
         init=folder,
     )
     return replace(arm, model=model)
+
+
+def _nearby(folder: Path) -> str:
+    """Where checkpoints are, if a workspace or a folder of models was named instead of one."""
+    found = sorted(path.parent for pattern in ("*", "models/*") for path in folder.glob(f"{pattern}/config.json"))
+    return f"did you mean {' or '.join(map(str, found[:3]))}?" if found else ""
 
 
 def model_settings(model: ModelSettings) -> dict[str, Any]:
