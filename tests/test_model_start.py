@@ -293,6 +293,15 @@ def test_a_pickle_of_something_else_is_refused(tmp_path: Path) -> None:
         exchange.load(tmp_path)
 
 
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    file = adaptable(tmp_path) / "model.safetensors"
+    weights = safetensors.torch.load_file(file)
+    weights["transformer.ln_f.bias"][3] = float("nan")
+    safetensors.torch.save_file(weights, file)
+    with pytest.raises(UserError, match=r"transformer\.ln_f\.bias holds a number that is not finite"):
+        exchange.load(tmp_path)
+
+
 def test_a_folder_of_checkpoints_tells_which_it_holds(tmp_path: Path) -> None:
     adaptable(tmp_path / "models" / "fim-s0")
     for folder in (tmp_path, tmp_path / "models"):

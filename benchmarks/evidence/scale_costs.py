@@ -78,7 +78,7 @@ def table(row: dict[str, Any], growth: float, shuffle: dict[str, Any]) -> list[s
     )
     lines.append("| **together, core-hours** | | " + " | ".join(f"**{t:,.0f}**" for t in totals) + " |")
     for name, value in (
-        (f"dollars at {CORE_HOUR} a core-hour", lambda c, t: f"{t * CORE_HOUR:,.0f}"),
+        (f"dollars at {CORE_HOUR} a core-hour", lambda c, t: f"{t * CORE_HOUR:,.2f}"),
         ("hours on 64 cores", lambda c, t: f"{t / 64:,.1f}"),
         ("document table on disk, GB", lambda c, t: f"{c.bytes * ZSTD / 1e9:,.0f}"),
         ("shards and stages on disk (three times the table, and tokens), GB", lambda c, t: f"{disk(c, row):,.0f}"),

@@ -9,6 +9,7 @@ transposed), weights in several files and PyTorch's own format. Does not cover: 
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 from dataclasses import asdict
@@ -99,6 +100,10 @@ def load(folder: Path) -> tuple[Transformer, Tokenizer]:
     except (OSError, RuntimeError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
         where = folder / WEIGHTS_FILE if (folder / WEIGHTS_FILE).exists() else folder
         raise UserError(f"weights do not fit the configuration ({error})", where=str(where)) from error
+    for name, weight in model.state_dict().items():
+        if not all(math.isfinite(end) for end in weight.aminmax()):
+            what = f"{name} holds a number that is not finite"
+            raise UserError(what, where=str(folder), hint="get the model once more")
     return model.requires_grad_(True), tokenizer
 
 

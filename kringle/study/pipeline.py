@@ -21,7 +21,7 @@ from kringle.progress import Reporter
 from kringle.recipe import Recipe, parse_recipe
 from kringle.study.arm import ArmJob
 from kringle.study.controls import control_arms
-from kringle.study.licences import release_note
+from kringle.study.licences import release_note, summary
 from kringle.study.plan import (
     DATA_STAGES,
     SPLIT_SEED,
@@ -211,6 +211,8 @@ def _run_stages(context: Context, wanted: Sequence[tuple[str, Stage]], options: 
         if kind in ("train", "evaluate"):
             if not arms_done:
                 _run_arms(context, "train" if options.until == "train" else "evaluate")
+                if options.until == "train":  # else the report tells it
+                    _tell_untrained(context)
                 arms_done = True
         elif kind == "memorisation":
             if not memorised:
@@ -220,6 +222,17 @@ def _run_stages(context: Context, wanted: Sequence[tuple[str, Stage]], options: 
             _run_stage(context, kind, stage, options)
         if kind == "split":
             _require_items(context.plan)
+
+
+def _tell_untrained(context: Context) -> None:
+    """Say which arms have no model, and why; UserError where none has one."""
+    reasons = {run.train.name.removeprefix("train@"): summary(run.train).get("not_run") for run in context.plan.runs}
+    for name, reason in reasons.items():
+        if reason is not None:
+            context.reporter.say(f"{name} has no model: {reason}")
+    if None not in reasons.values():
+        name, reason = next(iter(reasons.items()))
+        raise UserError(f"no arm has a model: {reason}", where=name, hint="change the recipe, and run again")
 
 
 def _require_items(plan: Plan) -> None:
@@ -327,7 +340,10 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
 
         return write_report(plan, context.computed, options, out)
 
-    stage.run(engine, build)
+    manifest = stage.run(engine, build)
+    for note in manifest["summary"].get("notes", ()):
+        if note not in context.survey.notes:  # those were told before any work
+            reporter.say(f"note: {note}")
 
 
 def _run_arms(context: Context, until: str) -> None:
