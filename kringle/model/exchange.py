@@ -148,6 +148,12 @@ def fim_training(folder: Path) -> FimTraining | None:
         raise UserError(f"{FIM_KEY} is {said!r} ({error!r})", where=str(folder / CONFIG_FILE)) from error
 
 
+def nearby(folder: Path) -> str:
+    """A question that names the models in a folder, a workspace's among them; empty where it holds none."""
+    found = sorted(path.parent for pattern in ("*", "models/*") for path in folder.glob(f"{pattern}/{CONFIG_FILE}"))
+    return f"did you mean {' or '.join(map(str, found[:3]))}?" if found else ""
+
+
 def configuration(folder: Path) -> dict[str, Any]:
     """What the configuration in a model's folder says. UserError where there is none that can be read."""
     hint = f"give the folder of a saved model, which has a {CONFIG_FILE}"

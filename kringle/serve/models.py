@@ -238,7 +238,10 @@ def _find(text: str, work: Path | None) -> Path:
             hint=f"give the folder of a saved model{_trained(work)}",
         )
     if not (path / "config.json").is_file():
-        raise UserError("no model here (a model is a folder with config.json)", where=str(path), hint=_nearby(path))
+        from kringle.model.exchange import nearby
+
+        hint = nearby(path) or "give the folder of a saved model"
+        raise UserError("no model here (a model is a folder with config.json)", where=str(path), hint=hint)
     return path
 
 
@@ -246,14 +249,6 @@ def _trained(work: Path | None) -> str:
     """The names of a workspace's models, for whoever gave none of them."""
     found = sorted(config.parent.name for config in work.glob("models/*/config.json")) if work is not None else []
     return f", or one of {', '.join(found)}" if found else ""
-
-
-def _nearby(path: Path) -> str:
-    """Where models are, if the folder holds some: a workspace was given, say."""
-    found = sorted(
-        config.parent for pattern in ("*/config.json", "models/*/config.json") for config in path.glob(pattern)
-    )
-    return f"did you mean {found[0]}?" if found else "give the folder of a saved model"
 
 
 def _open(name: str, path: Path, options: ModelOptions) -> ServedModel:

@@ -37,7 +37,7 @@ def _started(arm: Arm, init: Path | None) -> Arm:
     try:
         config = exchange.describe(folder)
     except UserError as error:
-        hint = _nearby(folder) or "name a checkpoint with --init or model.init"
+        hint = exchange.nearby(folder) or "name a checkpoint with --init or model.init"
         raise UserError(error.what, where=error.where, hint=hint) from None
     if not (folder / "tokenizer.json").is_file():
         raise UserError("no tokenizer.json beside the checkpoint", where=str(folder), hint="add the model's tokenizer")
@@ -54,12 +54,6 @@ def _started(arm: Arm, init: Path | None) -> Arm:
         init=folder,
     )
     return replace(arm, model=model)
-
-
-def _nearby(folder: Path) -> str:
-    """Where checkpoints are, if a workspace or a folder of models was named instead of one."""
-    found = sorted(path.parent for pattern in ("*", "models/*") for path in folder.glob(f"{pattern}/config.json"))
-    return f"did you mean {' or '.join(map(str, found[:3]))}?" if found else ""
 
 
 def model_settings(model: ModelSettings) -> dict[str, Any]:
