@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -155,24 +156,31 @@ def portable(error: Exception) -> Exception:
 
 
 class _Pool:
-    """Workers, and a thread of this process that hands out payloads and collects what comes back.
+    """Workers, and while they have work a thread of this process that hands out payloads and collects what comes back.
 
-    `events` gets (index, kind, value): "tick", "done", "fault" or "died". Only that thread touches the channels.
+    Workers stay when their work is done, for what comes next: what they have loaded and compiled costs more than many
+    a shard. `events` gets (index, kind, value): "tick", "done", "fault" or "died". Only that thread touches the
+    channels while it runs.
     """
 
-    def __init__(self, workers: int, function: Callable[[Any], Any], payloads: Sequence[Any]) -> None:
+    def __init__(self) -> None:
         self.events: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
-        self._workers, self._function, self._payloads = workers, function, payloads
-        self._next = iter(range(len(payloads)))
-        self._processes: list[Any] = []
-        self._busy: dict[Connection, int] = {}  # the payload that the worker behind each open channel is busy with
-        # A process' own sign of its end: a channel alone may stay open in a process that the worker started.
-        self._ends: dict[int, Connection] = {}
-        self._thread = threading.Thread(target=self._converse, daemon=True)
+        self._processes: dict[Connection, Any] = {}  # by this end of their channel
+        self._busy: dict[Connection, int] = {}  # the payload that the worker behind each channel is busy with
+        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Start everything. Ctrl-C is held back meanwhile: a process half started would be in nobody's list, and the
-        process that they are forked from would answer with a traceback of its own."""
+    def start(self, workers: int, function: Callable[[Any], Any], payloads: Sequence[Any]) -> None:
+        """Begin to work on payloads with so many workers, those that are there and new ones.
+
+        Ctrl-C is held back meanwhile: a process half started would be in nobody's list, and the process that they are
+        forked from would answer with a traceback of its own.
+        """
+        self._settle()
+        self.events = queue.SimpleQueue()
+        self._function, self._payloads, self._next = function, payloads, iter(range(len(payloads)))
+        for channel in [channel for channel, process in self._processes.items() if not process.is_alive()]:
+            self._processes.pop(channel).join()
+            channel.close()
         context = multiprocessing.get_context("forkserver")
         resource_tracker.ensure_running()  # first, because starting it lifts the block
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -180,39 +188,52 @@ class _Pool:
             if sys.platform == "linux":  # on macOS a forked process may not use the system's BLAS
                 forkserver.set_forkserver_preload(SHARED)
             forkserver.ensure_running()
-            for _ in range(self._workers):
+            while len(self._processes) < workers:
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_serve, args=(theirs,))
                 process.start()
                 theirs.close()
-                self._processes.append(process)
-                self._busy[ours] = -1
-                self._ends[process.sentinel] = ours
+                self._processes[ours] = process
+            self._busy = dict.fromkeys(list(self._processes)[:workers], -1)
+            self._thread = threading.Thread(target=self._converse, daemon=True)
             self._thread.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def end(self) -> None:
-        """End all workers: those that are still busy at once, the others in their own time."""
-        if not self._busy:
-            for process in self._processes:
-                process.join(5)
-        for process in self._processes:
+    def close(self) -> None:
+        """End workers that have nothing to do, in their own time."""
+        self._settle()
+        for channel in self._processes:
+            channel.close()  # which ends the worker
+        for process in self._processes.values():
+            process.join(5)
+        self.kill()
+
+    def kill(self) -> None:
+        """End all workers at once."""
+        for process in self._processes.values():
             process.terminate()
-        if self._thread.ident is not None:
-            self._thread.join()
-        for process in self._processes:
+        self._settle()
+        for channel, process in self._processes.items():
             process.join()
+            channel.close()
+        self._processes.clear()
+
+    def _settle(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
 
     def _converse(self) -> None:
+        # A process' own sign of its end: a channel alone may stay open in a process that the worker started.
+        ends = {self._processes[channel].sentinel: channel for channel in self._busy}
         for channel in list(self._busy):
             self._hand_out(channel)
         while self._busy:
-            ready = wait_for([*self._busy, *self._ends])
+            ready = wait_for([*self._busy, *ends])
             for channel in [channel for channel in self._busy if channel in ready]:
                 self._receive(channel)
-            for end in [end for end in self._ends if end in ready]:
-                channel = self._ends.pop(end)
+            for end in [end for end in ends if end in ready]:
+                channel = ends.pop(end)
                 while channel in self._busy and channel.poll():  # what it said before it ended
                     self._receive(channel)
                 if channel in self._busy:
@@ -231,11 +252,10 @@ class _Pool:
             self._hand_out(channel)
 
     def _hand_out(self, channel: Connection) -> None:
-        """Give the next payload to this worker; close its channel, and with it the worker, where there is none."""
+        """Give the next payload to this worker, if there is one."""
         index = next(self._next, None)
         if index is None:
             self._busy.pop(channel)
-            channel.close()
             return
         self._busy[channel] = index
         try:
@@ -247,7 +267,6 @@ class _Pool:
 
     def _lost(self, channel: Connection) -> None:
         self.events.put((self._busy.pop(channel), "died", None))
-        channel.close()
 
 
 class Engine:
@@ -263,6 +282,29 @@ class Engine:
             raise UserError(f"needs at least one worker, got {workers}", where="--workers")
         self.cpu_seconds = 0.0
         self.peak_memory = 0
+        self._idle: _Pool | None = None  # of the last `map`, for the next one
+        self._end_idle: weakref.finalize[..., Engine] | None = None
+
+    def rest(self) -> None:
+        """End the workers that wait for more, and free their memory; the next `map` starts others. Done as well when
+        this engine goes, or the process ends."""
+        if self._end_idle is not None:
+            self._end_idle()
+        self._idle = self._end_idle = None
+
+    def _pool(self) -> _Pool:
+        """Workers that wait for more, if there are some: another `map` meanwhile has its own."""
+        pool, self._idle = self._idle or _Pool(), None
+        if self._end_idle is not None:
+            self._end_idle.detach()
+            self._end_idle = None
+        return pool
+
+    def _keep(self, pool: _Pool) -> None:
+        if self._idle is None:
+            self._idle, self._end_idle = pool, weakref.finalize(self, pool.close)
+        else:
+            pool.close()
 
     def map(
         self,
@@ -281,9 +323,10 @@ class Engine:
         if not payloads:
             return
         names = [str(n) for n in names] if names is not None else [str(i) for i in range(len(payloads))]
-        pool = _Pool(min(self.workers, len(payloads)), function, payloads)
+        pool = self._pool()
+        finished = False
         try:
-            pool.start()
+            pool.start(min(self.workers, len(payloads)), function, payloads)
             done: dict[int, Any] = {}
             for number in range(len(payloads)):
                 while number not in done:
@@ -298,10 +341,15 @@ class Engine:
                         done[index] = self.account(value)
                     else:
                         raise_fault(names[index], value)
-                yield done.pop(number)
+                outcome = done.pop(number)
+                finished = number == len(payloads) - 1
+                yield outcome
         finally:
             # Reached early on a fault, on Ctrl-C, or when the caller stops iterating: do not finish what nobody reads.
-            pool.end()
+            if finished:
+                self._keep(pool)
+            else:
+                pool.kill()
 
     def account(self, outcome: Outcome) -> Any:
         """Add up what a worker used; its value comes back."""

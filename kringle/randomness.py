@@ -25,6 +25,9 @@ def _purpose(seed: int, purpose: str) -> bytes:
 
 
 def _counted(part: str | int | bytes) -> bytes:
+    if type(part) is str:  # nearly always
+        raw = part.encode("utf-8", "surrogateescape")
+        return b"s" + len(raw).to_bytes(8, "little") + raw
     raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape")
     kind = b"b" if isinstance(part, bytes) else b"i" if isinstance(part, int) else b"s"
     return kind + len(raw).to_bytes(8, "little") + raw

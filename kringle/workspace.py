@@ -94,7 +94,7 @@ def _publish_once(partial: Path, final: Path, last: str) -> None:
 
 def _flush(folder: Path) -> None:
     for file in sorted(folder.rglob("*")):
-        if file.is_file():
+        if file.is_file() and file.stat().st_nlink == 1:  # else it is a shard's, which was flushed when it was made
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
 

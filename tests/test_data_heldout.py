@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from kringle.data import collect as collect_module
 from kringle.data import comparison
 from kringle.data.clean import clean
-from kringle.data.comparison import Place, compare, sampled
+from kringle.data.comparison import FEWEST_GRAMS, Known, Place, compare, compare_known, sampled
 from kringle.data.containment import SKETCH_BITS, SKETCH_PARTS, Grams, Matcher, gram_hashes, may_hold, sketch, sketched
 from kringle.data.division import FILE, Division, divide
 from kringle.data.heldout import split
@@ -324,8 +324,12 @@ def test_a_known_sketch_finds_what_reading_everything_finds(tmp_path: Path, monk
 
     def compared(name: str, base: Path | None, wanted: Path) -> list[Any]:
         (tmp_path / name).mkdir()
-        found: list[Any] = compare((place, base, wanted), tmp_path / name)["near_copies"]
-        return found
+        if base is None:
+            found = compare((place, "mark", wanted), tmp_path / name)
+        else:
+            found = compare_known(([Known(place, "mark", base)], wanted), tmp_path / name)
+        copies: list[Any] = found["near_copies"]["mark"]
+        return copies
 
     compared("first", None, texts("some", [module(1000)]))
     short = [f"value_{n}_0 = call_{n}(0, name_{n}_0) value_{n}_1" for n in (8, 82)]
@@ -411,6 +415,32 @@ def test_planted_copies_of_held_out_files_are_found_and_dropped(tmp_path: Path) 
     assert {path.name for path in (tmp_path / "planted/split").iterdir()} == {"split.parquet", "decisions.parquet"}
 
 
+def test_a_held_out_file_that_is_too_short_to_tell_is_dropped_and_says_so(tmp_path: Path) -> None:
+    held = sorted(name for name, side in first_sides(tmp_path / "plain", BASE).items() if side == "held-out")
+    repo = held[0].partition("/")[0]
+    words = [f"word_{n}" for n in range(FEWEST_GRAMS + 4)]
+    files = BASE | {
+        f"{repo}/short.py": "import " + ", \\\n".join(words[:-2]) + "\n",
+        f"{repo}/enough.py": "import " + ", \\\n".join(words[::-1][:-1]) + "\n",
+    }
+    summary = build(tmp_path / "with", files)
+    after = sides(tmp_path / "with")
+    assert f"{repo}/short.py" not in after
+    assert after[f"{repo}/enough.py"] == "held-out"
+    assert (summary["too_short_dropped"], summary["near_copies_dropped"]) == (1, 0)
+    assert [d["reason"] for d in summary["funnel"][0]["dropped"]] == ["held-out file too short to tell from a copy"]
+    (told,) = [d for d in decisions(tmp_path / "with/split") if not d.kept]
+    assert (told.path, told.step, told.value) == ("short.py", "held-out-length", FEWEST_GRAMS - 1)
+    assert told.threshold == f">= {FEWEST_GRAMS} different 5-grams"
+    assert build(tmp_path / "with", files) == summary
+
+
+def test_files_that_are_all_too_short_are_told(tmp_path: Path) -> None:
+    files = {f"r{n}/m.py": f"name_{n} = {n}\n" for n in range(40)}
+    with pytest.raises(UserError, match=r"every one of \d+ held-out files has a copy in training data or is too sh"):
+        build(tmp_path, files)
+
+
 def test_a_copy_whose_first_place_is_in_training_stays_in_training(tmp_path: Path) -> None:
     build(tmp_path / "plain", BASE)
     held = sorted(name for name, side in sides(tmp_path / "plain").items() if side == "held-out")
@@ -449,23 +479,6 @@ def test_the_share_of_grams_seen_in_training_is_that_of_the_definition(
     assert summary["grams_seen_in_training"] == pytest.approx(seen / total)
     if one_in == 1:
         assert 0 < seen / total < 0.5
-
-
-def test_short_files_are_compared_as_whole_sequences(tmp_path: Path) -> None:
-    build(tmp_path / "plain", BASE)
-    plain = sides(tmp_path / "plain")
-    held = sorted({name.partition("/")[0] for name, side in plain.items() if side == "held-out"})
-    train = sorted({name.partition("/")[0] for name, side in plain.items() if side == "train"})
-    planted = {
-        f"{held[0]}/s1.py": "import alpha, beta\n",
-        f"{train[-1]}/s1.py": "import alpha; beta",
-        f"{held[0]}/s2.py": "import gamma\n",
-        f"{train[-1]}/s2.py": "import gamma, delta\n",
-    }
-    build(tmp_path / "planted", BASE | planted)
-    after = sides(tmp_path / "planted")
-    assert f"{held[0]}/s1.py" not in after
-    assert after[f"{held[0]}/s2.py"] == "held-out"
 
 
 def test_the_split_does_not_depend_on_partition_or_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,66 @@ def test_a_users_mistake_passes_through_and_a_dead_worker_is_named() -> None:
         Engine(0)
 
 
+def who(x: int) -> int:
+    return os.getpid()
+
+
+def test_workers_stay_for_the_next_work_and_end_when_told() -> None:
+    engine = Engine(2)
+    first = set(engine.map(who, range(50)))
+    again = set(engine.map(who, range(50)))
+    assert len(first | again) <= 2
+    assert all(map(_runs, first))
+    (one,) = set(engine.map(who, range(1)))  # not more of them than there is work
+    assert one in first | again
+    engine.rest()
+    assert not any(map(_runs, first | again))
+    later = set(engine.map(who, range(3)))
+    assert not later & (first | again)
+    del engine
+    assert not any(map(_runs, later))
+
+
+def test_a_worker_that_dies_while_it_waits_is_replaced() -> None:
+    engine = Engine(1)
+    (worker,) = engine.map(who, [0])
+    os.kill(worker, signal.SIGKILL)
+    while _runs(worker):
+        time.sleep(0.01)
+    (other,) = engine.map(who, [0])
+    assert other != worker
+
+
+def test_a_fault_ends_the_workers_and_the_next_work_finds_others() -> None:
+    engine = Engine(2)
+    before = set(engine.map(who, range(10)))
+    with pytest.raises(ShardError, match="three"):
+        list(engine.map(fail_on_three, [1, 2, 3, 4]))
+    assert not any(map(_runs, before))
+    assert list(engine.map(square, [5])) == [25]
+
+
+def test_work_inside_work_has_workers_of_its_own() -> None:
+    engine = Engine(2)
+    pairs = [(x, y) for x in engine.map(square, [1, 2, 3]) for y in engine.map(square, [x, x])]
+    assert pairs == [(x, x * x) for x in (1, 1, 4, 4, 9, 9)]
+
+
+def test_a_process_ends_though_its_workers_wait_for_more() -> None:
+    script = (
+        "from kringle.engine import Engine\n"
+        "from test_engine import square\n"
+        "engine = Engine(2)\n"
+        "if __name__ == '__main__':\n"
+        "    print(list(engine.map(square, [1, 2, 3])))\n"
+    )
+    here = str(Path(__file__).parent)
+    command = [sys.executable, "-c", script]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("[1, 4, 9]\n", "")
+
+
 def leave_a_child(x: int) -> None:
     """Die with a child alive that has inherited the channel."""
     if os.fork() == 0:

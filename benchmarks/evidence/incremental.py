@@ -23,7 +23,7 @@ from grown_corpus import grow, variants
 from kringle.engine import Engine, cpu_seconds
 from kringle.machine import machine, versions
 from kringle.progress import Reporter
-from kringle.study.pipeline import run_study
+from kringle.study import pipeline
 from kringle.study.plan import Options
 from kringle.workspace import ShardStore
 
@@ -50,9 +50,11 @@ def data_stages(recipe: Path, work: Path, tokenizer: Path | None) -> tuple[dict[
     from kringle.tokens.encode import encode
     from kringle.workspace import Workspace
 
+    engine = Engine()
+    pipeline._engine = lambda options, part: engine  # whose workers' time is known afterwards
     before = time.monotonic(), cpu_seconds()
     options = Options(recipe=str(recipe), work=work, until="tokenizer" if tokenizer is None else "annotate")
-    result = run_study(options, quiet=True)
+    result = pipeline.run_study(options, quiet=True)
     _, plan = recall(Workspace.open(work, create=False))
     stages = {}
     for kind in ("collect", "clean", "split", "annotate"):
@@ -62,16 +64,15 @@ def data_stages(recipe: Path, work: Path, tokenizer: Path | None) -> tuple[dict[
         stages[kind] = {k: cost[k] if done else 0.0 for k in ("wall_seconds", "cpu_seconds")}
     tokenizer = tokenizer or plan.tokenizer.folder
     trained = plan.tokenizer.manifest() if plan.tokenizer.folder == tokenizer else None
-    left_out = trained["cost"] if trained else {"wall_seconds": 0.0}
-    stages["survey and planning"] = {
-        "wall_seconds": max(
-            0.0,
-            time.monotonic() - before[0] - sum(s["wall_seconds"] for s in stages.values()) - left_out["wall_seconds"],
-        ),
-        "cpu_seconds": 0.0,
+    left_out = trained["cost"] if trained else {"wall_seconds": 0.0, "cpu_seconds": 0.0}
+    whole = {
+        "wall_seconds": time.monotonic() - before[0],
+        "cpu_seconds": cpu_seconds() - before[1] + engine.cpu_seconds,
     }
-    engine = Engine()
-    started, cpu = time.monotonic(), cpu_seconds()
+    stages["survey and planning"] = {
+        key: max(0.0, spent - sum(s[key] for s in stages.values()) - left_out[key]) for key, spent in whole.items()
+    }
+    started, cpu, workers = time.monotonic(), cpu_seconds(), engine.cpu_seconds
     out = work / "frozen"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
@@ -87,8 +88,9 @@ def data_stages(recipe: Path, work: Path, tokenizer: Path | None) -> tuple[dict[
     )
     stages["encode"] = {
         "wall_seconds": time.monotonic() - started,
-        "cpu_seconds": cpu_seconds() - cpu + engine.cpu_seconds,
+        "cpu_seconds": cpu_seconds() - cpu + engine.cpu_seconds - workers,
     }
+    engine.rest()
     return stages, tokenizer
 
 

@@ -323,5 +323,6 @@ def _save_for_peers(model: Any, folder: Path) -> None:
     entries = {f"t{i}": i for i in range(VOCABULARY)}
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(entries, unk_token="t0"))
     backend.save(str(folder / "tokenizer.json"))
-    roles = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "t0", "eos_token": f"t{VOCABULARY - 5}"}
+    end = f"t{VOCABULARY - 5}"
+    roles = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "t0", "bos_token": end, "eos_token": end}
     (folder / "tokenizer_config.json").write_text(json.dumps(roles))

@@ -26,7 +26,6 @@ from kringle.data.contamination_tokens import TokenFinder
 from kringle.data.near_duplicates.method import Fidelity, Method
 from kringle.data.near_duplicates.stage import STEP, Found, near_duplicates_of
 from kringle.data.redacted import RedactedShard, corpus_key, publish
-from kringle.data.subsequence import rows_in
 from kringle.data.table import (
     DECISION,
     DOCUMENT,
@@ -103,8 +102,10 @@ def clean(
             for group in iter_row_groups(folder / "decisions.parquet"):
                 decided.write_table(group)
                 failures.append(group.filter(pc.invert(group["kept"])))
-            gone = found.gone(number) if found is not None else pa.array([], pa.string())
-            tally.add(read_table(part, ["id", "size"]), failures, gone)
+            own = read_table(part, ["id", "size"])
+            rows = found.gone(number) if found is not None else np.zeros(0, np.int64)
+            gone = own["id"].take(rows).combine_chunks()
+            tally.add(own, failures, gone)
             for group in iter_row_groups(folder / "survivors.parquet"):
                 survivors.write_table(group.filter(pc.invert(pc.is_in(group["id"], value_set=gone))))
         if found is not None:
@@ -134,29 +135,31 @@ def _near_duplicates(
     if fidelity == "faithful":
         rows = (np.arange(row_group_starts(part)[-1]) for part in parts)
     else:
-        rows = (
-            rows_in(read_table(part, ["id"]), read_table(folder / "survivors.parquet", ["id"]))
-            for part, folder in zip(parts, folders, strict=True)
-        )
+        rows = (np.load(folder / "rows.npy") for folder in folders)
     return near_duplicates_of(documents, rows, method, shards, engine, progress)
 
 
 def clean_shard(
     payload: tuple[Path, CleanSettings, Sequence[BenchmarkString], Fidelity, bytes | None], folder: Path
 ) -> dict[str, Any]:
-    """One shard, in a worker: judge its documents, redact the survivors where there is a key, write into `folder`."""
+    """One shard, in a worker: judge its documents, redact the survivors where there is a key, write into `folder`; the
+    survivors' `rows.npy` (M,) too."""
     part, settings, strings, fidelity, key = payload
     finder = Finder(strings) if fidelity == "faithful" else TokenFinder(strings)
     decisions: list[Decision] = []
     survivors = []
+    rows: list[int] = []
+    first = 0
     with RedactedShard(folder, key, fidelity) if key else nullcontext() as redacted:
         for group in iter_row_groups(part, DOCUMENT.names if redacted else [*SURVIVOR.names, "content"]):
             kept = []
-            for document in group.to_pylist():
+            for row, document in enumerate(group.to_pylist(), first):
                 verdicts = list(judge(document, settings, finder))
                 decisions += verdicts
                 if all(verdict.kept for verdict in verdicts):
                     kept.append(document)
+                    rows.append(row)
+            first += group.num_rows
             if redacted:
                 redactions = redacted.add(kept)
                 decisions += [redaction.decision for redaction in redactions]
@@ -164,6 +167,7 @@ def clean_shard(
             survivors += [[document[name] for name in SURVIVOR.names] for document in kept]
     write_rows(folder / "decisions.parquet", DECISION, decisions)
     write_rows(folder / "survivors.parquet", SURVIVOR, survivors)
+    np.save(folder / "rows.npy", np.array(rows, dtype=np.int64))
     return {"survivors": len(survivors)}
 
 

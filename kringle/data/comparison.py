@@ -3,14 +3,17 @@
 Of each training shard a sketch is kept (`kringle.data.containment`), and which held-out texts the shard was compared
 with. The results of a shard and a text do not change; so when held-out texts come, an unchanged shard's sketch is asked
 for those alone, and its text is read again, in part, only where one of them may be in it. What comes out is what a
-comparison of every file with every file would give.
+comparison of every file with every file would give. Texts of fewer than `FEWEST_GRAMS` distinct grams are not compared:
+the caller is told which, and should not hold them out.
 
-The store has one entry for each shard (its documents in training) and set of texts; the first of a shard keeps the
-sketch: `sketch.npy` (words, parts), `begins.npy` (row groups + 1,) where the words of each row group begin, `parts.npy`
-(row groups, parts + 1) which of its documents each part has, and `sample.npy` (s,), its distinct grams among the one in
-`SAMPLE` that are kept exactly. The record `compared-SALT.json` says which sets each shard of the last run was compared
-with, and `texts-DIGEST` which texts a set has. The record is written when all entries are there, and an entry that is
-gone is made again: nothing is lost or stale after a kill.
+The store has an entry of its own for each shard (its documents in training) and the first set of texts that it was
+compared with; those of further sets have the results of `TOGETHER` shards, because asking a sketch takes a few
+milliseconds. The first one keeps the sketch: `sketch.npy` (words, parts), `begins.npy` (row groups + 1,) where the
+words of each row group begin, `parts.npy` (row groups, parts + 1) which of its documents each part has, and
+`sample.npy` (s,), its distinct grams among the one in `SAMPLE` that are kept exactly. The record `compared-SALT.json`
+says which sets each shard of the last run was compared with and in which entries the results are, and `texts-DIGEST`
+which texts a set has. The record is written when all entries are there, and an entry that is gone is made again:
+nothing is lost or stale after a kill.
 
 Memory: the main process holds some 80 bytes for each held-out text; grams lie in mapped files. Work: a shard's text is
 hashed once; then every text that is new to it costs little more than half of its grams, each one look into a filter.
@@ -43,6 +46,11 @@ SAMPLE = 32
 # Sets of texts that a shard was compared with one after the other; with more, it is compared with all texts at once, so
 # that reading results never costs more than a thirtieth of making them.
 SETS = 32
+# Distinct grams of a text: half of fewer is no more than a licence's line or a few imports, found in nearly every
+# shard, and a sketch does not tell them apart (`containment.SKETCH_BITS`). Of 95 new texts in a corpus of 1 GB, 15 were
+# shorter, and for their sake 200 of 206 shards were read; for the others' 18.
+FEWEST_GRAMS = 20
+TOGETHER = 16  # shards that are compared with a further set in one task
 MATCH_GRAMS = 1 << 22  # of texts that are matched at once: an index of about 200 MB
 
 
@@ -64,11 +72,21 @@ class Copy(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """What became of the held-out documents (N,), in the order in which they were given: the near-copies by number, and
-    the share of the other's sampled 5-grams that occur anywhere in training; None where none is in the sample."""
+    """What became of the held-out documents (N,), in the order in which they were given: the near-copies by number; how
+    many distinct 5-grams those have that were too short to be compared, by number; and the share of the other's
+    sampled 5-grams that occur anywhere in training, None where none is in the sample."""
 
     copies: dict[int, Copy]
+    short: dict[int, int]
     seen: float | None
+
+
+class Entry(NamedTuple):
+    """Where it is recorded how a shard compares with the set `texts`: in the outcome of the task with this fingerprint.
+    JSON-able."""
+
+    texts: str
+    task: str
 
 
 def near_copies(
@@ -91,39 +109,57 @@ def near_copies(
 
     record = _Record(shards, engine)
     marks = [mark_of(*place) for place in training]
-    known = [record.sets_of(mark) for mark in marks]
-    missing = {sets: texts.without(record.texts(sets)) for sets in dict.fromkeys(known)}
-    tasks = []
-    now: list[tuple[str, ...]] = []
-    for place, mark, sets in zip(training, marks, known, strict=True):
-        new, own = missing[sets], sets
-        if len(new):
-            name = record.add(texts.ids[new])
-            if not (work / name).exists():
-                texts.write(new, work / name)
-            own = (*sets, name)
-            base = record.entry(mark, sets, 0) if sets else None
-            tasks.append(Task(place.part.name, record.key(mark, own, len(sets)), (place, base, work / name)))
-        now.append(own)
-    with progress.task("compare with training", len(tasks), unit="shards") as counter:
-        shards.map(engine, compare, tasks, on_done=lambda _: counter.advance())
-    record.write(dict(zip(marks, now, strict=True)))
+    known = [record.entries_of(mark) for mark in marks]
+    sets = [tuple(entry.texts for entry in entries) for entries in known]
+    missing = {own: texts.without(record.texts(own)) for own in dict.fromkeys(sets)}
+    first: list[Task] = []
+    further: dict[str, list[Known]] = {}  # by the set of texts
+    for place, mark, entries, own in zip(training, marks, known, sets, strict=True):
+        if not len(new := missing[own]):
+            continue
+        name = record.add(texts.ids[new])
+        if not (work / name).exists():
+            texts.write(new, work / name)
+        if entries:
+            further.setdefault(name, []).append(Known(place, mark, shards.folder(entries[0].task)))
+        else:
+            first.append(Task(place.part.name, record.note(name, mark), (place, mark, work / name)))
+    batches = [
+        (name, places[start : start + TOGETHER])
+        for name, places in further.items()
+        for start in range(0, len(places), TOGETHER)
+    ]
+    again = [
+        Task(
+            f"{some[0].place.part.name} to {some[-1].place.part.name}",
+            record.note(name, *(known.mark for known in some)),
+            (some, work / name),
+        )
+        for name, some in batches
+    ]
+    with progress.task("compare with training", len(training), unit="shards") as counter:
+        counter.advance(len(training) - len(first) - sum(len(some) for _, some in batches))
+        shards.map(engine, compare, first, on_done=lambda _: counter.advance())
+        shards.map(engine, compare_known, again, on_done=lambda i: counter.advance(len(batches[i][1])))
+    now = record.write(marks)
     shutil.rmtree(work)
 
     best: dict[int, tuple[float, str, str]] = {}  # (minus the share, repo, path): the smallest is the best
-    for mark, sets in zip(marks, now, strict=True):
-        for i in range(len(sets)):
-            for id, found, repo, path in shard_summary(record.entry(mark, sets, i))["near_copies"]:
+    for task in dict.fromkeys(entry.task for entries in now for entry in entries):
+        for mark, found in shard_summary(shards.folder(task))["near_copies"].items():
+            if mark not in record.now:  # a shard that was looked at with others, and is gone
+                continue
+            for id, grams, repo, path in found:
                 if (number := texts.number(id)) is not None:
-                    candidate = (-found / int(texts.sizes[number]), repo, path)
+                    candidate = (-grams / int(texts.sizes[number]), repo, path)
                     best[number] = min(best.get(number, candidate), candidate)
     copied = np.isin(texts.of_document, np.array(sorted(best), dtype=np.int64))
     copies = {}
     for document in np.flatnonzero(copied).tolist():
         share, repo, path = best[int(texts.of_document[document])]
         copies[document] = Copy(-share, f"{-share:.0%} of its 5-grams are in {repo}/{path}")
-    samples = [record.entry(mark, sets, 0) / "sample.npy" for mark, sets in zip(marks, now, strict=True)]
-    return Compared(copies, texts.seen(samples, ~copied))
+    samples = [shards.folder(entries[0].task) / "sample.npy" for entries in now if entries]
+    return Compared(copies, texts.short, texts.seen(samples, ~copied))
 
 
 def sampled(grams: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -132,17 +168,23 @@ def sampled(grams: NDArray[np.uint64]) -> NDArray[np.bool_]:
 
 
 class _Texts:
-    """The held-out texts, each distinct one once: `ids` (n,) sorted, `sizes` (n,) the number of their distinct grams;
-    `of_document` (N,) is the number of each document's text."""
+    """The held-out texts that are compared, each distinct one once: `ids` (n,) sorted, `sizes` (n,) the number of their
+    distinct grams; `of_document` (N,) is the number of each document's text, -1 for those of `short`, which have fewer
+    grams than `FEWEST_GRAMS`: document -> how many."""
 
     def __init__(self, groups: Sequence[Path]) -> None:
-        ids = np.concatenate([np.load(group / "ids.npy") for group in groups])
         starts = [np.load(group / "starts.npy") for group in groups]
-        self.ids, first, self.of_document = np.unique(ids, return_index=True, return_inverse=True)
+        sizes = np.concatenate([np.diff(own) for own in starts])
+        enough = sizes >= FEWEST_GRAMS
+        self.short = {number: int(sizes[number]) for number in np.flatnonzero(~enough).tolist()}
+        ids = np.concatenate([np.load(group / "ids.npy") for group in groups])[enough]
+        self.ids, first, numbers = np.unique(ids, return_index=True, return_inverse=True)
+        self.of_document = np.full(len(sizes), -1, dtype=np.int64)
+        self.of_document[enough] = numbers
         self._grams = [_mapped(group / "grams.npy") for group in groups]
-        self._group = np.repeat(np.arange(len(groups)), [len(own) - 1 for own in starts])[first]
-        self._begin = np.concatenate([own[:-1] for own in starts])[first]
-        self.sizes = np.concatenate([np.diff(own) for own in starts])[first]
+        self._group = np.repeat(np.arange(len(groups)), [len(own) - 1 for own in starts])[enough][first]
+        self._begin = np.concatenate([own[:-1] for own in starts])[enough][first]
+        self.sizes = sizes[enough][first]
 
     def without(self, ids: NDArray[np.bytes_]) -> NDArray[np.int64]:
         """Numbers of the texts that are not among these."""
@@ -166,7 +208,8 @@ class _Texts:
 
     def seen(self, samples: Sequence[Path], documents: NDArray[np.bool_]) -> float | None:
         """The share of the sampled grams of some of the documents (N,) that are in one of the files of grams."""
-        weight = np.bincount(self.of_document[documents], minlength=len(self.ids))  # texts may stand for several
+        numbers = self.of_document[documents & (self.of_document >= 0)]
+        weight = np.bincount(numbers, minlength=len(self.ids))  # texts may stand for several
         order = np.lexsort((self._begin, self._group))
         order = order[weight[order] > 0]
         cuts = np.searchsorted(self._group[order], np.arange(len(self._grams) + 1))
@@ -191,7 +234,7 @@ class _Texts:
 
 
 class _Record:
-    """Which sets of texts the shards of the last run were compared with."""
+    """Which sets of texts the shards of the last run were compared with, and what is added to that in this run."""
 
     def __init__(self, store: ShardStore, engine: Engine) -> None:
         self._store = store
@@ -200,32 +243,26 @@ class _Record:
         if self._alone:
             for leftover in (*store.root.glob(".compared-*"), *store.root.glob(".texts-*")):  # of a run that was killed
                 leftover.unlink()
-        self._sets: dict[str, list[str]] = {}
+        self._before: dict[str, list[tuple[str, str]]] = {}  # the mark of a shard -> its entries
         if self._file.exists():
-            self._sets = json.loads(self._file.read_text(encoding="utf-8"))
+            self._before = json.loads(self._file.read_text(encoding="utf-8"))
+        self.now: dict[str, list[Entry]] = {}
         self._added: dict[str, NDArray[np.bytes_]] = {}
 
     def _texts(self, name: str) -> Path:
         return self._store.root / f"texts-{name}"
 
-    def key(self, mark: str, sets: Sequence[str], i: int) -> str:
-        """The fingerprint of the task that compares a shard with the set `i` of `sets`."""
-        return fingerprint("compare", mark, sets[i], "further" if i else "first")
-
-    def entry(self, mark: str, sets: Sequence[str], i: int) -> Path:
-        """Where the store has, or will have, its outcome."""
-        return self._store.folder(self.key(mark, sets, i))
-
-    def sets_of(self, mark: str) -> tuple[str, ...]:
-        """The sets that a shard was compared with, the one that its sketch is kept with first; none where it has to be
-        compared with all texts."""
-        sets = tuple(self._sets.get(mark, ()))
-        there = tuple(
-            name
-            for i, name in enumerate(sets)
-            if self._texts(name).exists() and (self.entry(mark, sets, i) / "summary.json").exists()
-        )
-        return there if there[:1] == sets[:1] and len(there) < SETS else ()
+    def entries_of(self, mark: str) -> list[Entry]:
+        """What is known of a shard, the entry with its sketch first; nothing where it has to be compared with all texts
+        anew."""
+        entries = [Entry(*entry) for entry in self._before.get(mark, ())]
+        there = [
+            entry
+            for entry in entries
+            if self._texts(entry.texts).exists() and (self._store.folder(entry.task) / "summary.json").exists()
+        ]
+        self.now[mark] = there if there[:1] == entries[:1] and len(there) < SETS else []
+        return list(self.now[mark])
 
     def texts(self, sets: Sequence[str]) -> NDArray[np.bytes_]:
         """Ids of the texts of some sets."""
@@ -237,16 +274,25 @@ class _Record:
         self._added[name] = ids
         return name
 
-    def write(self, sets: dict[str, tuple[str, ...]]) -> None:
-        """Remember what the shards are compared with, now that all of it is in the store."""
+    def note(self, name: str, *marks: str) -> str:
+        """The fingerprint of the task that compares shards with a set of texts; it is where they will be looked up."""
+        what = "further" if self.now[marks[0]] else "first"  # the first keeps the sketch
+        task = fingerprint("compare", marks, name, what)
+        for mark in marks:
+            self.now[mark].append(Entry(name, task))
+        return task
+
+    def write(self, marks: Sequence[str]) -> list[list[Entry]]:
+        """Remember what the shards are compared with, now that all of it is in the store; the entries of each."""
         for name, ids in self._added.items():
             write_atomically(self._texts(name), ids.tobytes().decode("ascii"))
-        write_atomically(self._file, json.dumps(sets))
+        write_atomically(self._file, json.dumps(self.now))
         if self._alone:
-            used = {self._texts(name) for names in sets.values() for name in names} | {self._file}
+            used = {self._texts(entry.texts) for entries in self.now.values() for entry in entries} | {self._file}
             for file in (*self._store.root.glob("compared-*.json"), *self._store.root.glob("texts-*")):
                 if file not in used:
                     file.unlink()
+        return [self.now[mark] for mark in marks]
 
 
 # -- in a worker -------------------------------------------------------------------------------------------------------
@@ -265,59 +311,87 @@ def hash_texts(place: Place, folder: Path) -> dict[str, Any]:
     return {"texts": len(ids)}
 
 
-def compare(payload: tuple[Place, Path | None, Path], folder: Path) -> dict[str, Any]:
-    """One shard's training documents with the texts that `_Texts.write` put into a folder: which of the texts have half
-    of their grams in one of the documents, how many of them, and the place of the one that has most, the first of
-    several. The shard's sketch is in the entry `base`, or it is made here."""
-    place, base, texts = payload
-    ids = np.load(texts / "ids.npy")
-    wanted = Grams(_mapped(texts / "grams.npy"), np.load(texts / "starts.npy"))
-    known = None if base is None else [np.load(base / f"{name}.npy", mmap_mode="c") for name in SKETCH]
+class Known(NamedTuple):
+    """A shard's training documents, their mark, and the entry that has their sketch."""
+
+    place: Place
+    mark: str
+    sketch: Path
+
+
+def compare(payload: tuple[Place, str, Path], folder: Path) -> dict[str, Any]:
+    """One shard's training documents, of this mark, with the texts that `_Texts.write` put into a folder: which of the
+    texts have half of their grams in one of the documents, how many of them, and the place of the one that has most,
+    the first of several. Their sketch is left in `folder`."""
+    place, mark, texts = payload
+    matches = _Matches(texts)
     none = np.zeros((0, SKETCH_PARTS), np.uint64), np.zeros(SKETCH_PARTS + 1, np.int64)
     made, sample = [none], [np.zeros(0, np.uint64)]
-    best: dict[int, tuple[int, int]] = {}  # text -> how many grams, row
     for group, first, rows in _by_group(place):
-        hashed = None
-        if known is not None:
-            words, begins, cuts = known
-            words, cuts = words[begins[group] : begins[group + 1]], cuts[group]
-        elif len(rows):
-            hashed = _hashed(place.part, group, rows)
-            words, cuts = sketch(hashed), sketched(hashed)
-            sample.append(np.unique(hashed.grams[sampled(hashed.grams)]))
-        else:
-            words, cuts = none
-        made.append((words, cuts))
         if not len(rows):
+            made.append(none)
             continue
-        parts = may_hold(wanted, words)
-        if hashed is None and parts.any():
-            # Half of a short text is found nearly everywhere, but in few parts: the others are not hashed.
-            inside = np.flatnonzero(np.bitwise_or.reduce(parts) >> np.arange(SKETCH_PARTS) & 1)
-            rows = np.concatenate([rows[cuts[part] : cuts[part + 1]] for part in inside])
-            hashed = _hashed(place.part, group, rows)
-        for numbers in _batches(np.flatnonzero(parts), wanted):
-            assert hashed is not None
-            matcher = Matcher(wanted.chosen(numbers))
-            matcher.add(hashed, 0)
+        hashed = _hashed(place.part, group, rows)
+        words = sketch(hashed)
+        made.append((words, sketched(hashed)))
+        sample.append(np.unique(hashed.grams[sampled(hashed.grams)]))
+        if len(numbers := np.flatnonzero(may_hold(matches.texts, words))):
+            matches.add(numbers, hashed, first + rows)
+    np.save(folder / "sketch.npy", np.concatenate([words for words, _ in made]))
+    np.save(folder / "begins.npy", np.cumsum([len(words) for words, _ in made]))
+    np.save(folder / "parts.npy", np.array([cuts for _, cuts in made[1:]]).reshape(-1, SKETCH_PARTS + 1))
+    np.save(folder / "sample.npy", np.unique(np.concatenate(sample)))
+    return {"near_copies": {mark: matches.told(place)}}
+
+
+def compare_known(payload: tuple[Sequence[Known], Path], folder: Path) -> dict[str, Any]:
+    """The same of shards of which there is a sketch: their text is read only where a text may be in it."""
+    shards, texts = payload
+    told = {}
+    for place, mark, base in shards:
+        matches = _Matches(texts)
+        words, begins, cuts = (np.load(base / f"{name}.npy", mmap_mode="c") for name in SKETCH)
+        for group, first, rows in _by_group(place):
+            if not len(rows):
+                continue
+            parts = may_hold(matches.texts, words[begins[group] : begins[group + 1]])
+            if len(numbers := np.flatnonzero(parts)):
+                inside = np.flatnonzero(np.bitwise_or.reduce(parts) >> np.arange(SKETCH_PARTS) & 1)
+                rows = np.concatenate([rows[cuts[group][part] : cuts[group][part + 1]] for part in inside])
+                matches.add(numbers, _hashed(place.part, group, rows), first + rows)
+        told[mark] = matches.told(place)
+    return {"near_copies": told}
+
+
+class _Matches:
+    """Which of the texts in a folder are half or more in one document: the best of those that are looked at."""
+
+    def __init__(self, texts: Path) -> None:
+        self._ids = np.load(texts / "ids.npy")
+        self.texts = Grams(_mapped(texts / "grams.npy"), np.load(texts / "starts.npy"))
+        self._best: dict[int, tuple[int, int]] = {}  # text -> how many grams, row
+
+    def add(self, numbers: NDArray[np.int64], documents: Grams, rows: NDArray[np.int64]) -> None:
+        """Look for the texts of these numbers (n,) in documents (N,), which are the shard's rows (N,)."""
+        for some in _batches(numbers, self.texts):
+            matcher = Matcher(self.texts.chosen(some))
+            matcher.add(documents, 0)
             for i in np.flatnonzero(matcher.found).tolist():
-                number, found = int(numbers[i]), int(matcher.found[i])
-                if found > best.get(number, (0, 0))[0]:
-                    best[number] = found, first + int(rows[matcher.probe[i]])
-    if known is None:
-        np.save(folder / "sketch.npy", np.concatenate([words for words, _ in made]))
-        np.save(folder / "begins.npy", np.cumsum([len(words) for words, _ in made]))
-        np.save(folder / "parts.npy", np.array([cuts for _, cuts in made[1:]]).reshape(-1, SKETCH_PARTS + 1))
-        np.save(folder / "sample.npy", np.unique(np.concatenate(sample)))
-    copies: list[list[Any]] = []
-    if best:
-        rows = np.array([row for _, row in best.values()], dtype=np.int64)
+                number, found = int(some[i]), int(matcher.found[i])
+                if found > self._best.get(number, (0, 0))[0]:
+                    self._best[number] = found, int(rows[matcher.probe[i]])
+
+    def told(self, place: Place) -> list[list[Any]]:
+        """What was found in the shard of this place, as JSON-able rows: id, how many grams, repository, path."""
+        if not self._best:
+            return []
+        rows = np.array([row for _, row in self._best.values()], dtype=np.int64)
         names = read_table(place.part, ["repo", "path"]).take(rows)
-        for (number, (count, _)), repo, path in zip(
-            best.items(), names["repo"].to_pylist(), names["path"].to_pylist(), strict=True
-        ):
-            copies.append([ids[number].decode(), count, repo, path])
-    return {"files": len(place.rows), "near_copies": sorted(copies)}
+        repos, paths = (names[name].to_pylist() for name in ("repo", "path"))
+        return sorted(
+            [self._ids[number].decode(), found, repo, path]
+            for (number, (found, _)), repo, path in zip(self._best.items(), repos, paths, strict=True)
+        )
 
 
 def _by_group(place: Place) -> Iterator[tuple[int, int, NDArray[np.int64]]]:

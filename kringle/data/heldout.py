@@ -1,10 +1,10 @@
 """The split stage: what no arm trains on, and none of it copied in training data.
 
 `kringle.data.division` chooses whole repositories where it can. Then every held-out file goes that has an exact copy in
-the training data, or a near-copy: half or more of its 5-grams in one training file (`kringle.data.comparison`). No
-training file is dropped for the sake of a held-out one. Copies that were renamed or rewritten throughout are not found;
-how many of the remaining 5-grams occur anywhere in training is measured on one in 32 of them, chosen by their hashes,
-because nothing forbids many small borrowings.
+the training data, or a near-copy: half or more of its 5-grams in one training file (`kringle.data.comparison`). So does
+one that is too short to tell. No training file is dropped for the sake of a held-out one. Copies that were renamed or
+rewritten throughout are not found; how many of the remaining 5-grams occur anywhere in training is measured on one in
+32 of them, chosen by their hashes, because nothing forbids many small borrowings.
 
 Survivors and documents are read side by side. What is held of every document are nine bytes, its side and its row in
 its shard; of a held-out one some 80 bytes more, and of one that is dropped its witness.
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from kringle.data.comparison import Copy, Place, near_copies
+from kringle.data.comparison import FEWEST_GRAMS, Copy, Place, near_copies
 from kringle.data.containment import HALF
 from kringle.data.division import FILE, Division, divide
 from kringle.data.languages import TITLES
@@ -37,7 +37,7 @@ from kringle.workspace import ShardStore
 TRAIN, HELD_OUT = "train", "held-out"
 
 # What becomes of a document, its side as it is held.
-_TRAIN, _HELD_OUT, _EXACT_COPY, _NEAR_COPY = range(4)
+_TRAIN, _HELD_OUT, _EXACT_COPY, _NEAR_COPY, _TOO_SHORT = range(5)
 
 
 def split(
@@ -61,6 +61,7 @@ def split(
     held: list[Place] = []
     compared: list[NDArray[np.int64]] = []  # numbers, among the survivors, of the documents of `held`
     copies: dict[int, Copy] = {}
+    short: dict[int, int] = {}  # distinct 5-grams of those that have too few
     first = folded = 0
     for chosen in chosen_of(documents, survivors, SURVIVOR):
         own = division.held(chosen.own)
@@ -84,18 +85,20 @@ def split(
         numbers = np.concatenate(compared)
         copies |= {int(numbers[number]): copy for number, copy in found.copies.items()}
         side[numbers[list(found.copies)]] = _NEAR_COPY
+        short = {int(numbers[number]): grams for number, grams in found.short.items()}
+        side[list(short)] = _TOO_SHORT
         seen = found.seen
     if not (side == _HELD_OUT).any():
         dropped = int((side != _TRAIN).sum())
-        what = (
-            f"every one of {dropped:,} held-out files has a copy in training data" if dropped else "there is too little"
-        )
+        what = "there is too little"
+        if dropped:
+            what = f"every one of {dropped:,} held-out files has a copy in training data or is too short to tell"
         raise UserError(
             f"nothing can be held out: {what}",
             where="evaluation.held_out",
             hint="add sources or hold out a larger share",
         )
-    counts = _write(survivors, side, copies, share, out)
+    counts = _write(survivors, side, copies, short, share, out)
     return {**_summary(counts, division), "exact_copies_folded": folded, "grams_seen_in_training": seen}
 
 
@@ -125,7 +128,14 @@ def _exact_copies(chosen: Chosen, held: NDArray[np.bool_], division: Division) -
 Counts = Mapping[tuple[str, int], tuple[int, int]]  # (language, side) -> files, bytes
 
 
-def _write(survivors: Path, side: NDArray[np.uint8], copies: Mapping[int, Copy], share: float, out: Path) -> Counts:
+def _write(
+    survivors: Path,
+    side: NDArray[np.uint8],
+    copies: Mapping[int, Copy],
+    short: Mapping[int, int],
+    share: float,
+    out: Path,
+) -> Counts:
     """Both tables, from the sides (N,) of the survivors; returns what is on each side."""
     files: Counter[tuple[str, int]] = Counter()
     sizes: Counter[tuple[str, int]] = Counter()
@@ -150,34 +160,48 @@ def _write(survivors: Path, side: NDArray[np.uint8], copies: Mapping[int, Copy],
     with TableWriter(out / "split.parquet", SPLIT) as writer:
         writer.write_tables(halves())
     with TableWriter(out / "decisions.parquet", DECISION) as writer:
-        writer.write_tables(_decisions(*group, copies, share) for group in groups())
+        writer.write_tables(_decisions(*group, copies, short, share) for group in groups())
     return {key: (files[key], sizes[key]) for key in files}
 
 
 def _decisions(
-    group: pa.Table, first: int, side: NDArray[np.uint8], copies: Mapping[int, Copy], share: float
+    group: pa.Table,
+    first: int,
+    side: NDArray[np.uint8],
+    copies: Mapping[int, Copy],
+    short: Mapping[int, int],
+    share: float,
 ) -> pa.Table:
     """Rows of `DECISION` on the survivors of a group (M,), of which the first has the number `first`: one each, and for
-    a held-out one another on what it was compared with."""
+    a held-out one another on what it was compared with, or on its length."""
     held = side != _TRAIN
     rows = np.repeat(np.arange(len(side)), np.where(held, 2, 1))
     second = np.zeros(len(rows), dtype=np.bool_)
     second[1:] = rows[1:] == rows[:-1]
-    gone = np.flatnonzero(side > _HELD_OUT)
-    told = [copies[first + number] for number in gone.tolist()]
-    copied = second & (side[rows] > _HELD_OUT)
+    told = [copies[first + number] for number in np.flatnonzero(np.isin(side, (_EXACT_COPY, _NEAR_COPY))).tolist()]
+    copied = second & np.isin(side[rows], (_EXACT_COPY, _NEAR_COPY))
+    brief = second & (side[rows] == _TOO_SHORT)
     value = np.zeros(len(rows))
     value[copied] = [copy.contained for copy in told]
+    value[brief] = [short[first + number] for number in rows[brief].tolist()]
     witness = np.where(held[rows], 1, 0)  # a place in the list below
     witness[copied] = 2 + np.arange(len(told))
     witnesses = pa.array([TRAIN, HELD_OUT, *(copy.witness for copy in told)])
-    rules = pa.array([f"{share:.3g} of each language's bytes", f"< {HALF:g} contained in training"])
+    rule = np.where(second, np.where(brief, 2, 1), 0)  # the step and its threshold
+    steps = pa.array(["split", "held-out-copy", "held-out-length"])
+    rules = pa.array(
+        [
+            f"{share:.3g} of each language's bytes",
+            f"< {HALF:g} contained in training",
+            f">= {FEWEST_GRAMS} different 5-grams",
+        ]
+    )
     columns = [
         *(group[name].take(rows) for name in ("id", "repo", "path")),
-        pa.array(["split", "held-out-copy"]).take(pa.array(second.astype(np.int8))),
-        pa.array(value, mask=~copied),
-        rules.take(pa.array(second.astype(np.int8))),
-        pa.array(~copied),
+        steps.take(pa.array(rule)),
+        pa.array(value, mask=~(copied | brief)),
+        rules.take(pa.array(rule)),
+        pa.array(~(copied | brief)),
         witnesses.take(pa.array(witness, mask=second & ~copied)),
     ]
     return pa.Table.from_arrays(columns, schema=DECISION)
@@ -202,11 +226,15 @@ def _summary(counts: Counts, division: Division) -> dict[str, Any]:
     for language in languages:
         if not language[HELD_OUT]["files"]:
             title = TITLES.get(language["name"], language["name"])
-            notes.append(f"no {title} is left to score on: every held-out file of it has a copy in training data")
+            notes.append(
+                f"no {title} is left to score on: every held-out file of it has a copy in training data "
+                "or is too short to tell"
+            )
     inside = [TITLES.get(language, language) for language, places in sorted(division.places.items()) if places]
     reasons = {
         "held-out file with an exact copy in training data": counted(_EXACT_COPY),
         "held-out file with a near-copy in training data": counted(_NEAR_COPY),
+        "held-out file too short to tell from a copy": counted(_TOO_SHORT),
     }
     funnel = {
         "name": "held out",
@@ -221,6 +249,7 @@ def _summary(counts: Counts, division: Division) -> dict[str, Any]:
         "languages": languages,
         "exact_copies_dropped": counted(_EXACT_COPY)["files"],
         "near_copies_dropped": counted(_NEAR_COPY)["files"],
+        "too_short_dropped": counted(_TOO_SHORT)["files"],
         "funnel": [funnel],
         "notes": notes,
     }

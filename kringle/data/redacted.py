@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from kringle.data.table import DOCUMENT, Decision, TableWriter, iter_row_groups, read_table, write_rows
+from kringle.data.table import DOCUMENT, Decision, TableWriter, read_table, write_rows
 
 STEP = "pii"
 KINDS = {"email": "emails", "ip": "IP addresses", "key": "keys"}
@@ -130,9 +130,9 @@ def publish(parts: Iterable[tuple[str, Path]], out: Path) -> dict[str, Any]:
     with TableWriter(out / "findings.parquet", FINDINGS) as writer:
         for name, shard in parts:
             _link(shard / "documents.parquet", folder / name)
-            for group in iter_row_groups(shard / "findings.parquet"):
-                writer.write_table(group)
-            table = read_table(shard / "findings.parquet").to_pydict()
+            found = read_table(shard / "findings.parquet")
+            writer.write_table(found)
+            table = found.to_pydict()
             files += len(set(table["id"]))
             for kind, form, count in zip(table["kind"], table["format"], table["count"], strict=True):
                 kinds[kind] += count

@@ -8,7 +8,6 @@ least or above, characters per token at least.
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from kringle.data.near_duplicates.stage import CLUSTER, near_duplicates_of
 from kringle.data.subsequence import chosen_of, mark_of
 from kringle.data.table import SPLIT, TableWriter, iter_row_groups, read_table, write_rows
 from kringle.engine import Engine
+from kringle.garbage import no_collection
 from kringle.progress import Reporter
 from kringle.recipe import FertilityFilter, FilterSettings, NearDedupSettings, StarsFilter
 from kringle.workspace import ShardStore, Task, shard_summary, write_atomically
@@ -225,9 +225,7 @@ def annotate_shard(payload: tuple[Path, NDArray[np.int64]], folder: Path) -> dic
     part, wanted = payload
     rows = []
     exact = first = 0
-    collects = gc.isenabled()
-    gc.disable()  # syntax trees hold no cycles, and looking for some takes a third of the time
-    try:
+    with no_collection():  # syntax trees hold no cycles
         for group in iter_row_groups(part, ["id", "language", "content", "stars"]):
             low, high = np.searchsorted(wanted, [first, first + group.num_rows])
             chosen = group.take(wanted[low:high] - first)
@@ -236,7 +234,4 @@ def annotate_shard(payload: tuple[Path, NDArray[np.int64]], folder: Path) -> dic
                 exact += not measured.fast
                 rows.append((id, measured.ratio, len(content), stars))
             first += group.num_rows
-    finally:
-        if collects:
-            gc.enable()
     return {"files": write_rows(folder / "signals.parquet", SIGNAL, rows), "comments_by_parser": exact}

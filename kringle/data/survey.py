@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -200,8 +201,7 @@ def select(
 
 def _divided(candidates: Sequence[Candidate], kept: NDArray[np.bool_]) -> tuple[list[Candidate], list[Candidate]]:
     """Candidates (N,) that are kept, and the others."""
-    pairs = list(zip(candidates, kept.tolist(), strict=True))
-    return [c for c, keep in pairs if keep], [c for c, keep in pairs if not keep]
+    return list(compress(candidates, kept)), list(compress(candidates, ~kept))
 
 
 def _none_of(files: Sequence[Candidate]) -> NDArray[np.bool_]:

@@ -7,6 +7,7 @@ names it, never fewer rows. There is no update in place: a stage writes new tabl
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -309,6 +310,15 @@ def shard_fingerprint(path: Path) -> str:
     What is hashed are the bytes that are stored, so nothing is decompressed and no row becomes an object; the same rows
     in other row groups have another fingerprint.
     """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise CorruptTable(str(path), _reason(error)) from error
+    return _shard_fingerprint(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@functools.lru_cache(maxsize=10_000)  # several stages ask for those of the same shards, which are not changed in place
+def _shard_fingerprint(path: Path, size: int, mtime_ns: int, inode: int) -> str:
     digest = hashlib.sha256()
     file = _open(path)
     try:

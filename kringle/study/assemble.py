@@ -322,6 +322,7 @@ def _held_out(plan: Plan) -> HeldOut:
         bytes=said["held_out"]["bytes"],
         exact_copies_dropped=said["exact_copies_dropped"],
         near_copies_dropped=said["near_copies_dropped"],
+        too_short_dropped=said["too_short_dropped"],
         exact_copies_folded=said["exact_copies_folded"],
         grams_seen_in_training=said["grams_seen_in_training"],
     )

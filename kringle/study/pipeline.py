@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kringle.engine import Engine, Part, PartDone, default_workers
 from kringle.errors import UserError
+from kringle.garbage import no_collection
 from kringle.progress import Reporter
 from kringle.recipe import Recipe, parse_recipe
 from kringle.study.arm import ArmJob
@@ -63,10 +64,11 @@ def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
     recipe = without_opt_outs(resolve(options), options.work)
     part = _part(options)
     engine = _engine(options, part)
-    survey, suites, outside = _look_around(recipe)
-    workspace = Workspace.open(options.work)
-    workspace.lock(part)
-    plan = make_plan(recipe, workspace, **outside)
+    with no_collection():  # a corpus has many files
+        survey, suites, outside = _look_around(recipe)
+        workspace = Workspace.open(options.work)
+        workspace.lock(part)
+        plan = make_plan(recipe, workspace, **outside)
     wanted = plan.until(options.until or (DATA_STAGES[-1] if part else None))
     if options.from_stage:
         _forget(wanted, options.from_stage)
@@ -90,6 +92,8 @@ def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
         _run_stages(context, wanted, options)
     except PartDone as done:
         return {**result, **_left_to_others(context, wanted, done)}
+    finally:
+        engine.rest()
     if to_the_end:
         _publish(workspace, plan)
         _farewell(context, where, time.monotonic() - started)
@@ -210,6 +214,7 @@ def _run_stages(context: Context, wanted: Sequence[tuple[str, Stage]], options: 
     for kind, stage in wanted:
         if kind in ("train", "evaluate"):
             if not arms_done:
+                context.engine.rest()  # training needs the memory
                 _run_arms(context, "train" if options.until == "train" else "evaluate")
                 if options.until == "train":  # else the report tells it
                     _tell_untrained(context)
@@ -364,6 +369,7 @@ def _run_arms(context: Context, until: str) -> None:
 
         for _ in engine.map(run_arm, jobs, names=[job.train.name for job in jobs], on_tick=advance):
             pass
+    engine.rest()
 
 
 def share_cores(written: Recipe, cores: int) -> tuple[int, int]:
@@ -421,6 +427,7 @@ def _run_memorisation(context: Context) -> None:
         engine = Engine(context.engine.workers)
         for _ in engine.map(memorise, jobs, names=names, on_tick=lambda _, amount: counter.advance(amount)):
             pass
+        engine.rest()
 
 
 def _forget(wanted: Sequence[tuple[str, Stage]], first: str) -> None:

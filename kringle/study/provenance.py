@@ -126,7 +126,7 @@ def data(results: Results) -> Section:
             heading("Held-out code"),
             paragraph(
                 f"Split by {held_out.split_by}. Candidates that lie byte for byte in the training pool, or with half "
-                "or more of their 5-grams in one of its files, were dropped."
+                "or more of their 5-grams in one of its files, were dropped, and so were those too short to tell."
             ),
             facts(
                 [
@@ -134,6 +134,7 @@ def data(results: Results) -> Section:
                     ("Size", units.size(held_out.bytes)),
                     ("Exact copies dropped", units.count(held_out.exact_copies_dropped)),
                     ("Near copies dropped", units.count(held_out.near_copies_dropped)),
+                    ("Too short to tell from a copy, dropped", units.count(held_out.too_short_dropped)),
                     ("Training files that lie in a held-out place too", units.count(held_out.exact_copies_folded)),
                     *_seen(held_out),
                 ]

@@ -325,9 +325,9 @@ class FunnelStep:
 class HeldOut:
     """Files that no arm trains on; copies of training files among the candidates were dropped and are counted.
 
-    `exact_copies_folded`: training documents that lie in a held-out place too. `grams_seen_in_training`: of the
-    remaining files' 5-grams, one in 32 of which is looked for (chosen by its hash), the share that occurs anywhere in
-    training; None where none is among those.
+    `too_short_dropped`: candidates of too few 5-grams to tell a copy. `exact_copies_folded`: training documents that
+    lie in a held-out place too. `grams_seen_in_training`: of the remaining files' 5-grams, one in 32 of which is
+    looked for (chosen by its hash), the share that occurs anywhere in training; None where none is among those.
     """
 
     split_by: str
@@ -335,6 +335,7 @@ class HeldOut:
     bytes: int
     exact_copies_dropped: int
     near_copies_dropped: int
+    too_short_dropped: int = 0
     exact_copies_folded: int = 0
     grams_seen_in_training: float | None = None
 

@@ -1,8 +1,9 @@
 """Which documents may be near-duplicates: those that share a band key, directly or through others.
 
-Keys lie on disk, one file a shard, all keys of a band together. One band at a time is read and sorted, and of that only
-as many keys as memory allows (a partition by the key's own bits), so memory does not grow with the number of bands,
-and with the number of documents only by the four to eight bytes of the union-find.
+Keys lie on disk, one file a shard, all keys of a band together. As many bands are read as memory allows, one at least,
+and sorted one by one, of that only as many keys as memory allows (a partition by the key's own bits). So memory does
+not grow with the number of bands, and with the number of documents by the eight bytes of a band's keys and as many of
+the union-find.
 """
 
 from __future__ import annotations
@@ -53,22 +54,25 @@ def components(
     parent = np.arange(starts[-1], dtype=np.int64)
     opened = [np.load(file, mmap_mode="r") for file in files]
     bands = opened[0].shape[0] if opened else 0
-    partitions = max(1, -(-int(eligible.sum()) // ROWS_IN_MEMORY))
-    for band in range(bands):
-        for partition in range(partitions):
-            keys, numbers = [], []
-            for shard, matrix in enumerate(opened):
-                first = int(starts[shard])
-                row = np.asarray(matrix[band])
-                chosen = eligible[first : first + len(row)]
-                if group is not None:
-                    row = row ^ group[first : first + len(row)]
-                if partitions > 1:
-                    chosen = chosen & ((row >> np.uint64(32)) % np.uint64(partitions) == partition)
-                keys.append(row[chosen])
-                numbers.append(np.flatnonzero(chosen) + first)
-            band_keys, band_numbers = np.concatenate(keys), np.concatenate(numbers)
-            order = np.argsort(band_keys, kind="stable")
-            _join(band_keys[order], band_numbers[order], parent)
+    at_once = max(1, ROWS_IN_MEMORY // max(1, int(starts[-1])))  # a few small reads of each shard, not one a band
+    for first in range(0, bands, at_once):
+        block = np.concatenate([matrix[first : first + at_once] for matrix in opened], axis=1)
+        for keys in block:
+            if group is not None:
+                keys = keys ^ group
+            _unite(keys, eligible, parent)
     _flatten(parent)
     return parent
+
+
+def _unite(keys: NDArray[np.uint64], eligible: NDArray[np.bool_], parent: NDArray[np.int64]) -> None:
+    """Unite the `eligible` documents with equal keys (N,) of one band."""
+    partitions = max(1, -(-int(eligible.sum()) // ROWS_IN_MEMORY))
+    for partition in range(partitions):
+        chosen = eligible
+        if partitions > 1:
+            chosen = eligible & ((keys >> np.uint64(32)) % np.uint64(partitions) == partition)
+        numbers = np.flatnonzero(chosen)
+        own = keys[numbers]
+        order = np.argsort(own)  # in whatever order equal ones come, the same documents are united
+        _join(own[order], numbers[order], parent)

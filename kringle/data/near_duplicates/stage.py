@@ -6,6 +6,7 @@ they are told, and held, as Arrow arrays, of those documents alone to which othe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,18 +46,17 @@ class Found(NamedTuple):
     outcome: Outcome
     figures: dict[str, Any]
 
-    def gone(self, shard: int) -> pa.Array:
-        """The ids of the documents of a shard that go."""
+    def gone(self, shard: int) -> NDArray[np.int64]:
+        """The rows of the documents of a shard that go."""
         own = slice(self.starts[shard], self.starts[shard + 1])
-        rows = np.flatnonzero(self.considered[own] & ~self.outcome.kept[own])
-        return read_table(self.parts[shard], ["id"])["id"].take(rows).combine_chunks()
+        return np.flatnonzero(self.considered[own] & ~self.outcome.kept[own])
 
     def decisions(self) -> Iterator[pa.Table]:
         """Rows of `DECISION`, one for each document that took part, in canonical order."""
         witnesses = self._witnesses(["id", "repo", "path"])
         for numbers, names in self._shards(["id", "repo", "path"]):
             kept = self.outcome.kept[numbers]
-            told = [self._witness(number, witnesses) for number in numbers[~kept].tolist()]
+            told = self._told(numbers[~kept], witnesses)
             place = np.cumsum(~kept) - 1
             similarity = self.outcome.similarity[numbers]
             columns = [
@@ -84,15 +84,22 @@ class Found(NamedTuple):
             ]
             yield pa.Table.from_arrays(columns, schema=CLUSTER)
 
-    def _witness(self, number: int, witnesses: _Witnesses) -> str:
-        other = self.outcome.witness[number]
-        if other < 0:
-            return f"only {int(self.outcome.tokens[number])} tokens"
-        place = int(witnesses.places(other))
-        id, repo, path = (witnesses.names[name][place].as_py() for name in ("id", "repo", "path"))
-        name = f"{repo}/{path} ({id})"
-        share = float(self.outcome.contained[number])
-        return name if np.isnan(share) else f"{name}, which holds {share:.0%} of its {self.shingles}"
+    def _told(self, numbers: NDArray[np.int64], witnesses: _Witnesses) -> list[str]:
+        """To what documents (N,) gave way, in words."""
+        others = self.outcome.witness[numbers]
+        names = witnesses.names.take(pa.array(witnesses.places(others), mask=others < 0))
+        places = (names[name].to_pylist() for name in ("id", "repo", "path"))
+        told = []
+        for number, share, id, repo, path in zip(
+            numbers.tolist(), self.outcome.contained[numbers].tolist(), *places, strict=True
+        ):
+            if id is None:
+                told.append(f"only {int(self.outcome.tokens[number])} tokens")
+            elif math.isnan(share):
+                told.append(f"{repo}/{path} ({id})")
+            else:
+                told.append(f"{repo}/{path} ({id}), which holds {share:.0%} of its {self.shingles}")
+        return told
 
     @property
     def shingles(self) -> str:
