@@ -254,10 +254,12 @@ class FilterSettings:
 @dataclass(frozen=True)
 class TokenizerSettings:
     """`vocab_size` counts neither the five specials nor the padding to a multiple of 128. `specials` are spelt as in
-    `<fim_prefix>`, which editors expect, or as in SantaCoder's `<fim-prefix>`. With `model.init` the checkpoint's own
-    tokenizer is taken, and both keys are left out."""
+    `<fim_prefix>`, which editors expect, or as in SantaCoder's `<fim-prefix>`. `folder` names a folder with a
+    `tokenizer.json`, such as a model's or an earlier run's, that is taken as it is: a corpus that grows is then encoded
+    where it grew. With it both keys are left out; with `model.init`, which brings its own, all three."""
 
     vocab_size: int = _parsed(parse_count, 0)
+    folder: Path | None = _parsed(_parse_folder, None)  # noqa: RUF009 (a field)
     specials: Literal["underscore", "hyphen"] = "underscore"
 
 
@@ -658,12 +660,16 @@ def parse_recipe(text: str, where: str = "recipe") -> Recipe:
 
 
 def _check_tokenizer(tokenizer: TokenizerSettings, raw: Any, arms: tuple[Arm, ...]) -> None:
-    """All arms share one tokenizer: trained here, or that of the checkpoint that the base starts from."""
+    """All arms share one tokenizer: trained here, a folder's, or that of the checkpoint that the base starts from."""
     init = arms[0].model.init
     if init is not None:
         if raw:
             hint = "leave it out"
             raise UserError("the checkpoint of model.init brings its own tokenizer", where="tokenizer", hint=hint)
+    elif tokenizer.folder is not None:
+        if given := set(raw) - {"folder"}:
+            hint = "leave it out"
+            raise UserError("the tokenizer of the folder has its own", where=f"tokenizer.{min(given)}", hint=hint)
     elif not tokenizer.vocab_size:
         raise UserError("the key 'vocab_size' is missing", where="tokenizer")
     for arm in arms:

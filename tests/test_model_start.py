@@ -338,6 +338,12 @@ ablations: {base: {}, other: {}}
         ("1024", "1024, skip: true", "there has to be a checkpoint"),
         ("1024", "1024, recompute: 1", "expected true or false"),
         ("{vocab_size: 512}", "{}", "the key 'vocab_size' is missing"),
+        (
+            "{vocab_size: 512}",
+            "{vocab_size: 512, folder: m}",
+            r"tokenizer\.vocab_size: the tokenizer of the folder has",
+        ),
+        ("{vocab_size: 512}", "{specials: hyphen, folder: m}", r"tokenizer\.specials: the tokenizer of the"),
         ("{layers: 2, width: 32, heads: 2, context: 128}", "{init: m}", "brings its own tokenizer"),
         ("other: {}", "other: {model: {init: m}}", r"model\.(layers|init)"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,35 @@ def test_a_second_run_does_nothing_and_says_so(study: Study, work: Path) -> None
     ]
     assert done.result["report"] == f"{work}/report/report.html"
     assert {path: path.stat().st_mtime_ns for path in work.glob("stages/**/*") if path.is_file()} == files
+
+
+def test_a_corpus_that_grows_is_encoded_where_it_grew_if_its_tokenizer_is_kept(study: Study, tmp_path: Path) -> None:
+    corpus, work = tmp_path / "corpus", tmp_path / "work"
+    shutil.copytree(study.corpus, corpus)
+    (trained,) = study.work.glob("stages/tokenizer-*")
+    kept = shutil.copytree(trained, tmp_path / "kept")
+    recipe = write_recipe(tmp_path / "kept.yaml", corpus, licenses="any")
+    text = recipe.read_text()
+    recipe.write_text(re.sub(r"tokenizer: *\{[^}]*\}", f"tokenizer: {{folder: {kept}}}", text))
+    assert recipe.read_text() != text
+    kringle("run", recipe, "--until", "encode", "--work", work).succeeded()
+    (tokenizer,) = work.glob("stages/tokenizer-*/tokenizer.json")
+    assert tokenizer.read_bytes() == (kept / "tokenizer.json").read_bytes()
+    before = set(work.glob("shards/encode/*"))
+    for number in range(3):
+        (corpus / "zz-added").mkdir(exist_ok=True)
+        (corpus / "zz-added" / f"m{number}.py").write_text(f"def added_{number}(x):\n    return x + {number}\n" * 30)
+    kringle("run", recipe, "--until", "encode", "--work", work).succeeded()
+    added = set(work.glob("shards/encode/*")) - before
+    assert 1 <= len(added) <= 2
+    assert len(list(work.glob("stages/encode-*"))) == 2
+    for damaged, message in (("{", "not a tokenizer file"), (None, "no tokenizer here")):
+        (kept / "tokenizer.json").unlink()
+        if damaged is not None:
+            (kept / "tokenizer.json").write_text(damaged)
+        assert message in kringle("run", recipe, "--until", "encode", "--work", tmp_path / "other").refused()
+        assert not (tmp_path / "other").exists()
+        (kept / "tokenizer.json").touch()
 
 
 def test_a_changed_ablation_and_an_added_one_rerun_their_own_stages(study: Study, work: Path, tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 A grown corpus (`grown_corpus`) is taken through collect, clean (with all that the default recipe cleans), split,
 annotate and encode, and then twice more: with 1% of new files in repositories of their own, and with another 1%
-scattered over all repositories. Each run is told by stage, in wall and CPU seconds, and as a share of the full run,
-without the tokenizer's training. The design asks for at most 5%.
+scattered over all repositories. Each run is told by stage, in wall and CPU seconds, and as a share of the full run, the
+survey of the files included, the tokenizer's training left out. The design asks for at most 5%.
 
     python benchmarks/evidence/incremental.py --megabytes 250 --out benchmarks/results/incremental.json
 """
@@ -22,10 +22,9 @@ from grown_corpus import grow, variants
 
 from kringle.engine import Engine, cpu_seconds
 from kringle.machine import machine, versions
-from kringle.progress import Reporter
 from kringle.study import pipeline
 from kringle.study.plan import Options
-from kringle.workspace import ShardStore
+from kringle.workspace import Workspace
 
 SHARE = 0.01
 GOAL = 0.05
@@ -35,7 +34,7 @@ RECIPE = """
 name: incremental
 corpus: {{sources: [{{folder: {root}}}], languages: [python, java, javascript], licenses: any}}
 clean: {{near_dedup: {{ngram: 1, threshold: 0.85}}, pii: true}}
-tokenizer: {{vocab_size: 8192}}
+tokenizer: {{{tokenizer}}}
 model: {{layers: 1, width: 64, heads: 2, context: 256}}
 training: {{tokens: 10k, batch_tokens: 1024}}
 ablations: {{base: {{}}}}
@@ -43,55 +42,26 @@ evaluation: {{suites: [starter], held_out: 2%}}
 """
 
 
-def data_stages(recipe: Path, work: Path, tokenizer: Path | None) -> tuple[dict[str, dict[str, float]], Path]:
-    """Bring the data up to date; seconds by stage, the survey's among them, and the tokenizer's folder."""
-    from kringle.study.arm import split_of
-    from kringle.study.pipeline import recall
-    from kringle.tokens.encode import encode
-    from kringle.workspace import Workspace
-
+def costs(recipe: Path, work: Path, until: str) -> dict[str, dict[str, float]]:
+    """Bring a study up to date as far as a stage; seconds of each stage that was worked on, and of what is around them:
+    the survey of the corpus above all."""
     engine = Engine()
     pipeline._engine = lambda options, part: engine  # whose workers' time is known afterwards
-    before = time.monotonic(), cpu_seconds()
-    options = Options(recipe=str(recipe), work=work, until="tokenizer" if tokenizer is None else "annotate")
-    result = pipeline.run_study(options, quiet=True)
-    _, plan = recall(Workspace.open(work, create=False))
-    stages = {}
-    for kind in ("collect", "clean", "split", "annotate"):
-        manifest = getattr(plan, kind).manifest()
-        done = kind in {name.partition("@")[0] for name in result["computed"]}
-        cost = manifest["cost"]
-        stages[kind] = {k: cost[k] if done else 0.0 for k in ("wall_seconds", "cpu_seconds")}
-    tokenizer = tokenizer or plan.tokenizer.folder
-    trained = plan.tokenizer.manifest() if plan.tokenizer.folder == tokenizer else None
-    left_out = trained["cost"] if trained else {"wall_seconds": 0.0, "cpu_seconds": 0.0}
+    started, used = time.monotonic(), cpu_seconds()
+    result = pipeline.run_study(Options(recipe=str(recipe), work=work, until=until), quiet=True)
     whole = {
-        "wall_seconds": time.monotonic() - before[0],
-        "cpu_seconds": cpu_seconds() - before[1] + engine.cpu_seconds,
-    }
-    stages["survey and planning"] = {
-        key: max(0.0, spent - sum(s[key] for s in stages.values()) - left_out[key]) for key, spent in whole.items()
-    }
-    started, cpu, workers = time.monotonic(), cpu_seconds(), engine.cpu_seconds
-    out = work / "frozen"
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
-    store = ShardStore(work / "shards" / "frozen-encode", "evidence")
-    encode(
-        plan.documents,
-        split_of(plan.split.folder),
-        tokenizer,
-        out,
-        store,
-        engine,
-        Reporter(quiet=True),
-    )
-    stages["encode"] = {
         "wall_seconds": time.monotonic() - started,
-        "cpu_seconds": cpu_seconds() - cpu + engine.cpu_seconds - workers,
+        "cpu_seconds": cpu_seconds() - used + engine.cpu_seconds,
     }
-    engine.rest()
-    return stages, tokenizer
+    _, plan = pipeline.recall(Workspace.open(work, create=False))
+    stages = {}
+    for kind in result["computed"]:
+        cost = getattr(plan, kind).manifest()["cost"]
+        stages[kind] = {key: cost[key] for key in whole}
+    stages["survey and planning"] = {
+        key: max(0.0, spent - sum(cost[key] for cost in stages.values())) for key, spent in whole.items()
+    }
+    return stages
 
 
 def scatter(root: Path, size: int) -> int:
@@ -118,13 +88,18 @@ def main() -> None:
     size = grow(root, int(options.megabytes * 1e6))
     files = sum(path.is_file() for path in root.rglob("*"))
     recipe = place / "recipe.yaml"
-    recipe.write_text(RECIPE.format(root=root), encoding="utf-8")
-    runs: dict[str, Any] = {}
-    runs["full"], tokenizer = data_stages(recipe, work, None)
+    recipe.write_text(RECIPE.format(root=root, tokenizer="vocab_size: 8192"), encoding="utf-8")
+    full = costs(recipe, work, "tokenizer")
+    del full["tokenizer"]  # it is trained once, and frozen from here on
+    (trained,) = (work / "stages").glob("tokenizer-*")
+    frozen = shutil.copytree(trained, place / "tokenizer")
+    recipe.write_text(RECIPE.format(root=root, tokenizer=f"folder: {frozen}"), encoding="utf-8")
+    full["encode"] = costs(recipe, work, "encode")["encode"]
+    runs: dict[str, Any] = {"full": full}
     added = [grow(root, int(size * SHARE), IN_NEW)]
-    runs["1% in new repositories"], _ = data_stages(recipe, work, tokenizer)
+    runs["1% in new repositories"] = costs(recipe, work, "encode")
     added.append(scatter(root, int(size * SHARE)))
-    runs["1% scattered over all repositories"], _ = data_stages(recipe, work, tokenizer)
+    runs["1% scattered over all repositories"] = costs(recipe, work, "encode")
     totals = {
         name: {key: sum(s[key] for s in stages.values()) for key in ("wall_seconds", "cpu_seconds")}
         for name, stages in runs.items()

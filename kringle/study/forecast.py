@@ -22,7 +22,7 @@ from kringle.errors import UserError
 from kringle.recipe import Arm, Recipe, load_recipe
 from kringle.study import seeds as seed_file
 from kringle.study.controls import control_arms, pairs
-from kringle.study.start import with_start
+from kringle.study.start import vocabulary_size, with_start
 from kringle.study.verdicts import minimum_detectable_difference
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 96)
@@ -193,13 +193,12 @@ def forecast(
 def _arm_cost(arm: Arm, recipe: Recipe, measured: float | None, gpu: Gpu | None) -> ArmCost:
     from kringle.model import exchange
     from kringle.model.shape import ModelConfig, padded_vocabulary
-    from kringle.tokens.tokenizer import SPECIAL_TOKENS
 
     shape = arm.model
     if shape.init is not None:
         config = exchange.describe(shape.init)
     else:
-        vocabulary = padded_vocabulary(recipe.tokenizer.vocab_size + len(SPECIAL_TOKENS))
+        vocabulary = padded_vocabulary(vocabulary_size(recipe))
         config = ModelConfig(
             shape.layers,
             shape.width,

@@ -35,6 +35,7 @@ from kringle.study.plan import (
     resolve,
 )
 from kringle.study.running import run_arm
+from kringle.study.start import existing_tokenizer
 from kringle.workspace import ShardStore, Stage, Workspace, fingerprint, write_atomically
 
 if TYPE_CHECKING:
@@ -317,8 +318,8 @@ def _run_stage(context: Context, kind: str, stage: Stage, options: Options) -> N
             from kringle.data.subsequence import split_ids
             from kringle.tokens.vocabulary import take_tokenizer, train_on_documents
 
-            if (init := recipe.base.model.init) is not None:
-                return take_tokenizer(init, out)
+            if (existing := existing_tokenizer(recipe)) is not None:
+                return take_tokenizer(existing, out)
             # From the training documents alone: held-out files stay unseen by the tokenizer too.
             ids = split_ids(plan.split.folder, "train")
             size, spelling = recipe.tokenizer.vocab_size, recipe.tokenizer.specials

@@ -1,6 +1,7 @@
-"""Continuing from a checkpoint: what `model.init` names decides shape, context, tokenizer and the special tokens.
+"""Starting from what exists: a checkpoint (`model.init`), or a tokenizer alone (`tokenizer.folder`).
 
-A recipe says where the checkpoint is; here its configuration is read and laid into the arms, before anything is run.
+A recipe says where the checkpoint is; here its configuration is read and laid into the arms, before anything is run: it
+decides shape, context, tokenizer and the special tokens.
 The checkpoint itself enters the plan as a fingerprint of its files' names, sizes and times, so an exchanged one is
 trained on anew, and nothing has to read gigabytes to find that out.
 """
@@ -13,6 +14,7 @@ from typing import Any
 
 from kringle.errors import UserError
 from kringle.recipe import Arm, ModelSettings, Recipe, check_batch, plain
+from kringle.tokens.tokenizer import SPECIAL_TOKENS, TOKENIZER_FILE, Tokenizer
 from kringle.workspace import fingerprint
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
@@ -23,6 +25,8 @@ def with_start(recipe: Recipe, init: Path | None = None) -> Recipe:
     if init is not None and recipe.base.model.init is None:
         hint = "use one such as adapt, with model: {init: PATH}"
         raise UserError(f"recipe {recipe.name} does not start from a checkpoint", where="--init", hint=hint)
+    if recipe.tokenizer.folder is not None:
+        Tokenizer.load(recipe.tokenizer.folder)  # what cannot be used is told now
     if all(arm.model.init is None for arm in recipe.arms):
         return recipe
     return replace(recipe, arms=tuple(_started(arm, init) for arm in recipe.arms))
@@ -39,7 +43,7 @@ def _started(arm: Arm, init: Path | None) -> Arm:
     except UserError as error:
         hint = exchange.nearby(folder) or "name a checkpoint with --init or model.init"
         raise UserError(error.what, where=error.where, hint=hint) from None
-    if not (folder / "tokenizer.json").is_file():
+    if not (folder / TOKENIZER_FILE).is_file():
         raise UserError("no tokenizer.json beside the checkpoint", where=str(folder), hint="add the model's tokenizer")
     exchange.check(folder)
     check_batch(arm.training, config.context, f"ablations.{arm.name}: training")
@@ -75,6 +79,17 @@ def checkpoint_fingerprint(folder: Path) -> str:
 def tokenizer_settings(recipe: Recipe) -> dict[str, Any]:
     """What the tokenizer stage is a function of, beside the training documents."""
     settings: dict[str, Any] = plain(recipe.tokenizer)
-    if (init := recipe.base.model.init) is not None:
-        settings["init"] = fingerprint((init / "tokenizer.json").read_text(encoding="utf-8"))
+    if (folder := existing_tokenizer(recipe)) is not None:
+        settings["folder"] = fingerprint((folder / TOKENIZER_FILE).read_text(encoding="utf-8"))
     return settings
+
+
+def existing_tokenizer(recipe: Recipe) -> Path | None:
+    """The folder of a tokenizer that is taken as it is; None where one is trained."""
+    return recipe.base.model.init or recipe.tokenizer.folder
+
+
+def vocabulary_size(recipe: Recipe) -> int:
+    """How many tokens a recipe's tokenizer has, or will have."""
+    folder = existing_tokenizer(recipe)
+    return recipe.tokenizer.vocab_size + len(SPECIAL_TOKENS) if folder is None else Tokenizer.load(folder).vocab_size

@@ -53,9 +53,10 @@ def train_on_documents(
     }
 
 
-def take_tokenizer(checkpoint: Path, out: Path) -> dict[str, Any]:
-    """Write the tokenizer of a checkpoint to `out/tokenizer.json`; counts as of one trained on nothing here."""
-    shutil.copyfile(checkpoint / TOKENIZER_FILE, out / TOKENIZER_FILE)
+def take_tokenizer(folder: Path, out: Path) -> dict[str, Any]:
+    """Write the tokenizer of a folder, such as a checkpoint's, to `out/tokenizer.json`; counts as of one trained on
+    nothing here."""
+    shutil.copyfile(folder / TOKENIZER_FILE, out / TOKENIZER_FILE)
     return {"vocab_size": Tokenizer.load(out).vocab_size, "files": 0, "bytes": 0}
 
 
