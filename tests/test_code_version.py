@@ -47,6 +47,7 @@ def fingerprints(folder: Path) -> dict[str, str]:
     """Those that a copy of the package in `folder` gives to its own code."""
     script = f"from kringle.code_version import code_fingerprint as f\nprint(*[f([e]) for e in {ENTRIES!r}])"
     environment = {**os.environ, "PYTHONPATH": str(folder)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=folder, env=environment
     )
@@ -74,3 +75,25 @@ def test_a_change_in_a_module_or_beside_it_changes_the_fingerprint(tmp_path: Pat
 def test_an_entry_that_is_no_module_is_refused() -> None:
     with pytest.raises(ValueError, match="no module"):
         code_fingerprint(["data.nothing"])
+
+
+def test_what_is_kept_of_imports_is_what_they_are(tmp_path: Path) -> None:
+    shutil.copytree(ROOT, tmp_path / "kringle", ignore=shutil.ignore_patterns("__pycache__"))
+    kept = tmp_path / "kringle/__pycache__/imports.json"
+    before = fingerprints(tmp_path)
+    written = kept.read_bytes()
+    assert fingerprints(tmp_path) == before
+    assert kept.read_bytes() == written  # nothing was parsed again
+    module = tmp_path / "kringle/tokens/encode.py"
+    text = module.read_text()
+    module.write_text(text + "\nimport kringle.study.svg\n")
+    changed = fingerprints(tmp_path)
+    assert changed["tokens.encode"] != before["tokens.encode"]
+    (tmp_path / "kringle/study/svg.py").open("a").write("\n# changed\n")
+    assert fingerprints(tmp_path)["tokens.encode"] != changed["tokens.encode"]
+    module.write_text(text)
+    assert fingerprints(tmp_path)["tokens.encode"] == before["tokens.encode"]
+    for damaged in (b"", b"[1]", b'{"kringle.engine": 3}', b"\xff"):
+        kept.write_bytes(damaged)
+        assert fingerprints(tmp_path)["tokens.encode"] == before["tokens.encode"]
+        assert kept.stat().st_size > 10_000

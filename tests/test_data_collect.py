@@ -192,13 +192,21 @@ def candidate(number: int, size: int, **changes: Any) -> Candidate:
 
 def test_tasks_cover_everything_once_in_order_and_are_bounded() -> None:
     draw = random.Random(5)
-    candidates = [candidate(i, draw.randrange(1, 200_000)) for i in range(3000)]
+    candidates = [candidate(i, draw.randrange(1, 200_000)) for i in range(2000)]
     chunks = partition(candidates)
     assert [c for chunk in chunks for c in chunk] == candidates
     sizes = [sum(c.size for c in chunk) for chunk in chunks]
     assert max(sizes) <= 8 * collect_module.TASK_BYTES + 200_000
     assert collect_module.TASK_BYTES / 2 < sum(sizes) / len(sizes) < collect_module.TASK_BYTES * 2
     assert partition([]) == []
+
+
+@pytest.mark.parametrize(("megabytes", "tasks", "average"), [(250, 60, 4), (1_000, 120, 8), (16_000, 480, 32)])
+def test_a_larger_corpus_has_more_tasks_and_larger_ones(megabytes: int, tasks: int, average: int) -> None:
+    size = megabytes * 200  # 5,000 files
+    chunks = partition([candidate(i, size) for i in range(5000)])
+    assert tasks * 0.75 < len(chunks) < tasks * 1.25
+    assert average * 0.75 < megabytes / len(chunks) < average * 1.5
 
 
 def test_one_change_moves_only_the_borders_next_to_it() -> None:
