@@ -282,11 +282,9 @@ def test_what_is_not_considered_is_nobodys_witness(tmp_path: Path) -> None:
     assert apart.kept.all()
 
 
-def test_partitions_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partitions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = np.random.default_rng(0).integers(0, 50, size=(3, 40), dtype=np.uint64) << np.uint64(32)
-    np.save(tmp_path / "a.npy", keys[:, :25])
-    np.save(tmp_path / "b.npy", keys[:, 25:])
-    arguments = ([tmp_path / "a.npy", tmp_path / "b.npy"], np.array([0, 25, 40]), np.ones(40, dtype=np.bool_), None)
+    arguments = ([keys[:, :25], keys[:, 25:]], np.array([0, 25, 40]), np.ones(40, dtype=np.bool_), None)
     whole = components(*arguments)
     monkeypatch.setattr("kringle.data.near_duplicates.candidates.ROWS_IN_MEMORY", 7)
     assert np.array_equal(components(*arguments), whole)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kringle.engine import Engine, Part, PartDone, default_workers
 from kringle.errors import UserError
-from kringle.garbage import no_collection
+from kringle.garbage import rare_collection
 from kringle.progress import Reporter
 from kringle.recipe import Recipe, parse_recipe
 from kringle.study.arm import ArmJob
@@ -58,6 +58,7 @@ class Context:
     computed: set[str]  # names of the stages that this run worked on
 
 
+@rare_collection()  # a corpus has many files
 def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
     """Bring a study up to date; returns where its report is and what was done. The CLI's `kringle run`."""
     started = time.monotonic()
@@ -65,11 +66,10 @@ def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
     recipe = without_opt_outs(resolve(options), options.work)
     part = _part(options)
     engine = _engine(options, part)
-    with no_collection():  # a corpus has many files
-        survey, suites, outside = _look_around(recipe)
-        workspace = Workspace.open(options.work)
-        workspace.lock(part)
-        plan = make_plan(recipe, workspace, **outside)
+    survey, suites, outside = _look_around(recipe)
+    workspace = Workspace.open(options.work)
+    workspace.lock(part)
+    plan = make_plan(recipe, workspace, **outside)
     wanted = plan.until(options.until or (DATA_STAGES[-1] if part else None))
     if options.from_stage:
         _forget(wanted, options.from_stage)

@@ -9,7 +9,6 @@ the union-find.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,23 +43,23 @@ def _flatten(parent: NDArray[np.int64]) -> None:
 
 
 def components(
-    files: Sequence[Path], starts: NDArray[np.int64], eligible: NDArray[np.bool_], group: NDArray[np.uint64] | None
+    keys: Sequence[NDArray[np.uint64]],
+    starts: NDArray[np.int64],
+    eligible: NDArray[np.bool_],
+    group: NDArray[np.uint64] | None,
 ) -> NDArray[np.int64]:
-    """The smallest number of each document's component (N,), over all bands of the key files (bands, rows).
+    """The smallest number of each document's component (N,), over all bands of the shards' keys (bands, rows), which
+    may be mapped files.
 
-    `starts` (files + 1,) numbers the documents; those not `eligible` (N,) stay alone. Documents of different `group`
+    `starts` (shards + 1,) numbers the documents; those not `eligible` (N,) stay alone. Documents of different `group`
     (N,) never meet.
     """
     parent = np.arange(starts[-1], dtype=np.int64)
-    opened = [np.load(file, mmap_mode="r") for file in files]
-    bands = opened[0].shape[0] if opened else 0
+    bands = keys[0].shape[0] if keys else 0
     at_once = max(1, ROWS_IN_MEMORY // max(1, int(starts[-1])))  # a few small reads of each shard, not one a band
     for first in range(0, bands, at_once):
-        block = np.concatenate([matrix[first : first + at_once] for matrix in opened], axis=1)
-        for keys in block:
-            if group is not None:
-                keys = keys ^ group
-            _unite(keys, eligible, parent)
+        for band in np.concatenate([matrix[first : first + at_once] for matrix in keys], axis=1):
+            _unite(band if group is None else band ^ group, eligible, parent)
     _flatten(parent)
     return parent
 

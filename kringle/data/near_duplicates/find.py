@@ -62,13 +62,14 @@ def find(
     ]
     with progress.task(f"near-duplicates {method.name}", sizes / 1e6, unit="MB") as counter:
         folders = store.map(engine, sign, tasks, on_done=lambda i: counter.advance(shards[i].path.stat().st_size / 1e6))
-    counts = [len(np.load(folder / "tokens.npy", mmap_mode="r")) for folder in folders]
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    tokens = np.concatenate([np.zeros(0, np.int64), *(np.load(folder / "tokens.npy") for folder in folders)])
+    counted = [np.load(folder / "tokens.npy") for folder in folders]
+    starts = np.concatenate([[0], np.cumsum([len(own) for own in counted])]).astype(np.int64)
+    tokens = np.concatenate([np.zeros(0, np.int64), *counted])
     total = int(starts[-1])
     considered = np.ones(total, dtype=np.bool_) if considered is None else considered
     eligible = considered if method.rule == "verified" else considered & (tokens >= method.shortest)
-    root = components([folder / "keys.npy" for folder in folders], starts, eligible, group)
+    keys = [np.load(folder / "keys.npy", mmap_mode="r") for folder in folders]
+    root = components(keys, starts, eligible, group)
     out = Outcome(
         kept=np.ones(total, dtype=np.bool_),
         witness=np.full(total, -1, dtype=np.int64),
@@ -86,7 +87,7 @@ def find(
     members = np.flatnonzero(np.bincount(root, minlength=total)[root] > 1)
     members = members[np.argsort(root[members], kind="stable")]
     if len(members):
-        _resolve(members, shards, folders, starts, method, store, engine, out)
+        _resolve(members, shards, folders, keys, starts, method, store, engine, out)
     return out
 
 
@@ -138,13 +139,14 @@ class _Members:
     def __init__(
         self,
         signed: Sequence[Path],
+        keys: Sequence[NDArray[np.uint64]],
         spilled: Sequence[Path | None],
         starts: NDArray[np.int64],
         rows: Sequence[NDArray[np.int64]],
         folder: Path,
     ) -> None:
         self._starts, self._rows, self._folder = starts, rows, folder
-        self._keys = [np.load(folder / "keys.npy", mmap_mode="r") for folder in signed]
+        self._keys = keys
         self._ranks = [np.load(folder / "ranks.npy", mmap_mode="r") for folder in signed]
         self._sets = [None if f is None else np.load(f / "sets.npy", mmap_mode="r") for f in spilled]
         self._places = [None if f is None else np.load(f / "places.npy") for f in spilled]
@@ -209,6 +211,7 @@ def _resolve(
     members: NDArray[np.int64],
     shards: Sequence[Shard],
     signed: Sequence[Path],
+    keys: Sequence[NDArray[np.uint64]],
     starts: NDArray[np.int64],
     method: Method,
     store: ShardStore,
@@ -229,7 +232,7 @@ def _resolve(
         if len(rows[i])
     }
     done = dict(zip(tasks, store.map(engine, shingle, list(tasks.values())), strict=True))
-    source = _Members(signed, [done.get(i) for i in range(len(shards))], starts, rows, store.root)
+    source = _Members(signed, keys, [done.get(i) for i in range(len(shards))], starts, rows, store.root)
     roots = out.component[members]
     begins = np.flatnonzero(np.concatenate([[True], roots[1:] != roots[:-1]]))
     borders = np.append(begins, len(members))

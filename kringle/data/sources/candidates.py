@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import stat
@@ -88,6 +89,9 @@ def printable(name: str) -> str:
         return {"\\": "\\\\", "\n": "\\n"}.get(character, f"\\u{ord(character):04x}")
 
     return _ESCAPED.sub(escape, name)
+
+
+_of_many = functools.lru_cache(maxsize=64)(printable)  # what many files have in common
 
 
 def original_name(text: str) -> str:
@@ -176,8 +180,8 @@ class Lister:
         assert language is not None
         self.found.candidates.append(
             Candidate(
-                self.source, printable(repo), printable(path), language, status.st_size, status.st_mtime_ns,
-                licenses, printable(revision), None, "file", "", entry.path,
+                self.source, _of_many(repo), printable(path), language, status.st_size, status.st_mtime_ns,
+                licenses, _of_many(revision), None, "file", "", entry.path,
             )
         )  # fmt: skip
 
