@@ -190,11 +190,11 @@ def test_random_tables_make_plain_data_or_fail(nodes: Any) -> None:
 def program(names: dict[str, Any]) -> Iterator[Peer]:
     """The tests' side of a connection to a program with these global names."""
     ours, theirs = socket.socketpair()
-    thread = threading.Thread(target=Peer(theirs, FOR_TESTS, names, {}).serve, daemon=True)
+    thread = threading.Thread(target=Peer(wire.Connection(theirs.fileno()), FOR_TESTS, names, {}).serve, daemon=True)
     thread.start()
     with theirs:
         with ours:
-            yield Peer(ours, FOR_PROGRAMS, {}, {})
+            yield Peer(wire.Connection(ours.fileno()), FOR_PROGRAMS, {}, {})
         thread.join(5)
 
 
@@ -291,7 +291,7 @@ def test_forged_answers_are_noticed(answer: dict[str, Any]) -> None:
     with ours, theirs:
         wire.send(theirs, answer)
         with pytest.raises(Tampered):
-            Peer(ours, FOR_PROGRAMS, {}, {}).ask("name", "total")
+            Peer(wire.Connection(ours.fileno()), FOR_PROGRAMS, {}, {}).ask("name", "total")
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_garbage_is_noticed(raw: bytes) -> None:
         theirs.sendall(raw)
         theirs.shutdown(socket.SHUT_WR)
         with pytest.raises(Tampered):
-            Peer(ours, FOR_PROGRAMS, {}, {}).ask("name", "total")
+            Peer(wire.Connection(ours.fileno()), FOR_PROGRAMS, {}, {}).ask("name", "total")
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_exceptions_are_built_in_and_never_end_the_tests(kind: str) -> None:
     with ours, theirs:
         wire.send(theirs, {"raise": [kind, "x"]})
         with pytest.raises(BaseException) as raised:  # noqa: PT011
-            Peer(ours, FOR_PROGRAMS, {}, {}).ask("name", "total")
+            Peer(wire.Connection(ours.fileno()), FOR_PROGRAMS, {}, {}).ask("name", "total")
         assert isinstance(raised.value, Gone if kind == "SystemExit" else Exception)
         assert not isinstance(raised.value, StopIteration | GeneratorExit)
 

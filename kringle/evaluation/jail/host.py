@@ -50,7 +50,7 @@ class JailError(Exception):
 class Ended:
     """How a process in the jail ended. `because` is cpu, wall, idle or stopped where the keeper ended it, else None."""
 
-    pid: int
+    number: int
     code: int
     because: str | None
     cpu: float
@@ -72,7 +72,7 @@ class Jail:
         self._runtime = runtime
         self.layers: dict[str, tuple[bool, str]] = {}
         self._ended: dict[int, Ended] = {}
-        self._started: list[int] = []
+        self._started = 0
         command = _command(way, runtime)
         ours, theirs = socket.socketpair()
         self._socket = ours
@@ -115,26 +115,26 @@ class Jail:
         command: Sequence[str] | None = None,
         channel_at: int = 3,
     ) -> int:
-        """Start a process with a role, a channel and a descriptor for its output; returns its number inside the jail.
+        """Start a process with a role, a channel and a descriptor for its output; returns our number for it.
 
-        memory: bytes beyond the interpreter's own. command: what the role `runtime` becomes, its channel at descriptor
-        `channel_at`. cpu, wall: seconds until it is ended. idle_share: of a processor,
-        below which it was waiting and not starved when its wall time ended. companion: another process of the jail
-        whose CPU time counts too.
+        Does not wait until it runs. memory: bytes beyond the interpreter's own. command: what the role `runtime`
+        becomes, its channel at descriptor `channel_at`. cpu, wall: seconds until it is ended. idle_share: of a
+        processor, below which it was waiting and not starved when its wall time ended. companion: another process of
+        the jail whose CPU time counts too.
         """
-        request = {"do": "start", "role": role, "memory": memory, "cpu": cpu, "wall": wall}
+        self._started += 1
+        request = {"do": "start", "number": self._started, "role": role, "memory": memory, "cpu": cpu, "wall": wall}
         request |= {"idle_share": idle_share, "companion": companion}
         if command is not None:
             environment = _environment() | dict(self._runtime.environment if self._runtime else ())
             request |= {"command": list(command), "environment": environment, "channel_at": channel_at}
         descriptors = [channel.fileno()] if output is None else [channel.fileno(), output]
         self._tell(request, descriptors)
-        self._wait_until(lambda: bool(self._started))
-        return self._started.pop()
+        return self._started
 
-    def stop(self, pid: int) -> None:
+    def stop(self, number: int) -> None:
         """End a process; `ended` tells when it has."""
-        self._tell({"do": "stop", "pid": pid})
+        self._tell({"do": "stop", "number": number})
 
     def fileno(self) -> int:
         """For polling: readable when `look` has something to read."""
@@ -151,14 +151,14 @@ class Jail:
         if self._inbox.closed:
             raise JailError(f"the jail ended unexpectedly{self._last_words()}", self.layers)
 
-    def ended(self, pid: int) -> Ended | None:
+    def ended(self, number: int) -> Ended | None:
         """How a process ended, if it has."""
-        return self._ended.get(pid)
+        return self._ended.get(number)
 
-    def wait(self, pid: int) -> Ended:
+    def wait(self, number: int) -> Ended:
         """Wait for a process that has been stopped or is about to end by itself."""
-        self._wait_until(lambda: pid in self._ended)
-        return self._ended.pop(pid)
+        self._wait_until(lambda: number in self._ended)
+        return self._ended.pop(number)
 
     def close(self) -> None:
         """End every process of the jail and remove what it left in the system. Can be called twice."""
@@ -203,10 +203,8 @@ class Jail:
 
     def _note(self, message: Message) -> None:
         if "ended" in message:
-            pid = message.pop("ended")
-            self._ended[pid] = Ended(pid=pid, **message)
-        elif "started" in message:
-            self._started.append(message["started"])
+            number = message.pop("ended")
+            self._ended[number] = Ended(number=number, **message)
         elif "ready" in message:
             self.layers |= {name: (bool(ok), str(why)) for name, (ok, why) in message["layers"].items()}
             self.layers["ready"] = (True, "")

@@ -14,7 +14,6 @@ import gc
 import operator
 import os
 import signal
-import socket
 import sys
 import time
 from importlib import import_module
@@ -122,10 +121,10 @@ class Fingerprint:
     def _see_facts() -> tuple[object, ...]:
         spare = os.dup(0)  # the lowest free descriptor: higher than before if something was left open
         os.close(spare)
-        return len(sys.modules), tuple(sys.path), spare, _thread._count(), gc.isenabled(), os.getcwd()  # noqa: PTH109 - Path.cwd takes ten times as long
+        return len(sys.modules), tuple(sys.path), spare, _thread._count(), gc.isenabled(), os.getcwd()
 
 
-def main(channel: socket.socket) -> None:
+def main(channel: int) -> None:
     known_tests: dict[str, str] = {}
     timer, sink = Timer(), Sink()
     sys.stdout = sys.stderr = sink
@@ -133,7 +132,8 @@ def main(channel: socket.socket) -> None:
     fingerprint = Fingerprint()
     gc.collect()
     gc.freeze()  # a collection follows every program, and need not look at what was there before the first
-    while (request := wire.receive(channel)) is not None:
+    connection = wire.Connection(channel)
+    while (request := connection.receive()) is not None:
         if "tests" in request:
             known_tests[request["problem"]] = request["tests"]
         sink.written = 0
@@ -146,7 +146,7 @@ def main(channel: socket.socket) -> None:
         answer["serial"] = request["serial"]
         answer["cpu"] = time.thread_time() - started
         answer["changed"] = fingerprint.changed()
-        wire.send(channel, answer)
+        connection.send(answer)
 
 
 def _judge(task: execute.Task, timer: Timer, budget: float) -> execute.Result:
