@@ -1,7 +1,8 @@
 """One jail, seen from outside: start it, start programs in it, hear how they ended, close it.
 
-The jail is a fresh interpreter with an empty environment (`inside/launch.py`); all talk goes through one socket. When
-this side closes the socket, or dies in any way, the jail's first process ends and the kernel ends all others with it.
+The jail is a copy of a fresh interpreter with an empty environment (`nursery.py`, `inside/launch.py`); all talk goes
+through one socket. When this side closes the socket, or dies in any way, the jail's first process ends and the kernel
+ends all others with it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from select import POLLIN, poll
 from typing import TYPE_CHECKING, Any, Literal
 
-from kringle.evaluation.jail import cgroups
+from kringle.evaluation.jail import cgroups, nursery
 from kringle.evaluation.jail.inside import linux
 from kringle.evaluation.jail.inside.wire import Inbox, Malformed, Message, send
 
@@ -34,8 +35,11 @@ SCRATCH_FILES = 256
 _PATIENCE = 20.0  # seconds for the keeper, which never runs anything untrusted, to answer on a loaded machine
 _SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache")
 _START = (
-    "import sys; sys.path.append(sys.argv[1]); from inside.launch import main; sys.path.pop(); main(int(sys.argv[2]))"
+    "import sys; sys.path.append(sys.argv[1]); from inside import launch; sys.path.pop(); launch.{}(int(sys.argv[2]))"
 )
+
+
+_HERE = str(Path(__file__).resolve().parent)
 
 
 class JailError(Exception):
@@ -78,17 +82,25 @@ class Jail:
         self._socket = ours
         self._inbox = Inbox(ours)
         self._group: cgroups.ControlGroup | None = None
+        self._process: nursery.Copy | subprocess.Popen[bytes]
         with theirs:
-            self._process = subprocess.Popen(
-                [*command, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=_environment(),
-                cwd="/",
-                start_new_session=True,  # Ctrl-C is for the host to handle
-            )
+            if way != "bubblewrap" and nursery.possible():
+                try:
+                    self._process = nursery.start(_interpreter("nursery"), _environment(), theirs)
+                except OSError as error:
+                    ours.close()
+                    raise JailError(str(error)) from None
+            else:
+                self._process = subprocess.Popen(
+                    [*command, str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env=_environment(),
+                    cwd="/",
+                    start_new_session=True,  # Ctrl-C is for the host to handle
+                )
         try:
             self._build(way, memory_bytes)
         except BaseException:
@@ -259,17 +271,21 @@ def _environment() -> dict[str, str]:
 
 
 def _command(way: Way, runtime: Runtime | None) -> list[str]:
-    """The command line of a jail, but for the number of its socket."""
-    interpreter = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
-    here = str(Path(__file__).resolve().parent)
-    # No user site, no site-packages, no script's folder on the path; not -I, which would ignore PYTHONHASHSEED.
-    start = [interpreter, "-s", "-S", "-P", "-B", "-X", "utf8", "-c", _START, here]
+    """The command line of a jail that is started for itself, but for the number of its socket."""
+    start = _interpreter("main")
     if way != "bubblewrap":
         return start
     program = shutil.which("bwrap")
     if program is None:
         raise JailError("bubblewrap (the program bwrap) is not installed")
-    return [program, *_bubblewrap_arguments(here, runtime), *start]
+    return [program, *_bubblewrap_arguments(_HERE, runtime), *start]
+
+
+def _interpreter(function: str) -> list[str]:
+    """The command line of a fresh interpreter that runs a function of `inside/launch.py`."""
+    interpreter = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    # No user site, no site-packages, no script's folder on the path; not -I, which would ignore PYTHONHASHSEED.
+    return [interpreter, "-s", "-S", "-P", "-B", "-X", "utf8", "-c", _START.format(function), _HERE]
 
 
 def _bubblewrap_arguments(code: str, runtime: Runtime | None) -> list[str]:

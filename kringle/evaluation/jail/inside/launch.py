@@ -62,6 +62,41 @@ def main(descriptor: int) -> None:
         wire.send(control, {"failed": f"{type(error).__name__}: {error}", "layers": layers})
 
 
+def nursery(descriptor: int) -> None:
+    """Entry point of the interpreter that all of a host's jails are copies of: makes them until the host goes away.
+
+    A request comes with two descriptors, the jail's end of its socket to the host and the pipe for its last words.
+    """
+    control = socket.socket(fileno=descriptor)
+    while (received := wire.receive_with_descriptors(control, 2)) is not None:
+        request, descriptors = received
+        if "reap" in request:
+            os.waitpid(request["reap"], 0)
+            continue
+        child = os.fork()
+        if child == 0:
+            _leave_nursery(control, *descriptors)
+        for each in descriptors:
+            os.close(each)
+        wire.send(control, {"pid": child})
+
+
+def _leave_nursery(control: socket.socket, channel: int, words: int) -> None:
+    """In the copy: become the outermost process of a jail."""
+    status = 1
+    try:
+        control.close()
+        os.setsid()  # Ctrl-C is for the host to handle
+        os.dup2(words, 2)
+        os.close(words)
+        main(channel)
+        status = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)  # nothing may return into the nursery's loop
+
+
 def _enter_namespaces(settings: Settings, layers: Layers) -> None:
     """Return in the first process of new namespaces, as an ordinary user, with a file system of our own."""
     outside_user, outside_group = os.getuid(), os.getgid()

@@ -263,7 +263,7 @@ class Peer:
         except NOT_A_VALUE as error:
             raise Tampered(f"a question that is none: {type(error).__name__}: {error}") from None
         lists = [value for value in arguments if type(value) is list]
-        before = repr(lists)
+        before = _spelled(lists)
         try:
             result: Any = target(*arguments)  # type: ignore[operator]
         except (Gone, Tampered):
@@ -271,7 +271,7 @@ class Peer:
         except BaseException as error:
             self._send({"raise": [_nearest_builtin(error), _text(error)]})
             return
-        same = not lists or (all(map(flat, lists)) and repr(lists) == before)
+        same = not lists or (all(map(flat, lists)) and _spelled(lists) == before)
         new = flat(result) and not any(result is value for value in lists)
         if same and new and self._send_short({"value": result}):
             return
@@ -318,6 +318,14 @@ class Stepper:
 
     def __next__(self) -> Any:
         return next(self._iterator)
+
+
+def _spelled(lists: list[list[Any]]) -> str | None:
+    """Flat lists in text; None where a number in them has more digits than the interpreter writes."""
+    try:
+        return repr(lists)
+    except ValueError:
+        return None
 
 
 def _mutable(nodes: list[Node]) -> list[tuple[int, Node]]:

@@ -244,10 +244,15 @@ class Prepared:
         self._program = _Program(len(code) // 8, ctypes.addressof(self._code))
         self._address = ctypes.addressof(self._program)
 
-    def install(self, pid: int) -> None:
-        """Bind this process, whose number is `pid`, to the filter."""
+    def code_for(self, pid: int) -> bytes:
+        """The filter for a process with this number."""
         for place in self._places:
             struct.pack_into("=I", self._code, place, pid)
+        return self._code.raw
+
+    def install(self, pid: int) -> None:
+        """Bind this process, whose number is `pid`, to the filter."""
+        self.code_for(pid)
         if _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, self._address, 0, 0) != 0:
             raise SystemCallError(ctypes.get_errno(), "prctl: the filter of system calls was refused")
 
