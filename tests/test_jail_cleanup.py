@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from jail_support import needs_jail
 
-from kringle.evaluation.jail import cgroups
+from kringle.evaluation.jail import cgroups, nursery
 from kringle.evaluation.jail.host import Jail, JailError
 from kringle.evaluation.jail.inside.wire import send
 from kringle.evaluation.jail.levels import probe
@@ -103,6 +103,30 @@ def test_killing_the_jail_s_outermost_process_ends_everything() -> None:
         assert eventually(lambda: not processes_of(session))
         with pytest.raises(JailError):
             start_endless(jail)
+
+
+@pytest.mark.skipif(not nursery.possible() or probe().level.way == "bubblewrap", reason="jails are started alone here")
+def test_a_nursery_that_was_killed_is_replaced_and_its_jails_live_on() -> None:
+    with Jail(probe().level.way, 2**29) as first:
+        lost = nursery._current
+        assert lost is not None
+        os.kill(lost._process.pid, signal.SIGKILL)
+        lost._process.wait()
+        with Jail(probe().level.way, 2**29) as second, start_endless(second), start_endless(first):
+            assert nursery._current is not lost
+            sessions = [first._process.pid, second._process.pid]
+            assert eventually(lambda: all(len(processes_of(session)) >= 3 for session in sessions))
+    assert eventually(lambda: not any(map(processes_of, sessions)))
+
+
+@pytest.mark.skipif(not nursery.possible() or probe().level.way == "bubblewrap", reason="jails are started alone here")
+def test_jails_are_copies_of_one_process_and_leave_no_zombies() -> None:
+    for _ in range(2):
+        with Jail(probe().level.way, 2**29) as jail:
+            parent = Path(f"/proc/{jail._process.pid}/stat").read_text().rpartition(")")[2].split()[1]
+            assert nursery._current is not None
+            assert int(parent) == nursery._current._process.pid
+        assert eventually(lambda: not Path(f"/proc/{jail._process.pid}").exists())
 
 
 STOPPED = """

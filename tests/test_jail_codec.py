@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import datetime
 import decimal
 import enum
@@ -77,7 +78,7 @@ def spelled(value: Any) -> Any:
         return kind, sorted(repr(spelled(item)) for item in value)
     if isinstance(value, dict):
         return kind, [(spelled(key), spelled(item)) for key, item in value.items()]
-    return kind, repr(value)
+    return kind, hex(value) if isinstance(value, int) else repr(value)
 
 
 @given(VALUES)
@@ -190,12 +191,116 @@ def test_random_tables_make_plain_data_or_fail(nodes: Any) -> None:
 def program(names: dict[str, Any]) -> Iterator[Peer]:
     """The tests' side of a connection to a program with these global names."""
     ours, theirs = socket.socketpair()
-    thread = threading.Thread(target=Peer(theirs, FOR_TESTS, names, {}).serve, daemon=True)
+    thread = threading.Thread(target=Peer(wire.Connection(theirs.fileno()), FOR_TESTS, names, {}).serve, daemon=True)
     thread.start()
     with theirs:
         with ours:
-            yield Peer(ours, FOR_PROGRAMS, {}, {})
+            yield Peer(wire.Connection(ours.fileno()), FOR_PROGRAMS, {}, {})
         thread.join(5)
+
+
+def reverse(items: list[Any]) -> None:
+    items.reverse()
+
+
+def nest(items: list[Any]) -> None:
+    items.append([items[0]])
+
+
+CALLS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
+    "numbers": (lambda a, b: a + b, [1, 2.5]),
+    "texts": (lambda a, b: a + b, ["\ud800", "é"]),
+    "nothing": (lambda a: a, [None]),
+    "truth": (lambda a: [a, not a], [True]),
+    "a list": (sorted, [[3, 1, 2]]),
+    "the same list": (lambda items: items, [[1]]),
+    "one list twice": (lambda a, b: a is b, [[[0]] * 2, 1]),
+    "in place": (reverse, [[1, 2]]),
+    "in place, no longer flat": (nest, [[1, 2]]),
+    "in place, another type": (lambda items: items.__setitem__(0, True), [[1]]),
+    "two lists, one changed": (lambda a, b: b.extend(a), [[1], [2]]),
+    "a number that is wide": (lambda n: n, [2**64]),
+    "a number too long to be written": (lambda n: n + 1, [10**5000]),
+    "an answer too long to be written": (lambda n: [10**n], [5000]),
+    "in place, too long to be written": (lambda items: items.append(10**5000), [[1]]),
+    "a long list": (lambda n: [n] * 10_000, [7]),
+    "a tuple": (lambda a: (a, a), [[1]]),
+    "a table": (lambda a: {a: [a]}, ["x"]),
+    "no number": (lambda: [float("inf"), float("-inf")], []),
+    "a subclass": (lambda a: collections.Counter(a), ["aab"]),
+    "a handle": (lambda g, x: g(x), [abs, -3]),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_does_what_it_does_here(name: str) -> None:
+    function, arguments = CALLS[name]
+    here, there = copy.deepcopy(arguments), copy.deepcopy(arguments)
+    with program({"f": function}) as peer:
+        result, expected = peer.ask("name", "f")(*there), function(*here)
+        assert spelled(result) == spelled(dict(expected) if name == "a subclass" else expected)
+        assert spelled(there) == spelled(here)
+        same = [type(value) is list and result is value for value in there]
+        assert same == [type(value) is list and expected is value for value in here]
+
+
+def test_short_calls_travel_without_a_table() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        asking, answering = wire.Connection(ours.fileno()), wire.Connection(theirs.fileno())
+        answering.send({"root": ["mine", 0, "function"], "changed": [], "nodes": []})
+        function = Peer(asking, FOR_PROGRAMS, {}, {}).ask("name", "f")
+        assert answering.receive() is not None
+        for answer in (3, [1, 2]):
+            answering.send({"value": answer})
+            assert function(1, ["a"]) == answer
+            assert answering.receive() == {"call": 0, "with": [1, ["a"]]}
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"call": 0, "with": []},
+        {"call": "0", "with": []},
+        {"call": 7, "with": []},
+        {"call": [0], "with": [1]},
+        {"call": 0},
+        {"call": 0, "with": 1},
+        {"call": 0, "with": [[[1]]]},
+        {"call": 0, "with": [{"a": 1}]},
+    ],
+)
+def test_a_program_calls_only_what_it_was_given_and_only_with_what_is_flat(question: dict[str, Any]) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        program, peer = wire.Connection(theirs.fileno()), Peer(wire.Connection(ours.fileno()), FOR_PROGRAMS, {}, {})
+        if question not in ({"call": 0, "with": []}, {"call": 7, "with": []}, {"call": "0", "with": []}):
+            peer._export(print)
+        program.send(question)
+        with pytest.raises(Tampered):
+            peer.ask("name", "f")
+
+
+def test_a_message_in_pieces_and_two_at_once() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = wire.Connection(ours.fileno())
+        long = {"text": "x" * 100_000}
+        data = wire.pack({"a": 1}) + wire.pack({"b": 2}) + wire.pack(long)
+        thread = threading.Thread(
+            target=lambda: [theirs.sendall(data[at : at + 3001]) for at in range(0, len(data), 3001)]
+        )
+        thread.start()
+        assert [connection.receive() for _ in range(3)] == [{"a": 1}, {"b": 2}, long]
+        thread.join()
+        theirs.sendall(wire.pack({"c": 3})[:-1])
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(wire.Malformed, match="cut off"):
+            connection.receive()
+    ours, theirs = socket.socketpair()
+    with ours:
+        theirs.close()
+        assert wire.Connection(ours.fileno()).receive() is None
 
 
 def test_calls() -> None:
@@ -291,7 +396,7 @@ def test_forged_answers_are_noticed(answer: dict[str, Any]) -> None:
     with ours, theirs:
         wire.send(theirs, answer)
         with pytest.raises(Tampered):
-            Peer(ours, FOR_PROGRAMS, {}, {}).ask("name", "total")
+            Peer(wire.Connection(ours.fileno()), FOR_PROGRAMS, {}, {}).ask("name", "total")
 
 
 @pytest.mark.parametrize(
@@ -303,7 +408,7 @@ def test_garbage_is_noticed(raw: bytes) -> None:
         theirs.sendall(raw)
         theirs.shutdown(socket.SHUT_WR)
         with pytest.raises(Tampered):
-            Peer(ours, FOR_PROGRAMS, {}, {}).ask("name", "total")
+            Peer(wire.Connection(ours.fileno()), FOR_PROGRAMS, {}, {}).ask("name", "total")
 
 
 @pytest.mark.parametrize(
@@ -314,7 +419,7 @@ def test_exceptions_are_built_in_and_never_end_the_tests(kind: str) -> None:
     with ours, theirs:
         wire.send(theirs, {"raise": [kind, "x"]})
         with pytest.raises(BaseException) as raised:  # noqa: PT011
-            Peer(ours, FOR_PROGRAMS, {}, {}).ask("name", "total")
+            Peer(wire.Connection(ours.fileno()), FOR_PROGRAMS, {}, {}).ask("name", "total")
         assert isinstance(raised.value, Gone if kind == "SystemExit" else Exception)
         assert not isinstance(raised.value, StopIteration | GeneratorExit)
 

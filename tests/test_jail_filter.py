@@ -86,6 +86,12 @@ def test_arguments_decide(architecture: str) -> None:
     assert ask(program, architecture, "prctl", 15) == ALLOW
 
 
+def test_a_prepared_filter_is_the_filter_of_one_process(architecture: str) -> None:
+    prepared = seccomp.Prepared(architecture)
+    for pid in (PID, PID + 1):
+        assert prepared.code_for(pid) == seccomp.program_filter(architecture, pid)
+
+
 def test_other_machines_and_younger_calls(architecture: str) -> None:
     other = "aarch64" if architecture == "x86_64" else "x86_64"
     for code in (seccomp.jail_filter(architecture), seccomp.program_filter(architecture, PID)):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from jail_support import LIMITS, needs_jail, problem
@@ -91,6 +93,26 @@ def test_a_slow_program_is_judged_alone(runner: PythonRunner) -> None:
     verdict = runner.judge(ADD, ADD.program(text.format(0.25)), alone=True)
     assert verdict is not None
     assert verdict.verdict is Kind.TIMEOUT
+
+
+def test_a_slow_program_that_fails_runs_once() -> None:
+    runner = PythonRunner(replace(LIMITS, cpu_seconds=3.0), probe().level)
+    text = "    n = 0\n    while n < 10**7: n += 1\n    return a - b\n"  # some 0.3 s
+    with closing(runner):
+        verdict = runner.judge(ADD, ADD.program(text), alone=False)
+    assert verdict is not None
+    assert verdict.verdict is Kind.FAIL
+    assert verdict.peak_kb is None  # it ran beside others, and nowhere else
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_program_that_does_not_end_after_its_tests_is_ended(runner: PythonRunner, alone: bool) -> None:
+    text = "    import sys\n    class Stuck:\n        write = flush = lambda *_: exec('while True: pass')\n"
+    text += "    sys.stdout = Stuck()\n    return a + b\n"
+    verdict = runner.judge(ADD, ADD.program(text), alone)
+    if verdict is not None:  # its time may look too near to the limit, on a busy machine
+        assert verdict.verdict is not Kind.INFRASTRUCTURE
+    assert judge(runner, ADD, "    return a + b\n").passed
 
 
 def test_measurements(runner: PythonRunner) -> None:
@@ -194,3 +216,15 @@ def test_files_do_not_reach_the_next_program(runner: PythonRunner) -> None:
     if probe().level.name == "full":
         assert judge(runner, FREE, write).passed
     assert judge(runner, FREE, read).verdict is Kind.FAIL
+
+
+def test_tests_that_import_a_library_do_not_cost_a_warm_process(runner: PythonRunner) -> None:
+    """HumanEval's tests import these: loading one must not look like something that a program has left behind."""
+    checks = [f"import {name}" for name in ("copy", "math", "random", "string")]
+    task = problem("importing", "f", *checks, "assert candidate(1) == 2")
+    judge(runner, task, "def f(x):\n    return x\n")
+    service = runner._beside.service
+    verdict = judge(runner, task, "def f(x):\n    return x + 2\n")
+    assert verdict.verdict is Kind.FAIL
+    assert runner._beside.service is service
+    assert verdict.peak_kb is None

@@ -17,6 +17,7 @@ import pytest
 from jail_support import needs_jail, problem, suite
 
 from kringle.errors import UserError
+from kringle.evaluation.jail import nursery
 from kringle.evaluation.jail.verdicts import Kind, Verdict
 from kringle.evaluation.score import score
 from kringle.evaluation.suites import Completion, load_suite
@@ -115,12 +116,13 @@ def test_a_jail_that_dies_is_replaced() -> None:
 
 
 def jails() -> set[int]:
-    """The outermost processes of this process's jails."""
+    """The outermost processes of this process's jails: children of its nursery, or its own where it has none."""
     found = set()
+    parents = {nursery._current._process.pid} if nursery._current is not None else {os.getpid()}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and b"inside.launch" in (folder / "cmdline").read_bytes():
+            if parent in parents and b"import launch" in (folder / "cmdline").read_bytes():
                 found.add(int(folder.name))
     return found
 

@@ -1,7 +1,8 @@
 """One jail, seen from outside: start it, start programs in it, hear how they ended, close it.
 
-The jail is a fresh interpreter with an empty environment (`inside/launch.py`); all talk goes through one socket. When
-this side closes the socket, or dies in any way, the jail's first process ends and the kernel ends all others with it.
+The jail is a copy of a fresh interpreter with an empty environment (`nursery.py`, `inside/launch.py`); all talk goes
+through one socket. When this side closes the socket, or dies in any way, the jail's first process ends and the kernel
+ends all others with it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from select import POLLIN, poll
 from typing import TYPE_CHECKING, Any, Literal
 
-from kringle.evaluation.jail import cgroups
+from kringle.evaluation.jail import cgroups, nursery
 from kringle.evaluation.jail.inside import linux
 from kringle.evaluation.jail.inside.wire import Inbox, Malformed, Message, send
 
@@ -34,8 +35,11 @@ SCRATCH_FILES = 256
 _PATIENCE = 20.0  # seconds for the keeper, which never runs anything untrusted, to answer on a loaded machine
 _SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache")
 _START = (
-    "import sys; sys.path.append(sys.argv[1]); from inside.launch import main; sys.path.pop(); main(int(sys.argv[2]))"
+    "import sys; sys.path.append(sys.argv[1]); from inside import launch; sys.path.pop(); launch.{}(int(sys.argv[2]))"
 )
+
+
+_HERE = str(Path(__file__).resolve().parent)
 
 
 class JailError(Exception):
@@ -50,7 +54,7 @@ class JailError(Exception):
 class Ended:
     """How a process in the jail ended. `because` is cpu, wall, idle or stopped where the keeper ended it, else None."""
 
-    pid: int
+    number: int
     code: int
     because: str | None
     cpu: float
@@ -72,23 +76,31 @@ class Jail:
         self._runtime = runtime
         self.layers: dict[str, tuple[bool, str]] = {}
         self._ended: dict[int, Ended] = {}
-        self._started: list[int] = []
+        self._started = 0
         command = _command(way, runtime)
         ours, theirs = socket.socketpair()
         self._socket = ours
         self._inbox = Inbox(ours)
         self._group: cgroups.ControlGroup | None = None
+        self._process: nursery.Copy | subprocess.Popen[bytes]
         with theirs:
-            self._process = subprocess.Popen(
-                [*command, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=_environment(),
-                cwd="/",
-                start_new_session=True,  # Ctrl-C is for the host to handle
-            )
+            if way != "bubblewrap" and nursery.possible():
+                try:
+                    self._process = nursery.start(_interpreter("nursery"), _environment(), theirs)
+                except OSError as error:
+                    ours.close()
+                    raise JailError(str(error)) from None
+            else:
+                self._process = subprocess.Popen(
+                    [*command, str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env=_environment(),
+                    cwd="/",
+                    start_new_session=True,  # Ctrl-C is for the host to handle
+                )
         try:
             self._build(way, memory_bytes)
         except BaseException:
@@ -115,26 +127,26 @@ class Jail:
         command: Sequence[str] | None = None,
         channel_at: int = 3,
     ) -> int:
-        """Start a process with a role, a channel and a descriptor for its output; returns its number inside the jail.
+        """Start a process with a role, a channel and a descriptor for its output; returns our number for it.
 
-        memory: bytes beyond the interpreter's own. command: what the role `runtime` becomes, its channel at descriptor
-        `channel_at`. cpu, wall: seconds until it is ended. idle_share: of a processor,
-        below which it was waiting and not starved when its wall time ended. companion: another process of the jail
-        whose CPU time counts too.
+        Does not wait until it runs. memory: bytes beyond the interpreter's own. command: what the role `runtime`
+        becomes, its channel at descriptor `channel_at`. cpu, wall: seconds until it is ended. idle_share: of a
+        processor, below which it was waiting and not starved when its wall time ended. companion: another process of
+        the jail whose CPU time counts too.
         """
-        request = {"do": "start", "role": role, "memory": memory, "cpu": cpu, "wall": wall}
+        self._started += 1
+        request = {"do": "start", "number": self._started, "role": role, "memory": memory, "cpu": cpu, "wall": wall}
         request |= {"idle_share": idle_share, "companion": companion}
         if command is not None:
             environment = _environment() | dict(self._runtime.environment if self._runtime else ())
             request |= {"command": list(command), "environment": environment, "channel_at": channel_at}
         descriptors = [channel.fileno()] if output is None else [channel.fileno(), output]
         self._tell(request, descriptors)
-        self._wait_until(lambda: bool(self._started))
-        return self._started.pop()
+        return self._started
 
-    def stop(self, pid: int) -> None:
+    def stop(self, number: int) -> None:
         """End a process; `ended` tells when it has."""
-        self._tell({"do": "stop", "pid": pid})
+        self._tell({"do": "stop", "number": number})
 
     def fileno(self) -> int:
         """For polling: readable when `look` has something to read."""
@@ -151,14 +163,14 @@ class Jail:
         if self._inbox.closed:
             raise JailError(f"the jail ended unexpectedly{self._last_words()}", self.layers)
 
-    def ended(self, pid: int) -> Ended | None:
+    def ended(self, number: int) -> Ended | None:
         """How a process ended, if it has."""
-        return self._ended.get(pid)
+        return self._ended.get(number)
 
-    def wait(self, pid: int) -> Ended:
+    def wait(self, number: int) -> Ended:
         """Wait for a process that has been stopped or is about to end by itself."""
-        self._wait_until(lambda: pid in self._ended)
-        return self._ended.pop(pid)
+        self._wait_until(lambda: number in self._ended)
+        return self._ended.pop(number)
 
     def close(self) -> None:
         """End every process of the jail and remove what it left in the system. Can be called twice."""
@@ -203,10 +215,8 @@ class Jail:
 
     def _note(self, message: Message) -> None:
         if "ended" in message:
-            pid = message.pop("ended")
-            self._ended[pid] = Ended(pid=pid, **message)
-        elif "started" in message:
-            self._started.append(message["started"])
+            number = message.pop("ended")
+            self._ended[number] = Ended(number=number, **message)
         elif "ready" in message:
             self.layers |= {name: (bool(ok), str(why)) for name, (ok, why) in message["layers"].items()}
             self.layers["ready"] = (True, "")
@@ -261,17 +271,21 @@ def _environment() -> dict[str, str]:
 
 
 def _command(way: Way, runtime: Runtime | None) -> list[str]:
-    """The command line of a jail, but for the number of its socket."""
-    interpreter = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
-    here = str(Path(__file__).resolve().parent)
-    # No user site, no site-packages, no script's folder on the path; not -I, which would ignore PYTHONHASHSEED.
-    start = [interpreter, "-s", "-S", "-P", "-B", "-X", "utf8", "-c", _START, here]
+    """The command line of a jail that is started for itself, but for the number of its socket."""
+    start = _interpreter("main")
     if way != "bubblewrap":
         return start
     program = shutil.which("bwrap")
     if program is None:
         raise JailError("bubblewrap (the program bwrap) is not installed")
-    return [program, *_bubblewrap_arguments(here, runtime), *start]
+    return [program, *_bubblewrap_arguments(_HERE, runtime), *start]
+
+
+def _interpreter(function: str) -> list[str]:
+    """The command line of a fresh interpreter that runs a function of `inside/launch.py`."""
+    interpreter = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    # No user site, no site-packages, no script's folder on the path; not -I, which would ignore PYTHONHASHSEED.
+    return [interpreter, "-s", "-S", "-P", "-B", "-X", "utf8", "-c", _START.format(function), _HERE]
 
 
 def _bubblewrap_arguments(code: str, runtime: Runtime | None) -> list[str]:

@@ -148,11 +148,11 @@ class JavaRunner(TieredRunner):
         ours, theirs = socket.socketpair()
         with ours, pipe() as (reader, writer):
             with theirs:
-                pid = self._start(self._beside, "Together", theirs, writer, alone)
+                number = self._start(self._beside, "Together", theirs, writer, alone)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 send(ours, request)
             message, ended, overflow = follow(
-                self._beside.jail, pid, Inbox(ours), reader, self._limits.output_bytes, self._patience(alone)
+                self._beside.jail, number, Inbox(ours), reader, self._limits.output_bytes, self._patience(alone)
             )
         if ended.scratch_used:
             self._beside.close()
@@ -172,14 +172,21 @@ class JavaRunner(TieredRunner):
         ours, theirs = socket.socketpair()
         with ours, pipe() as (reader, writer):
             with theirs:
-                pid = self._start(self._apart, "Apart", theirs, writer, alone, companion=referee)
+                number = self._start(self._apart, "Apart", theirs, writer, alone, companion=referee)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 send(ours, {"classes": compiled["classes"]})
             request: Message = {"problem": problem.key, "nonce": nonce}
             if problem.key not in referee.problems:
                 request |= {key: shape[key] for key in ("classes", "main", "start")} | {"tests": problem.tests}
             word, ended, overflow = relay(
-                self._apart.jail, pid, ours, referee, request, reader, self._limits.output_bytes, self._patience(alone)
+                self._apart.jail,
+                number,
+                ours,
+                referee,
+                request,
+                reader,
+                self._limits.output_bytes,
+                self._patience(alone),
             )
             if word is not None and word.get("nonce") == nonce:
                 referee.problems.add(problem.key)
@@ -205,7 +212,7 @@ class JavaRunner(TieredRunner):
                 cpu=self._limits.cpu_until_stopped(alone),
                 wall=self._limits.wall_until_stopped(alone),
                 idle_share=self._limits.idle_share(alone),
-                companion=companion.pid if companion else None,
+                companion=companion.number if companion else None,
                 command=self._command(name, self._limits.memory_bytes >> 20),
                 channel_at=_CHANNEL_AT,
             )

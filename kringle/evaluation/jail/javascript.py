@@ -93,11 +93,11 @@ class JavaScriptRunner(TieredRunner):
         tail = bytearray()
         with ours, pipe() as (reader, writer):
             with theirs:
-                pid = self._start(self._beside, "together.js", theirs, writer, alone)
+                number = self._start(self._beside, "together.js", theirs, writer, alone)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 send(ours, {"program": program, "tests": problem.tests})
             message, ended, overflow = follow(
-                self._beside.jail, pid, Inbox(ours), reader, self._limits.output_bytes, self._patience(alone), tail
+                self._beside.jail, number, Inbox(ours), reader, self._limits.output_bytes, self._patience(alone), tail
             )
         if ended.scratch_used:
             self._beside.close()
@@ -112,14 +112,21 @@ class JavaScriptRunner(TieredRunner):
         ours, theirs = socket.socketpair()
         with ours, pipe() as (reader, writer):
             with theirs:
-                pid = self._start(self._apart, "apart.js", theirs, writer, alone, companion=referee.pid)
+                number = self._start(self._apart, "apart.js", theirs, writer, alone, companion=referee.number)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 send(ours, {"program": program})
             request: Message = {"problem": problem.key, "nonce": nonce}
             if problem.key not in referee.problems:
                 request["tests"] = problem.tests
             word, ended, overflow = relay(
-                self._apart.jail, pid, ours, referee, request, reader, self._limits.output_bytes, self._patience(alone)
+                self._apart.jail,
+                number,
+                ours,
+                referee,
+                request,
+                reader,
+                self._limits.output_bytes,
+                self._patience(alone),
             )
             referee.problems.add(problem.key)
         if word is None:

@@ -30,10 +30,11 @@ from kringle.evaluation.jail.verdicts import Limits, Run
 from kringle.evaluation.problems import Problem
 
 # CPU seconds before a program is moved to a process of its own; HumanEval's slowest canonical solution takes 0.18.
-_WARM_BUDGET = 0.2
+_WARM_BUDGET = 0.5
 _WARM_PATIENCE = 2.0  # seconds of wall time; a warm program that takes longer is simply run again in a fresh process
 _WARM_PROGRAMS = 1000  # before the warm process is replaced, so that its memory cannot fragment without end
 _REFEREE_MEMORY = 512 * 2**20
+_PARTING = 0.02  # seconds for a program to end by itself once it is judged; then it is stopped
 _JAIL_OVERHEAD = 256 * 2**20
 
 
@@ -89,10 +90,10 @@ class PythonRunner(TieredRunner):
         ours, theirs = socket.socketpair()
         with ours, pipe() as (reader, writer):
             with theirs:
-                pid = self._start(self._beside, "together", theirs, writer, alone)
+                number = self._start(self._beside, "together", theirs, writer, alone)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 send(ours, {"program": program, "tests": problem.tests})
-            message, ended, overflow = self._follow(self._beside, pid, Inbox(ours), reader, alone)
+            message, ended, overflow = self._follow(self._beside, number, Inbox(ours), reader, alone)
         stopped = self._stopped(ended, overflow)
         quiet = stopped is None and (ended.code == 0 if message is None else message.get("quiet") is True)
         outcome, evidence = stopped or reported(message, ended)
@@ -108,12 +109,12 @@ class PythonRunner(TieredRunner):
         with pipe() as (reader, writer):
             with connection:
                 with theirs:
-                    pid = self._start(self._apart, "apart", theirs, writer, alone, companion=referee.pid)
+                    number = self._start(self._apart, "apart", theirs, writer, alone, companion=referee.number)
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    send(connection, {"program": program})
+                    send(connection, {"program": program, "entry_point": problem.entry_point})
                 referee.ask(request, (connection.fileno(),))
             referee.problems.add(problem.key)
-            message, ended, overflow = self._follow(self._apart, pid, referee.inbox, reader, alone)
+            message, ended, overflow = self._follow(self._apart, number, referee.inbox, reader, alone)
         if message is not None and message.get("nonce") != nonce:
             raise JailError("the referee answered another question")
         result = self._stopped(ended, overflow) or confirmed(message, ended)
@@ -138,11 +139,13 @@ class PythonRunner(TieredRunner):
             os.close(output)
 
     def _follow(
-        self, cell: Cell, pid: int, inbox: Inbox, output: int, alone: bool
+        self, cell: Cell, number: int, inbox: Inbox, output: int, alone: bool
     ) -> tuple[Message | None, Ended, bool]:
         """Follow a program to its end; then replace what it has left its traces in."""
         patience = self._limits.wall_until_stopped(alone) + PATIENCE
-        message, ended, overflow = follow(cell.jail, pid, inbox, output, self._limits.output_bytes, patience)
+        message, ended, overflow = follow(
+            cell.jail, number, inbox, output, self._limits.output_bytes, patience, parting=_PARTING
+        )
         if message is None and cell is self._apart:
             # The program ended before the referee's word on it. A referee that is lost in its tests is replaced.
             message = first_message(cell.jail, cell.service, REFEREE_PATIENCE)

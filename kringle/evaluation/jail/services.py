@@ -53,7 +53,7 @@ class Service:
     ) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            self.pid = jail.start(role, theirs, memory=memory, command=command, channel_at=channel_at)
+            self.number = jail.start(role, theirs, memory=memory, command=command, channel_at=channel_at)
         self.socket = ours
         self.inbox = Inbox(ours)
         self.problems: set[str] = set()
@@ -71,8 +71,8 @@ class Service:
     def retire(self, jail: Jail) -> None:
         """End the process."""
         self.close()
-        jail.stop(self.pid)
-        jail.wait(self.pid)
+        jail.stop(self.number)
+        jail.wait(self.number)
 
     def close(self) -> None:
         """Let go of the process; it ends with its jail."""
@@ -126,12 +126,20 @@ class Cell:
 
 
 def follow(
-    jail: Jail, pid: int, inbox: Inbox, output: int, most: int, patience: float, tail: bytearray | None = None
+    jail: Jail,
+    number: int,
+    inbox: Inbox,
+    output: int,
+    most: int,
+    patience: float,
+    tail: bytearray | None = None,
+    parting: float = 0.0,
 ) -> tuple[Message | None, Ended, bool]:
     """Drain a program's output and wait for the word on it, then end it.
 
     output is the reading end of its pipe, most the bytes that it may print, patience the seconds until the jail must
-    have ended it; `tail` gets the end of what it printed. Returns the message, how the process ended, and whether it
+    have ended it; `tail` gets the end of what it printed; parting the seconds that it has to end by itself once the
+    word on it is here, which is cheaper than to stop it. Returns the message, how the process ended, and whether it
     printed more than its limit.
     """
     heart, deadline = Heart(), time.monotonic() + patience
@@ -141,8 +149,9 @@ def follow(
     os.set_blocking(output, False)
     message: Message | None = None
     printed, stopped = 0, False
-    while (ended := jail.ended(pid)) is None:
-        ready = heart.poll(poller, deadline)
+    leave = deadline  # when the process is stopped if it has not ended by itself after the word on it
+    while (ended := jail.ended(number)) is None:
+        ready = heart.poll(poller, deadline if stopped else leave)
         if not ready and time.monotonic() >= deadline:
             raise JailError("a program was not ended in time")
         for source, _ in ready:
@@ -153,12 +162,14 @@ def follow(
             else:
                 inbox.fill()
                 message = message or _take(inbox)
+                if message is not None:
+                    leave = min(leave, time.monotonic() + parting)
                 if inbox.closed:
                     poller.unregister(inbox.fileno())
-        if not stopped and (message is not None or printed > most):
-            jail.stop(pid)
+        if not stopped and (printed > most or (message is not None and time.monotonic() >= leave)):
+            jail.stop(number)
             stopped = True
-    jail.wait(pid)
+    jail.wait(number)
     inbox.fill()
     message = message or _take(inbox)
     printed += _drain(output, None, tail)
@@ -167,7 +178,7 @@ def follow(
 
 def relay(
     jail: Jail,
-    pid: int,
+    number: int,
     program: socket.socket,
     referee: Service,
     request: Message,
@@ -189,7 +200,7 @@ def relay(
     os.set_blocking(output, False)
     word: Message | None = None
     asked_referee, waiting, printed, stopped = False, False, 0, False
-    while (ended := jail.ended(pid)) is None:
+    while (ended := jail.ended(number)) is None:
         ready = heart.poll(poller, deadline)
         if not ready and time.monotonic() >= deadline:
             raise JailError("a program was not ended in time")
@@ -223,9 +234,9 @@ def relay(
                 elif referee.inbox.closed:
                     raise JailError("the referee ended")
         if not stopped and (word is not None or printed > most):
-            jail.stop(pid)
+            jail.stop(number)
             stopped = True
-    jail.wait(pid)
+    jail.wait(number)
     printed += _drain(output, None)
     if asked_referee and (word is None or word["outcome"] == "unloaded"):
         # It still waits for an answer that nobody will give; what it says now keeps it in step with us.

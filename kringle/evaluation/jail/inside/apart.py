@@ -7,7 +7,6 @@ report a verdict: there is nothing here to look for, to patch or to forge. What 
 from __future__ import annotations
 
 import random
-import socket
 
 from . import execute, wire
 from .peer import FOR_TESTS, Peer, Tampered
@@ -17,13 +16,14 @@ _OUR_FRAMES = (
 )
 
 
-def main(channel: socket.socket) -> None:
-    request = wire.receive(channel)
+def main(channel: int) -> None:
+    connection = wire.Connection(channel)
+    request = connection.receive()
     if request is None:
         return
     code = execute.compile_program(request["program"])
     if isinstance(code, execute.Result):
-        wire.send(channel, {"raised": code.evidence})
+        connection.send({"raised": code.evidence})
         return
     namespace: dict[str, object] = {}
     random.seed(execute.SEED)
@@ -31,12 +31,12 @@ def main(channel: socket.socket) -> None:
     try:
         exec(code, namespace)
     except BaseException as error:
-        wire.send(channel, {"raised": execute.describe(error, "")})
+        connection.send({"raised": execute.describe(error, "")})
         return
-    wire.send(channel, {"loaded": True})
     try:
-        answer = wire.receive(channel) or {"records": []}
-        records = {name: namespace[name] for name in answer["records"] if isinstance(namespace.get(name), type)}
-        Peer(channel, FOR_TESTS, namespace, records).serve()  # type: ignore[arg-type]
+        peer = Peer(connection, FOR_TESTS, namespace, {})
+        entry_point = request["entry_point"]
+        connection.send({"loaded": True} | (peer.introduce(entry_point) if entry_point else {}))
+        peer.serve()
     except Tampered:
         return  # the referee would not send anything odd: the program has changed our own code

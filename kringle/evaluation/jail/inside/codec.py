@@ -12,12 +12,12 @@ subclass itself (an `IntEnum` arrives as int, a named tuple as a tuple, a `Count
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import enum
-import fractions
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping
+from importlib import import_module
+from types import FunctionType
 from typing import Any
 
 Node = list[Any]
@@ -36,7 +36,16 @@ _VIEWS: tuple[tuple[type, str], ...] = (
 )
 FROZEN = frozenset({*_IMMUTABLE, *(name for _, name in _VIEWS)})
 _CONTAINERS: tuple[tuple[type, str], ...] = tuple((kind, name) for name, kind in (_MUTABLE | _IMMUTABLE).items())
-_DATES: dict[str, type] = {"datetime": datetime.datetime, "date": datetime.date, "time": datetime.time}
+_DATES = ("datetime", "date", "time")  # the first is a subclass of the second
+
+
+_SCALARS = frozenset({type(None), bool, int, float, str})
+
+
+def flat(value: object) -> bool:
+    """Whether a value travels as it is, without a table: a number, a text, None, or a list of such."""
+    kind = type(value)
+    return kind in _SCALARS or (kind is list and _SCALARS.issuperset(map(type, value)))  # type: ignore[call-overload]
 
 
 class Encoder:
@@ -81,6 +90,8 @@ class Encoder:
         number = self._numbers.get(id(value))
         if number is not None:
             return ["node", number]
+        if kind is FunctionType:
+            return ["mine", self._export(value), kind.__name__]
         if isinstance(value, enum.Enum) and self._records.get(kind.__name__) is kind:
             return ["member", kind.__name__, value.name]
         if isinstance(value, int):
@@ -129,18 +140,23 @@ def _scalar(value: Any) -> Any:
         return ["bytes", value.hex()]
     if isinstance(value, range):
         return ["range", [hex(value.start), hex(value.stop), hex(value.step)]]
-    if isinstance(value, decimal.Decimal):
-        return ["decimal", str(value)]
-    if isinstance(value, fractions.Fraction):
-        return ["fraction", [hex(value.numerator), hex(value.denominator)]]
-    if isinstance(value, datetime.timedelta):
-        return ["timedelta", [value.days, value.seconds, value.microseconds]]
-    if isinstance(value, datetime.date | datetime.time):
-        name = next(name for name, kind in _DATES.items() if isinstance(value, kind))
-        return [name, value.isoformat()]
     if value is Ellipsis:
         return ["ellipsis"]
+    if _is_a(value, "decimal", "Decimal"):
+        return ["decimal", str(value)]
+    if _is_a(value, "fractions", "Fraction"):
+        return ["fraction", [hex(value.numerator), hex(value.denominator)]]
+    if _is_a(value, "datetime", "timedelta"):
+        return ["timedelta", [value.days, value.seconds, value.microseconds]]
+    for name in _DATES:
+        if _is_a(value, "datetime", name):
+            return [name, value.isoformat()]
     return None
+
+
+def _is_a(value: object, module: str, name: str) -> bool:
+    """Whether a value is of a library's class. Where the library is not loaded, nothing is: see `keeper.py`."""
+    return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
 
 
 class Decoder:
@@ -239,7 +255,7 @@ def _frozen(kind: str, parts: list[Any]) -> object:
     return _IMMUTABLE[kind](parts)
 
 
-def _plain(tag: str, *parts: Any) -> object:
+def _plain(tag: str, *parts: Any) -> Any:
     match tag:
         case "complex":
             return complex(float(parts[0]), float(parts[1]))
@@ -248,14 +264,13 @@ def _plain(tag: str, *parts: Any) -> object:
         case "range":
             return range(*(int(part, 16) for part in parts[0]))
         case "decimal":
-            return decimal.Decimal(parts[0])
+            return import_module("decimal").Decimal(parts[0])
         case "fraction":
-            return fractions.Fraction(*(int(part, 16) for part in parts[0]))
+            return import_module("fractions").Fraction(*(int(part, 16) for part in parts[0]))
         case "timedelta":
-            return datetime.timedelta(*parts[0])
+            return import_module("datetime").timedelta(*parts[0])
         case "datetime" | "date" | "time":
-            made: object = _DATES[tag].fromisoformat(parts[0])  # type: ignore[attr-defined]
-            return made
+            return getattr(import_module("datetime"), tag).fromisoformat(parts[0])
         case "ellipsis":
             return Ellipsis
     raise ValueError(f"unknown tag {tag!r}")

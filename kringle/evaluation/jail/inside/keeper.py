@@ -9,10 +9,14 @@ Roles of its children:
 - `apart`: runs one program and answers calls to it (`apart.py`);
 - `referee`: runs the tests, calling programs that run apart (`referee.py`);
 - `runtime`: becomes another language's runtime, which then plays one of these parts (`become.py`).
+
+Every page that this process or its child writes to after a fork is copied, at two to three microseconds a page. So what
+a fork can pass on is made before it, and neither side runs more of Python, nor loads more, than it needs.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` around it looks up names of numbers at every call
 import errno
 import gc
 import os
@@ -24,13 +28,11 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 from . import apart, become, execute, linux, referee, seccomp, together, warm, wire
 
-ROLES: dict[str, Callable[[socket.socket], None]] = {
+ROLES: dict[str, Callable[[int], None]] = {
     "warm": warm.main,
     "together": together.main,
     "apart": apart.main,
@@ -41,28 +43,32 @@ _SHORTEST_WAIT, _LONGEST_WAIT = 0.005, 0.5  # seconds between two looks at the r
 _HIGHEST_DESCRIPTOR = 256
 
 
-@dataclass
 class Child:
-    """A process under watch. Times in seconds; `cpu_limit` counts the companion (the referee) too.
+    """A process under watch, by the host's number for it. Times in seconds; its CPU time includes the companion's (the
+    referee's).
 
     `idle_share` is of the second half of its wall time: a program that used less of it was waiting, not starved.
     """
 
-    pid: int
-    started: float
-    cpu_limit: float | None = None
-    wall_limit: float | None = None
-    idle_share: float = 0.0
-    companion: int | None = None
-    companion_cpu_before: float = 0.0
-    cpu_at_half_time: float | None = None
-    ended_because: str | None = None
+    def __init__(self, request: wire.Message, companion: int | None) -> None:
+        self.number: int = request["number"]
+        self.pid = 0
+        self.started = time.monotonic()
+        self.cpu_limit: float | None = request["cpu"]
+        self.wall_limit: float | None = request["wall"]
+        self.idle_share: float = request["idle_share"]
+        self.companion = companion
+        self.companion_cpu_before = (linux.cpu_seconds(companion) or 0.0) if companion else 0.0
+        self.cpu_at_half_time: float | None = None
+        self.ended_because: str | None = None
 
     def cpu(self) -> float:
-        own = linux.cpu_seconds(self.pid) or 0.0
+        return (linux.cpu_seconds(self.pid) or 0.0) + self.companion_cpu()
+
+    def companion_cpu(self) -> float:
         if self.companion is None:
-            return own
-        return own + max(0.0, (linux.cpu_seconds(self.companion) or 0.0) - self.companion_cpu_before)
+            return 0.0
+        return max(0.0, (linux.cpu_seconds(self.companion) or 0.0) - self.companion_cpu_before)
 
 
 class Keeper:
@@ -73,7 +79,8 @@ class Keeper:
         self._scratch = scratch
         self._address_space = address_space
         self._filtered = filtered
-        self._children: dict[int, Child] = {}
+        self._children: dict[int, Child] = {}  # by process number
+        self._first = os.getpid() == 1  # of a process namespace: the kernel then ends all others with this one
         self._null = os.open("/dev/null", os.O_RDWR)
         self._wake_reader, self._wake_writer = os.pipe()
         for descriptor in (self._wake_reader, self._wake_writer):
@@ -86,18 +93,24 @@ class Keeper:
         poller.register(self._control, select.POLLIN)
         poller.register(self._wake_reader, select.POLLIN)
         execute.prepare_interpreter()
-        if self._filtered:
-            seccomp.program_filter(linux.machine(), 0)  # assembled once here, not in every child
+        random.seed(execute.SEED)
+        self._filter = seccomp.Prepared(linux.machine()) if self._filtered else None
         gc.collect()
         gc.freeze()  # children share these objects' pages with us for as long as no collector touches them
+        look = time.monotonic()
         while True:
-            for descriptor, _ in poller.poll(self._wait() * 1000):
+            started = False
+            for descriptor, _ in poller.poll(max(0.0, look - time.monotonic()) * 1000):
                 if descriptor == self._wake_reader:
                     os.read(self._wake_reader, 4096)
-                elif not self._obey():
+                    self._reap()
+                elif self._obey():
+                    started = True
+                else:
                     self._end()
-            self._reap()
-            self._enforce()
+            if started or time.monotonic() >= look:
+                self._enforce()
+                look = time.monotonic() + self._wait()
 
     def _obey(self) -> bool:
         received = wire.receive_with_descriptors(self._control, 2)
@@ -106,9 +119,17 @@ class Keeper:
         request, descriptors = received
         if request["do"] == "start":
             self._start(request, descriptors)
-        elif request["do"] == "stop":
-            self._stop(int(request["pid"]), "stopped")
+        else:
+            child = self._numbered(request["number"])
+            if child is not None:
+                self._stop(child, "stopped")
         return True
+
+    def _numbered(self, number: int | None) -> Child | None:
+        for child in self._children.values():
+            if child.number == number:
+                return child
+        return None
 
     def _end(self) -> None:
         """The host is gone. Without a process namespace nobody else would end our children."""
@@ -117,30 +138,21 @@ class Keeper:
         os._exit(0)
 
     def _start(self, request: wire.Message, descriptors: list[int]) -> None:
-        companion = request.get("companion")
-        child = Child(
-            pid=0,
-            started=time.monotonic(),
-            cpu_limit=request.get("cpu"),
-            wall_limit=request.get("wall"),
-            idle_share=request["idle_share"],
-            companion=companion,
-            companion_cpu_before=(linux.cpu_seconds(companion) or 0.0) if companion else 0.0,
-        )
+        companion = self._numbered(request["companion"])
+        child = Child(request, companion.pid if companion else None)
         child.pid = os.fork()
         if child.pid == 0:
             self._become(request, descriptors)
         self._children[child.pid] = child
         for descriptor in descriptors:
             os.close(descriptor)
-        wire.send(self._control, {"started": child.pid})
 
     def _become(self, request: wire.Message, descriptors: list[int]) -> None:
         """In the child: keep its channel and its output, close all else, bind it to its limits, play the role."""
         status = 1
         try:
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
             output = descriptors[1] if len(descriptors) > 1 else self._null
             for target, source in ((0, self._null), (1, output), (2, output)):
                 os.dup2(source, target, inheritable=False)
@@ -149,12 +161,11 @@ class Keeper:
             if request["role"] == "runtime":
                 become.become(request, channel, self._filtered)
             self._limit(request)
-            if sys.platform == "linux":
+            if sys.platform == "linux" and not self._first:
                 linux.call("prctl", linux.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if self._filtered:
-                seccomp.install(seccomp.program_filter(linux.machine(), os.getpid()))
-            random.seed(execute.SEED)
-            ROLES[request["role"]](socket.socket(fileno=channel))
+            if self._filter is not None:
+                self._filter.install(os.getpid())
+            ROLES[request["role"]](channel)
             status = 0
         except MemoryError:
             status = OUT_OF_MEMORY  # too little even for a report
@@ -174,11 +185,11 @@ class Keeper:
             seconds = int(request["cpu"]) + 2
             resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
-    def _stop(self, pid: int, reason: str) -> None:
-        child = self._children.get(pid)
-        if child is not None and child.ended_because is None:
+    @staticmethod
+    def _stop(child: Child, reason: str) -> None:
+        if child.ended_because is None:
             child.ended_because = reason
-            os.kill(pid, signal.SIGKILL)
+            os.kill(child.pid, signal.SIGKILL)
 
     def _wait(self) -> float:
         """Seconds until a limit can be reached at the earliest, if every program had a processor of its own."""
@@ -201,10 +212,10 @@ class Keeper:
                 continue
             used, age = child.cpu(), now - child.started
             if used >= child.cpu_limit:
-                self._stop(child.pid, "cpu")
+                self._stop(child, "cpu")
             elif age >= child.wall_limit:
                 progress = used - (child.cpu_at_half_time or 0.0)
-                self._stop(child.pid, "idle" if progress < child.idle_share * child.wall_limit / 2 else "wall")
+                self._stop(child, "idle" if progress < child.idle_share * child.wall_limit / 2 else "wall")
             elif age >= child.wall_limit / 2 and child.cpu_at_half_time is None:
                 child.cpu_at_half_time = used
 
@@ -216,14 +227,13 @@ class Keeper:
             child = self._children.pop(pid, None)
             if child is None:
                 continue
-            companion_cpu = child.cpu()  # its own clock is gone by now, only the companion's share remains
             wire.send(
                 self._control,
                 {
-                    "ended": pid,
+                    "ended": child.number,
                     "code": os.waitstatus_to_exitcode(status),
                     "because": child.ended_because,
-                    "cpu": usage.ru_utime + usage.ru_stime + companion_cpu,
+                    "cpu": usage.ru_utime + usage.ru_stime + child.companion_cpu(),
                     "wall": time.monotonic() - child.started,
                     "peak_kb": usage.ru_maxrss if sys.platform == "linux" else usage.ru_maxrss // 1024,
                     "scratch_used": self._scratch_used(),
@@ -232,7 +242,7 @@ class Keeper:
 
     def _scratch_used(self) -> bool:
         """Whether a program left something behind that the next one could find."""
-        return self._scratch is not None and any(Path(self._scratch).iterdir())
+        return self._scratch is not None and bool(os.listdir(self._scratch))
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:

@@ -18,8 +18,7 @@ import signal
 import socket
 import stat
 import sys
-from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 from . import landlock, linux, seccomp, wire
 from .keeper import Keeper
@@ -31,8 +30,7 @@ _DEVICES = ("null", "zero", "full", "random", "urandom")
 _NAMESPACES = {"user": "user", "mnt": "mount", "net": "network", "pid": "process", "ipc": "ipc", "uts": "host name"}
 
 
-@dataclass
-class Settings:
+class Settings(NamedTuple):
     """What the host asks for. `host_namespaces` are the names of its own, to tell which ones are new."""
 
     way: str
@@ -64,6 +62,41 @@ def main(descriptor: int) -> None:
         wire.send(control, {"failed": f"{type(error).__name__}: {error}", "layers": layers})
 
 
+def nursery(descriptor: int) -> None:
+    """Entry point of the interpreter that all of a host's jails are copies of: makes them until the host goes away.
+
+    A request comes with two descriptors, the jail's end of its socket to the host and the pipe for its last words.
+    """
+    control = socket.socket(fileno=descriptor)
+    while (received := wire.receive_with_descriptors(control, 2)) is not None:
+        request, descriptors = received
+        if "reap" in request:
+            os.waitpid(request["reap"], 0)
+            continue
+        child = os.fork()
+        if child == 0:
+            _leave_nursery(control, *descriptors)
+        for each in descriptors:
+            os.close(each)
+        wire.send(control, {"pid": child})
+
+
+def _leave_nursery(control: socket.socket, channel: int, words: int) -> None:
+    """In the copy: become the outermost process of a jail."""
+    status = 1
+    try:
+        control.close()
+        os.setsid()  # Ctrl-C is for the host to handle
+        os.dup2(words, 2)
+        os.close(words)
+        main(channel)
+        status = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)  # nothing may return into the nursery's loop
+
+
 def _enter_namespaces(settings: Settings, layers: Layers) -> None:
     """Return in the first process of new namespaces, as an ordinary user, with a file system of our own."""
     outside_user, outside_group = os.getuid(), os.getgid()
@@ -88,9 +121,9 @@ def _enter_namespaces(settings: Settings, layers: Layers) -> None:
     if answer is None or "failed" in answer:
         raise linux.SystemCallError(0, answer["failed"] if answer else "the helper that writes the identity maps died")
     # Opened while we are still who we were: a Python in a private home is readable to its owner only.
-    links = {path: str(Path(path).readlink()) for path in settings.readable if Path(path).is_symlink()}
+    links = {path: os.readlink(path) for path in settings.readable if os.path.islink(path)}
     sources = {path: os.open(path, os.O_PATH) for path in settings.readable if path not in links}
-    devices = {name: os.open(f"/dev/{name}", os.O_PATH) for name in _DEVICES if Path(f"/dev/{name}").exists()}
+    devices = {name: os.open(f"/dev/{name}", os.O_PATH) for name in _DEVICES if os.path.exists(f"/dev/{name}")}
     os.setresgid(INNER_ID, INNER_ID, INNER_ID)
     os.setresuid(INNER_ID, INNER_ID, INNER_ID)
     socket.sethostname("kringle")
@@ -108,17 +141,26 @@ def _write_identity_maps(channel: socket.socket, target: int, user: int, group: 
     answer: wire.Message = {}
     try:
         if wire.receive(channel):
-            folder = Path(f"/proc/{target}")
             if os.getuid() != 0:
-                (folder / "setgroups").write_text("deny")
-            (folder / "gid_map").write_text(f"{INNER_ID} {group} 1")
-            (folder / "uid_map").write_text(f"{INNER_ID} {user} 1")
+                _write(f"/proc/{target}/setgroups", "deny")
+            _write(f"/proc/{target}/gid_map", f"{INNER_ID} {group} 1")
+            _write(f"/proc/{target}/uid_map", f"{INNER_ID} {user} 1")
     except OSError as error:
         answer = {"failed": f"identity maps: {error}"}
     try:
         wire.send(channel, answer)
     finally:
         os._exit(0)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def _read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
 
 
 def _compare_namespaces(settings: Settings, layers: Layers) -> None:
@@ -137,26 +179,26 @@ def _build_root(settings: Settings, links: dict[str, str], sources: dict[str, in
     linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
     linux.mount("jail", root, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755,size=1m,nr_inodes=1k")
     for path, destination in links.items():
-        Path(root + path).symlink_to(destination)  # /lib leads to usr/lib on most systems, and programs expect it there
+        os.symlink(destination, root + path)  # /lib leads to usr/lib on most systems, and programs expect it there
     for path, descriptor in sources.items():
-        _bind(descriptor, Path(root + path))
+        _bind(descriptor, root + path)
     _make_read_only(root)
-    (Path(root) / "dev").mkdir()
+    os.mkdir(f"{root}/dev")
     for name, descriptor in devices.items():
-        _bind(descriptor, Path(root) / "dev" / name)
+        _bind(descriptor, f"{root}/dev/{name}")
     scratch = f"mode=700,size={settings.scratch_bytes},nr_inodes={settings.scratch_files},uid={INNER_ID},gid={INNER_ID}"
-    (Path(root) / "tmp").mkdir()
+    os.mkdir(f"{root}/tmp")
     linux.mount("scratch", root + "/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC, scratch)
     linux.mount("none", root, flags=_REMOUNT | linux.MS_NOSUID | linux.MS_NODEV)
 
 
-def _bind(descriptor: int, target: Path) -> None:
+def _bind(descriptor: int, target: str) -> None:
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-        target.mkdir(parents=True)
+        os.makedirs(target)
     else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.touch()
-    linux.mount(f"/proc/self/fd/{descriptor}", str(target), flags=linux.MS_BIND | linux.MS_REC)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        _write(target, "")
+    linux.mount(f"/proc/self/fd/{descriptor}", target, flags=linux.MS_BIND | linux.MS_REC)
 
 
 _REMOUNT = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY
@@ -177,7 +219,7 @@ def _make_read_only(root: str) -> None:
     user namespace may not take away what was set outside it. Told by number, not by path: the host may have mounts
     below a folder of this name, which `root` now covers.
     """
-    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    mounts = [line.split() for line in _read("/proc/self/mountinfo").splitlines()]
     ours = {[number for number, _, _, _, target, *_ in mounts if target == root][-1]}
     for number, parent, _, _, target, options, *_ in mounts:  # a mount stands behind the one that it is in
         if parent not in ours:
@@ -227,12 +269,12 @@ def _finish(control: socket.socket, settings: Settings, layers: Layers, address_
 
 def _look_at_root(settings: Settings) -> tuple[bool, str]:
     """Whether a root that someone else has built is as bare as ours, and cannot be written to."""
-    expected = {path.split("/")[1] for path in settings.readable} | {"dev", "proc", "tmp", Path(__file__).parts[1]}
-    more = sorted({path.name for path in Path("/").iterdir()} - expected)
+    expected = {path.split("/")[1] for path in settings.readable} | {"dev", "proc", "tmp", __file__.split("/")[1]}
+    more = sorted(set(os.listdir("/")) - expected)
     if more:
         return False, f"the host's file system is visible: {', '.join(more[:3])}, ..."
     try:
-        Path("/written").mkdir()
+        os.mkdir("/written")
     except OSError:
         return True, ""
     return False, "it can be written to"
@@ -245,7 +287,7 @@ def _address_space() -> int | None:
     """
     if sys.platform != "linux":
         return None
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    pages = int(_read("/proc/self/statm").split()[0])
     return pages * resource.getpagesize()
 
 

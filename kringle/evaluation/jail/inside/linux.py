@@ -10,7 +10,6 @@ import ctypes
 import errno
 import os
 import time
-from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
@@ -135,7 +134,7 @@ def drop_capabilities() -> None:
 def namespace_ids() -> dict[str, str]:
     """The namespaces that this process is in, by kind; two processes share one exactly if these names agree."""
     kinds = ("user", "mnt", "net", "pid", "ipc", "uts")
-    return {kind: str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in kinds}
+    return {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in kinds}
 
 
 def cpu_seconds(pid: int) -> float | None:

@@ -9,19 +9,23 @@ it can still only answer with data. So the referee's side
 
 Arguments that the callee changes in place are changed for the caller too, as if both shared them, until the call
 returns.
+
+Most calls pass and return numbers, texts and lists of them: those travel as they are (`call` and `value`), all others
+as a table of nodes (`ask` and `root`).
 """
 
 from __future__ import annotations
 
 import builtins
-import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from . import wire
-from .codec import FROZEN, NOT_A_VALUE, Decoder, Encoder
+from .codec import FROZEN, NOT_A_VALUE, Decoder, Encoder, Node, flat
 
-FOR_TESTS = frozenset({"name", "call", "get", "item", "set item", "iterate", "next", "length", "text", "truth"})
+FOR_TESTS = frozenset(
+    {"records", "name", "call", "get", "item", "set item", "iterate", "next", "length", "text", "truth"}
+)
 FOR_PROGRAMS = frozenset({"call", "iterate", "next"})
 
 
@@ -39,6 +43,7 @@ _EXCEPTIONS: dict[str, type[Exception]] = {
     name: kind for name, kind in vars(builtins).items() if _takes_a_message(kind)
 }
 _ENDINGS = ("SystemExit", "KeyboardInterrupt")
+_SHORT = 4000  # bytes of a message without a table: no number in it is then too long for the interpreter to read
 
 
 class Gone(BaseException):
@@ -61,7 +66,7 @@ class Handle:
         return self._kringle_peer.ask("get", self, name)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        return self._kringle_peer.ask("call", self, list(arguments), named)
+        return self._kringle_peer.call(self, list(arguments), named)
 
     def __getitem__(self, key: Any) -> Any:
         return self._kringle_peer.ask("item", self, key)
@@ -94,11 +99,14 @@ class Peer:
     """One end of the connection. `offers` are the operations that it performs for the other end."""
 
     def __init__(
-        self, channel: socket.socket, offers: frozenset[str], names: Mapping[str, Any], records: Mapping[str, type]
+        self,
+        connection: wire.Connection,
+        offers: frozenset[str],
+        names: Mapping[str, Any],
+        records: Mapping[str, type],
     ) -> None:
-        self.calls = 0
         self.over: Gone | Tampered | None = None
-        self._channel, self._offers, self._names, self._records = channel, offers, names, records
+        self._connection, self._offers, self._names, self._records = connection, offers, names, records
         self._exported: list[object] = []
 
     def ask(self, operation: str, *operands: Any) -> Any:
@@ -106,21 +114,37 @@ class Peer:
 
         Remembers in `over` if that was the end, because tests may catch any exception and go on.
         """
-        self.calls += 1
         try:
-            return self._ask(operation, operands)
+            encoder = self._encoder()
+            root = encoder.encode(list(operands))
+            self._send({"ask": operation, "root": root, "nodes": encoder.nodes})
+            return self._await_answer(operation, encoder.objects)
         except (Gone, Tampered) as end:
             self.over = end
             raise
 
-    def _ask(self, operation: str, operands: tuple[Any, ...]) -> Any:
-        encoder = self._encoder()
-        root = encoder.encode(list(operands))
-        self.send({"ask": operation, "root": root, "nodes": encoder.nodes})
+    def call(self, target: Handle, arguments: list[Any], named: dict[str, Any]) -> Any:
+        """Have the other side call its function; as `ask`."""
+        if named or not all(map(flat, arguments)):
+            return self.ask("call", target, arguments, named)
+        lists = [value for value in arguments if type(value) is list]
+        if len(lists) > 1 and len(set(map(id, lists))) < len(lists):
+            return self.ask("call", target, arguments, named)
+        try:
+            if not self._send_short({"call": target._kringle_number, "with": arguments}):
+                return self.ask("call", target, arguments, named)
+            return self._await_answer("call", lists)
+        except (Gone, Tampered) as end:
+            self.over = end
+            raise
+
+    def _await_answer(self, operation: str, originals: list[Any]) -> Any:
         while True:
             message = self._receive()
-            if "ask" not in message:
-                return self._take_answer(operation, message, encoder.objects)
+            if "value" in message:
+                return message["value"]
+            if "ask" not in message and "call" not in message:
+                return self._take_answer(operation, message, originals)
             self._serve(message)
 
     def serve(self) -> None:
@@ -131,16 +155,32 @@ class Peer:
         except Gone:
             return
 
-    def send(self, message: wire.Message) -> None:
+    def introduce(self, name: str) -> wire.Message:
+        """The answer that the other side would get if it asked for a name."""
+        return self._answer("name", [name], [])
+
+    def meet(self, message: wire.Message) -> Any:
+        """What the other side has introduced to us with a message."""
+        return self._take_answer("name", message, [])
+
+    def _send(self, message: wire.Message) -> None:
         """Send one message; a side that no longer listens is gone."""
         try:
-            wire.send(self._channel, message)
+            self._connection.send(message)
         except OSError:
             raise Gone from None
 
+    def _send_short(self, message: wire.Message) -> bool:
+        try:
+            return self._connection.send_short(message, _SHORT)
+        except OSError:
+            raise Gone from None
+        except ValueError:
+            return False  # a number with more digits than the interpreter writes
+
     def _receive(self) -> wire.Message:
         try:
-            message = wire.receive(self._channel)
+            message = self._connection.receive()
         except (wire.Malformed, OSError) as error:
             raise Tampered(str(error)) from None
         if message is None:
@@ -182,6 +222,9 @@ class Peer:
         raise _EXCEPTIONS.get(name, RuntimeError)(text)
 
     def _serve(self, message: wire.Message) -> None:
+        if "call" in message:
+            self._serve_call(message)
+            return
         operation = message.get("ask")
         if not isinstance(operation, str) or operation not in self._offers:
             raise Tampered(f"asked for {operation!r}")
@@ -193,21 +236,56 @@ class Peer:
                 raise ValueError("operands must be a list")
         except NOT_A_VALUE as error:
             raise Tampered(f"a question that is none: {type(error).__name__}: {error}") from None
+        self._send(self._answer(operation, operands, decoder.objects, _mutable(nodes)))
+
+    def _answer(
+        self, operation: str, operands: list[Any], objects: list[object], mutable: Sequence[tuple[int, Node]] = ()
+    ) -> wire.Message:
+        """What came of an operation. `objects` are the question's by number, `mutable` those that may have changed."""
         try:
             result = self._perform(operation, *operands)
         except (Gone, Tampered):
             raise
         except BaseException as error:
-            self.send({"raise": [_nearest_builtin(error), _text(error)]})
-            return
-        encoder = self._encoder(decoder.objects)
+            return {"raise": [_nearest_builtin(error), _text(error)]}
+        encoder = self._encoder(objects)
         root = encoder.encode(result)
-        again = [(number, node, encoder.again(node, decoder.objects[number])) for number, node in _mutable(nodes)]
+        again = [(number, node, encoder.again(node, objects[number])) for number, node in mutable]
         changed = [(number, after) for number, before, after in again if repr(after) != repr(before)]
-        self.send({"root": root, "changed": changed, "nodes": encoder.nodes})
+        return {"root": root, "changed": changed, "nodes": encoder.nodes}
+
+    def _serve_call(self, message: wire.Message) -> None:
+        """Answer a call whose arguments came as they are."""
+        try:
+            target, arguments = self._exported[message["call"]], message["with"]
+            if "call" not in self._offers or type(arguments) is not list or not all(map(flat, arguments)):
+                raise ValueError("no call")
+        except NOT_A_VALUE as error:
+            raise Tampered(f"a question that is none: {type(error).__name__}: {error}") from None
+        lists = [value for value in arguments if type(value) is list]
+        before = _spelled(lists)
+        try:
+            result: Any = target(*arguments)  # type: ignore[operator]
+        except (Gone, Tampered):
+            raise
+        except BaseException as error:
+            self._send({"raise": [_nearest_builtin(error), _text(error)]})
+            return
+        same = not lists or (all(map(flat, lists)) and _spelled(lists) == before)
+        new = flat(result) and not any(result is value for value in lists)
+        if same and new and self._send_short({"value": result}):
+            return
+        encoder = self._encoder(list(lists))
+        root = encoder.encode(result)
+        changed = [] if same else [(number, encoder.again(["list", []], value)) for number, value in enumerate(lists)]
+        self._send({"root": root, "changed": changed, "nodes": encoder.nodes})
 
     def _perform(self, operation: str, target: Any, *operands: Any) -> Any:
         match operation:
+            case "records":
+                kinds = {name: self._names.get(name) for name in target}
+                self._records = {name: kind for name, kind in kinds.items() if isinstance(kind, type)}
+                return None
             case "name":
                 return self._names[target]
             case "call":
@@ -242,7 +320,15 @@ class Stepper:
         return next(self._iterator)
 
 
-def _mutable(nodes: list[list[Any]]) -> list[tuple[int, list[Any]]]:
+def _spelled(lists: list[list[Any]]) -> str | None:
+    """Flat lists in text; None where a number in them has more digits than the interpreter writes."""
+    try:
+        return repr(lists)
+    except ValueError:
+        return None
+
+
+def _mutable(nodes: list[Node]) -> list[tuple[int, Node]]:
     return [(number, node) for number, node in enumerate(nodes) if node[0] not in FROZEN]
 
 

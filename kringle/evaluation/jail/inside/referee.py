@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import os
 import random
 import socket
 import sys
@@ -44,7 +45,8 @@ class NotLoaded(Exception):
     """The program raised before any test could call it."""
 
 
-def main(channel: socket.socket) -> None:
+def main(descriptor: int) -> None:
+    channel = socket.socket(fileno=descriptor)
     known_tests: dict[str, tuple[str, str, str]] = {}
     sys.setrecursionlimit(_RECURSION)
     sys.stdin = None
@@ -53,22 +55,23 @@ def main(channel: socket.socket) -> None:
         if "tests" in request:
             known_tests[request["problem"]] = (request["prompt"], request["tests"], request["entry_point"])
         started = time.process_time()
-        with socket.socket(fileno=connection) as program:
-            result, calls = judge(program, *known_tests[request["problem"]])
+        try:
+            result = judge(wire.Connection(connection), *known_tests[request["problem"]])
+        finally:
+            os.close(connection)
         wire.send(
             channel,
             {
                 "outcome": result.outcome,
                 "evidence": result.evidence,
-                "calls": calls,
                 "cpu": time.process_time() - started,
                 "nonce": request["nonce"],
             },
         )
 
 
-def judge(program: socket.socket, prompt: str, tests: str, entry_point: str) -> tuple[execute.Result, int]:
-    """The tests' result, and how many questions were asked. Outcomes: pass, fail, ended, tampered."""
+def judge(program: wire.Connection, prompt: str, tests: str, entry_point: str) -> execute.Result:
+    """The tests' result: pass, fail, ended or tampered."""
     names = Names()
     stub = _compiled_prompt(prompt)
     random.seed(execute.SEED)
@@ -77,34 +80,36 @@ def judge(program: socket.socket, prompt: str, tests: str, entry_point: str) -> 
     records = {name: kind for name, kind in names.items() if isinstance(kind, type) and kind.__module__ == "builtins"}
     peer = Peer(program, FOR_PROGRAMS, {}, records)
     try:
-        _wait_until_loaded(program)
-        peer.send({"records": sorted(records)})
+        loaded = _wait_until_loaded(program)
+        if records:
+            peer.ask("records", sorted(records))
         names.peer = peer
         if entry_point:  # where the tests do not say what they call, they find it by its name
-            names[entry_point] = peer.ask("name", entry_point)
+            names[entry_point] = peer.ask("name", entry_point) if records else peer.meet(loaded)
         exec(execute.compiled_tests(tests), names)
         if peer.over is not None:
             raise peer.over
     except Gone as gone:
-        return execute.Result("ended", execute.one_line(f"the program ended during its tests {gone}")), peer.calls
+        return execute.Result("ended", execute.one_line(f"the program ended during its tests {gone}"))
     except Tampered as tampered:
-        return execute.Result("tampered", execute.one_line(str(tampered))), peer.calls
+        return execute.Result("tampered", execute.one_line(str(tampered)))
     except NotLoaded as error:
-        return execute.Result("fail", execute.one_line(f"without its tests the program does not load: {error}")), 0
+        return execute.Result("fail", execute.one_line(f"without its tests the program does not load: {error}"))
     except BaseException as error:
-        return execute.Result("fail", execute.describe(error, tests)), peer.calls
-    return execute.Result("pass", ""), peer.calls
+        return execute.Result("fail", execute.describe(error, tests))
+    return execute.Result("pass", "")
 
 
-def _wait_until_loaded(program: socket.socket) -> None:
+def _wait_until_loaded(program: wire.Connection) -> wire.Message:
     try:
-        message = wire.receive(program)
+        message = program.receive()
     except (wire.Malformed, OSError) as error:
         raise Tampered(str(error)) from None
     if message is None:
         raise Gone
     if "loaded" not in message:
         raise NotLoaded(str(message.get("raised", "")))
+    return message
 
 
 @functools.lru_cache(maxsize=256)

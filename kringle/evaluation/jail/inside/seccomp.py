@@ -17,7 +17,7 @@ import functools
 import struct
 from typing import NamedTuple
 
-from .linux import PR_SET_PDEATHSIG, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, call, machine
+from .linux import PR_SET_PDEATHSIG, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, SystemCallError, call, machine
 
 # (x86-64, aarch64) from asm/unistd_64.h and asm-generic/unistd.h; None where the machine lacks the call.
 NUMBERS: dict[str, tuple[int | None, int | None]] = {
@@ -189,6 +189,9 @@ _ANY_PID = 0x7F0F0F7F  # beyond the kernel's largest process number; replaced by
 
 _ANY_ADDRESS = 0x7E0E0E7E  # replaced likewise
 
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+_prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
+
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, constant
 
 
@@ -225,6 +228,33 @@ def jail_filter(architecture: str, may_execute: bool = False) -> bytes:
             Argument("socketpair", 0, _JUMP_EQUAL, (AF_UNIX,), then_allow=True),
         ],
     )
+
+
+class Prepared:
+    """`program_filter` for a process of which only the number is still unknown, made before that process exists.
+
+    A fresh process then only writes its number into it and makes one call of the kernel.
+    """
+
+    def __init__(self, architecture: str) -> None:
+        code = _program_filter(architecture)
+        marker = struct.pack("=I", _ANY_PID)
+        self._places = [place for place in range(4, len(code), 8) if code[place : place + 4] == marker]
+        self._code = ctypes.create_string_buffer(code, len(code))
+        self._program = _Program(len(code) // 8, ctypes.addressof(self._code))
+        self._address = ctypes.addressof(self._program)
+
+    def code_for(self, pid: int) -> bytes:
+        """The filter for a process with this number."""
+        for place in self._places:
+            struct.pack_into("=I", self._code, place, pid)
+        return self._code.raw
+
+    def install(self, pid: int) -> None:
+        """Bind this process, whose number is `pid`, to the filter."""
+        self.code_for(pid)
+        if _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, self._address, 0, 0) != 0:
+            raise SystemCallError(ctypes.get_errno(), "prctl: the filter of system calls was refused")
 
 
 def program_filter(architecture: str, pid: int, path_address: int | None = None) -> bytes:
@@ -291,10 +321,11 @@ def _assemble(architecture: str, outright: list[str], by_argument: list[Argument
 
 
 class _Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
+    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
 
 
 def install(code: bytes) -> None:
     """Bind this process and all its descendants to a filter, for good. Needs no_new_privs or a capability."""
-    program = _Program(len(code) // 8, code)
+    held = ctypes.create_string_buffer(code, len(code))
+    program = _Program(len(code) // 8, ctypes.addressof(held))
     call("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(program), 0, 0)

@@ -7,14 +7,14 @@ anything: it only says that the program is worth confirming (`apart.py`). A fail
 from __future__ import annotations
 
 import contextlib
-import socket
 import sys
 
 from . import execute, wire
 
 
-def main(channel: socket.socket) -> None:
-    request = wire.receive(channel)
+def main(channel: int) -> None:
+    connection = wire.Connection(channel)
+    request = connection.receive()
     if request is None:
         return
     task = execute.Task(request["program"], request["tests"])
@@ -23,4 +23,4 @@ def main(channel: socket.socket) -> None:
     # What is still in the buffer counts as output too, and the host ends this process once it has the report.
     with contextlib.suppress(Exception):
         sys.stdout.flush()
-    wire.send(channel, {"outcome": result.outcome, "evidence": result.evidence, "quiet": result.quiet})
+    connection.send({"outcome": result.outcome, "evidence": result.evidence, "quiet": result.quiet})
