@@ -13,24 +13,22 @@ import ast
 import functools
 import hashlib
 import json
-import os
 import platform
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from kringle import pycache
+
 PACKAGE = "kringle"
 ROOT = Path(__file__).parent
-# What each module imports, with the hash of its source, for the next process: to parse all of them takes 0.4 s. It lies
-# where Python keeps what it has compiled, and is trusted as much.
-_PARSED = ROOT / "__pycache__" / "imports.json"
+_PARSED = "imports.json"  # what each module imports, with the hash of its source: to parse all of them takes 0.4 s
 # They carry work or settings, which are part of a stage's fingerprint themselves, without a say in what comes out.
 CARRIERS = frozenset(
     f"{PACKAGE}.{name}"
-    for name in ("code_version", "engine", "errors", "progress", "quantities", "recipe", "workspace")
+    for name in ("code_version", "engine", "errors", "progress", "pycache", "quantities", "recipe", "workspace")
 )
 
 _BLOCKS = ("body", "orelse", "handlers", "finalbody", "cases")  # of a statement that holds others
@@ -129,19 +127,16 @@ _added: dict[str, tuple[str, list[str]]] = {}  # what this process has parsed
 @functools.cache
 def _parsed() -> dict[str, tuple[str, list[str]]]:
     """What was parsed before, by any process: module -> hash of its source, names."""
+    kept = pycache.read(__file__, _PARSED)
     try:
-        return {module: (digest, names) for module, (digest, names) in json.loads(_PARSED.read_bytes()).items()}
-    except (OSError, ValueError, TypeError, AttributeError):  # none there, or damaged
+        return {} if kept is None else {module: (digest, names) for module, (digest, names) in json.loads(kept).items()}
+    except (ValueError, TypeError, AttributeError):  # damaged
         return {}
 
 
 def _keep_parsed() -> None:
-    if _added and not sys.dont_write_bytecode:
-        temporary = _PARSED.with_name(f".{_PARSED.name}.{platform.node()}.{os.getpid()}")
-        with suppress(OSError):  # an installation that cannot be written is parsed every time
-            _PARSED.parent.mkdir(exist_ok=True)
-            temporary.write_text(json.dumps(_parsed()), encoding="utf-8")
-            temporary.replace(_PARSED)
+    if _added:
+        pycache.write(__file__, _PARSED, json.dumps(_parsed()).encode())
         _added.clear()
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kringle.bench.pii_labels import load
-from kringle.pii import urls
+from kringle.pii import prefilter, urls
 from kringle.pii.corrected import default_prefilter, find
 from kringle.pii.prefilter import Anchor, Prefilter
 
@@ -78,3 +78,31 @@ def test_without_hyperscan_the_findings_are_the_same() -> None:
     expected = [[list(finding) for finding in find(text.encode())] for text in files]
     assert json.loads(run.stdout) == expected
     assert sum(map(len, expected)) > 20
+
+
+@needs_hyperscan
+def test_automata_are_kept_and_made_again_where_they_are_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(prefilter, "__file__", str(tmp_path / "prefilter.py"))
+    anchors = (Anchor(rb"a.a"), Anchor(rb"KEY", any_case=True))
+    data = b"aba key a\na KEYa.a"
+
+    def events() -> list[tuple[int, int]]:
+        return list(Prefilter(anchors, ((0,), (1,)), "hyperscan", keep=True).events(data))
+
+    expected = list(Prefilter(anchors, ((0,), (1,)), "re").events(data))
+    assert events() == expected
+    kept = {file: file.read_bytes() for file in (tmp_path / "__pycache__").iterdir()}
+    assert len(kept) == 2
+    assert events() == expected
+    for file, content in kept.items():
+        file.write_bytes(content[:-9])
+    assert events() == expected
+    assert {file: file.read_bytes() for file in kept} == kept
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for file in kept:
+        file.unlink()
+    assert events() == expected
+    assert not list((tmp_path / "__pycache__").iterdir())

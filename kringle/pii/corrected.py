@@ -72,7 +72,7 @@ _ANCHORS = (*(anchor for anchor, _ in _GENERAL), *(Anchor(row.anchor) for row in
 
 @functools.cache
 def default_prefilter(engine: str | None = None) -> Prefilter:
-    """The scan for every kind, compiled once per process."""
+    """The scan for every kind, made once per process."""
     formats = range(len(_GENERAL), len(_ANCHORS))
     groups = (
         (0, 2, 3, 4, 7),
@@ -84,7 +84,7 @@ def default_prefilter(engine: str | None = None) -> Prefilter:
         tuple(formats),
     )
     assert sorted(i for group in groups for i in group) == list(range(len(_ANCHORS))), "an anchor without its scan"
-    return Prefilter(_ANCHORS, groups, engine)
+    return Prefilter(_ANCHORS, groups, engine, keep=True)
 
 
 def candidates(data: bytes, engine: str | None = None) -> list[Candidate]:
