@@ -24,7 +24,8 @@ from kringle import pycache
 
 PACKAGE = "kringle"
 ROOT = Path(__file__).parent
-_PARSED = "imports.json"  # what each module imports, with the hash of its source: to parse all of them takes 0.4 s
+# What each module imports, with the hash of its source: to parse all of them takes 0.4 s. Named after what read it.
+_PARSED = f"imports-{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}-{sys.implementation.cache_tag}.json"
 # They carry work or settings, which are part of a stage's fingerprint themselves, without a say in what comes out.
 CARRIERS = frozenset(
     f"{PACKAGE}.{name}"
@@ -117,11 +118,9 @@ def _imports(module: str) -> frozenset[str]:
     if known != digest:
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
         names = sorted(set(_imported(ast.parse(_content(path)), package.split("."))))
-        _parsed()[module] = _added[module] = (digest, names)
+        _parsed()[module] = (digest, names)
+        _new.append(module)
     return frozenset(names)
-
-
-_added: dict[str, tuple[str, list[str]]] = {}  # what this process has parsed
 
 
 @functools.cache
@@ -134,10 +133,13 @@ def _parsed() -> dict[str, tuple[str, list[str]]]:
         return {}
 
 
+_new: list[str] = []  # modules that this process has parsed and not kept yet
+
+
 def _keep_parsed() -> None:
-    if _added:
+    if _new:
         pycache.write(__file__, _PARSED, json.dumps(_parsed()).encode())
-        _added.clear()
+        _new.clear()
 
 
 def _imported(block: ast.AST, package: Sequence[str]) -> Iterator[str]:

@@ -17,13 +17,13 @@ import sys
 import threading
 import time
 import traceback
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -134,6 +134,7 @@ def _serve(channel: Connection) -> None:
             except Exception as error:
                 message = ("fault", portable(error))
             channel.send(message)
+            del function, payload, message  # nothing is held while it waits
 
 
 def measured(function: Callable[[Any], Any], payload: Any) -> Outcome:
@@ -272,7 +273,7 @@ class _Pool:
 class Engine:
     """Local processes. `cpu_seconds` and `peak_memory` add up what the workers used since the engine was made.
 
-    With a `part`, only the shards that it claims are worked on.
+    With a `part`, only the shards that it claims are worked on. To be used by one thread at a time.
     """
 
     def __init__(self, workers: int | None = None, part: Part | None = None) -> None:
@@ -283,7 +284,7 @@ class Engine:
         self.cpu_seconds = 0.0
         self.peak_memory = 0
         self._idle: _Pool | None = None  # of the last `map`, for the next one
-        self._end_idle: weakref.finalize[..., Engine] | None = None
+        self._end_idle: Finalize | None = None
 
     def rest(self) -> None:
         """End the workers that wait for more, and free their memory; the next `map` starts others. Done as well when
@@ -296,13 +297,14 @@ class Engine:
         """Workers that wait for more, if there are some: another `map` meanwhile has its own."""
         pool, self._idle = self._idle or _Pool(), None
         if self._end_idle is not None:
-            self._end_idle.detach()
+            self._end_idle.cancel()
             self._end_idle = None
         return pool
 
     def _keep(self, pool: _Pool) -> None:
         if self._idle is None:
-            self._idle, self._end_idle = pool, weakref.finalize(self, pool.close)
+            # Multiprocessing's own, which ends them before it waits for all processes at the end of this one.
+            self._idle, self._end_idle = pool, Finalize(self, pool.close, exitpriority=10)
         else:
             pool.close()
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import threading
 from contextlib import suppress
+from importlib.util import cache_from_source
 from pathlib import Path
-
-FOLDER = "__pycache__"
 
 
 def read(module: str, name: str) -> bytes | None:
@@ -28,12 +28,15 @@ def write(module: str, name: str, data: bytes) -> None:
     if sys.dont_write_bytecode:
         return
     place = _place(module, name)
-    temporary = place.with_name(f".{name}.{platform.node()}.{os.getpid()}")
-    with suppress(OSError):
-        place.parent.mkdir(exist_ok=True)
+    temporary = place.with_name(f".{name}.{platform.node()}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
         temporary.replace(place)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _place(module: str, name: str) -> Path:
-    return Path(module).parent / FOLDER / name
+    return Path(cache_from_source(module)).with_name(name)

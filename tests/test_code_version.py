@@ -79,8 +79,8 @@ def test_an_entry_that_is_no_module_is_refused() -> None:
 
 def test_what_is_kept_of_imports_is_what_they_are(tmp_path: Path) -> None:
     shutil.copytree(ROOT, tmp_path / "kringle", ignore=shutil.ignore_patterns("__pycache__"))
-    kept = tmp_path / "kringle/__pycache__/imports.json"
     before = fingerprints(tmp_path)
+    (kept,) = (tmp_path / "kringle/__pycache__").glob("imports-*.json")
     written = kept.read_bytes()
     assert fingerprints(tmp_path) == before
     assert kept.read_bytes() == written  # nothing was parsed again
@@ -97,3 +97,7 @@ def test_what_is_kept_of_imports_is_what_they_are(tmp_path: Path) -> None:
         kept.write_bytes(damaged)
         assert fingerprints(tmp_path)["tokens.encode"] == before["tokens.encode"]
         assert kept.stat().st_size > 10_000
+    reader = tmp_path / "kringle/code_version.py"
+    reader.write_text(reader.read_text() + "\n# reads otherwise\n")
+    fingerprints(tmp_path)
+    assert len(list((tmp_path / "kringle/__pycache__").glob("imports-*.json"))) == 2

@@ -16,6 +16,7 @@ from kringle.data.origin import of_content, of_path
     [
         ("node_modules/x/index.js", "vendored"),
         ("src/vendor/x.py", "vendored"),
+        ("İstanbul/vendor/x.py", "vendored"),  # longer in lower case
         ("pip/_vendor/rich/text.py", "vendored"),
         ("third_party/a/B.java", "vendored"),
         ("third_party/x/src/main/java/B.java", "vendored"),

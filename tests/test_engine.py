@@ -107,9 +107,10 @@ def test_work_inside_work_has_workers_of_its_own() -> None:
     assert pairs == [(x, x * x) for x in (1, 1, 4, 4, 9, 9)]
 
 
-def test_a_process_ends_though_its_workers_wait_for_more() -> None:
+@pytest.mark.parametrize("before", ["", "import tempfile; folder = tempfile.TemporaryDirectory()\n"])
+def test_a_process_ends_though_its_workers_wait_for_more(before: str) -> None:
     script = (
-        "from kringle.engine import Engine\n"
+        f"{before}from kringle.engine import Engine\n"
         "from test_engine import square\n"
         "engine = Engine(2)\n"
         "if __name__ == '__main__':\n"

@@ -193,3 +193,32 @@ def test_version_2_groups_are_made_where_they_may_be(tmp_path: Path) -> None:
     (tmp_path / "cgroup.subtree_control").write_text("cpu")
     assert "no group above" in str(cgroups.create(2**20, tmp_path, "0::/user.slice/session\n"))
     assert "no control groups" in str(cgroups.create(2**20, tmp_path, ""))
+
+
+def test_a_nursery_that_was_interrupted_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its answer would be taken for that to the next request, and every jail would watch another's process."""
+    with Jail(probe().level.way, 2**29):
+        pass
+    received = nursery.receive
+
+    def interrupted(channel: socket.socket) -> object:
+        monkeypatch.setattr(nursery, "receive", received)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nursery, "receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Jail(probe().level.way, 2**29)
+    with Jail(probe().level.way, 2**29) as jail:
+        assert isinstance(jail._process, nursery.Copy)
+        children = Path(f"/proc/{jail._process.pid}/stat").read_text().rpartition(")")[2].split()
+        assert int(children[3]) == jail._process.pid  # the leader of its own session: a copy that is a jail
+
+
+def test_without_handles_of_processes_every_jail_starts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    nursery.possible.cache_clear()
+    monkeypatch.delattr(os, "pidfd_open")
+    try:
+        with Jail(probe().level.way, 2**29) as jail:
+            assert isinstance(jail._process, subprocess.Popen)
+    finally:
+        nursery.possible.cache_clear()

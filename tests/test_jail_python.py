@@ -110,8 +110,8 @@ def test_a_program_that_does_not_end_after_its_tests_is_ended(runner: PythonRunn
     text = "    import sys\n    class Stuck:\n        write = flush = lambda *_: exec('while True: pass')\n"
     text += "    sys.stdout = Stuck()\n    return a + b\n"
     verdict = runner.judge(ADD, ADD.program(text), alone)
-    if verdict is not None:  # its time may look too near to the limit, on a busy machine
-        assert verdict.verdict is not Kind.INFRASTRUCTURE
+    # The tests have ended well before the program is stuck; its time may look too near to the limit, on a busy machine.
+    assert verdict is None or verdict.verdict in (Kind.PASS, Kind.TIMEOUT, Kind.STARVED)
     assert judge(runner, ADD, "    return a + b\n").passed
 
 

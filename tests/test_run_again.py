@@ -89,6 +89,10 @@ def test_a_corpus_that_grows_is_encoded_where_it_grew_if_its_tokenizer_is_kept(s
     added = set(work.glob("shards/encode/*")) - before
     assert 1 <= len(added) <= 2
     assert len(list(work.glob("stages/encode-*"))) == 2
+    kept.rename(tmp_path / "away")
+    file = next(path for path in (corpus / "zz-added").iterdir())
+    assert "encode" not in kringle("why", file.name, "--work", work).succeeded().err
+    (tmp_path / "away").rename(kept)
     for damaged, message in (("{", "not a tokenizer file"), (None, "no tokenizer here")):
         (kept / "tokenizer.json").unlink()
         if damaged is not None:

@@ -3,8 +3,8 @@
 Of each training shard a sketch is kept (`kringle.data.containment`), and which held-out texts the shard was compared
 with. The results of a shard and a text do not change; so when held-out texts come, an unchanged shard's sketch is asked
 for those alone, and its text is read again, in part, only where one of them may be in it. What comes out is what a
-comparison of every file with every file would give. Texts of fewer than `FEWEST_GRAMS` distinct grams are not compared:
-the caller is told which, and should not hold them out.
+comparison of every file with every file would give. Texts of fewer than `FEWEST_GRAMS` distinct grams are not compared
+where they are few: the caller is told which, and should not hold them out.
 
 The store has an entry of its own for each shard (its documents in training) and the first set of texts that it was
 compared with; those of further sets have the results of `TOGETHER` shards, because asking a sketch takes a few
@@ -48,8 +48,10 @@ SAMPLE = 32
 SETS = 32
 # Distinct grams of a text: half of fewer is no more than a licence's line or a few imports, found in nearly every
 # shard, and a sketch does not tell them apart (`containment.SKETCH_BITS`). Of 95 new texts in a corpus of 1 GB, 15 were
-# shorter, and for their sake 200 of 206 shards were read; for the others' 18.
+# shorter, and for their sake 200 of 206 shards were read; for the others' 18. Where they have a larger share of all
+# grams than this, a corpus of snippets, they are compared as all others.
 FEWEST_GRAMS = 20
+NEGLIGIBLE = 0.01
 TOGETHER = 16  # shards that are compared with a further set in one task
 MATCH_GRAMS = 1 << 22  # of texts that are matched at once: an index of about 200 MB
 
@@ -73,8 +75,8 @@ class Copy(NamedTuple):
 
 class Compared(NamedTuple):
     """What became of the held-out documents (N,), in the order in which they were given: the near-copies by number; how
-    many distinct 5-grams those have that were too short to be compared, by number; and the share of the other's
-    sampled 5-grams that occur anywhere in training, None where none is in the sample."""
+    many distinct 5-grams those have that were too short and too few to be compared, by number; and the share of the
+    other's sampled 5-grams that occur anywhere in training, None where none is in the sample."""
 
     copies: dict[int, Copy]
     short: dict[int, int]
@@ -123,7 +125,7 @@ def near_copies(
         if entries:
             further.setdefault(name, []).append(Known(place, mark, shards.folder(entries[0].task)))
         else:
-            first.append(Task(place.part.name, record.note(name, mark), (place, mark, work / name)))
+            first.append(Task(place.part.name, record.note(name, mark), First(place, mark, work / name)))
     batches = [
         (name, places[start : start + TOGETHER])
         for name, places in further.items()
@@ -133,14 +135,14 @@ def near_copies(
         Task(
             f"{some[0].place.part.name} to {some[-1].place.part.name}",
             record.note(name, *(known.mark for known in some)),
-            (some, work / name),
+            Further(some, work / name),
         )
         for name, some in batches
     ]
     with progress.task("compare with training", len(training), unit="shards") as counter:
         counter.advance(len(training) - len(first) - sum(len(some) for _, some in batches))
-        shards.map(engine, compare, first, on_done=lambda _: counter.advance())
-        shards.map(engine, compare_known, again, on_done=lambda i: counter.advance(len(batches[i][1])))
+        compared = [1] * len(first) + [len(some) for _, some in batches]
+        shards.map(engine, compare, [*first, *again], on_done=lambda i: counter.advance(compared[i]))
     now = record.write(marks)
     shutil.rmtree(work)
 
@@ -176,6 +178,8 @@ class _Texts:
         starts = [np.load(group / "starts.npy") for group in groups]
         sizes = np.concatenate([np.diff(own) for own in starts])
         enough = sizes >= FEWEST_GRAMS
+        if sizes[~enough].sum() > NEGLIGIBLE * sizes.sum():
+            enough[:] = True
         self.short = {number: int(sizes[number]) for number in np.flatnonzero(~enough).tolist()}
         ids = np.concatenate([np.load(group / "ids.npy") for group in groups])[enough]
         self.ids, first, numbers = np.unique(ids, return_index=True, return_inverse=True)
@@ -311,6 +315,14 @@ def hash_texts(place: Place, folder: Path) -> dict[str, Any]:
     return {"texts": len(ids)}
 
 
+class First(NamedTuple):
+    """A shard's training documents, their mark, and the folder of the texts to compare them with."""
+
+    place: Place
+    mark: str
+    texts: Path
+
+
 class Known(NamedTuple):
     """A shard's training documents, their mark, and the entry that has their sketch."""
 
@@ -319,10 +331,21 @@ class Known(NamedTuple):
     sketch: Path
 
 
-def compare(payload: tuple[Place, str, Path], folder: Path) -> dict[str, Any]:
-    """One shard's training documents, of this mark, with the texts that `_Texts.write` put into a folder: which of the
-    texts have half of their grams in one of the documents, how many of them, and the place of the one that has most,
-    the first of several. Their sketch is left in `folder`."""
+class Further(NamedTuple):
+    """Shards that were compared before, and the folder of the texts that are new to them."""
+
+    shards: Sequence[Known]
+    texts: Path
+
+
+def compare(payload: First | Further, folder: Path) -> dict[str, Any]:
+    """Training documents with the texts that `_Texts.write` put into a folder: by mark, which of the texts have half of
+    their grams in one of the documents, how many of them, and the place of the one that has most, the first of several.
+    What is compared for the first time leaves its sketch in `folder`."""
+    return {"near_copies": _compare_first(payload, folder) if isinstance(payload, First) else _compare_further(payload)}
+
+
+def _compare_first(payload: First, folder: Path) -> dict[str, Any]:
     place, mark, texts = payload
     matches = _Matches(texts)
     none = np.zeros((0, SKETCH_PARTS), np.uint64), np.zeros(SKETCH_PARTS + 1, np.int64)
@@ -341,11 +364,11 @@ def compare(payload: tuple[Place, str, Path], folder: Path) -> dict[str, Any]:
     np.save(folder / "begins.npy", np.cumsum([len(words) for words, _ in made]))
     np.save(folder / "parts.npy", np.array([cuts for _, cuts in made[1:]]).reshape(-1, SKETCH_PARTS + 1))
     np.save(folder / "sample.npy", np.unique(np.concatenate(sample)))
-    return {"near_copies": {mark: matches.told(place)}}
+    return {mark: matches.told(place)}
 
 
-def compare_known(payload: tuple[Sequence[Known], Path], folder: Path) -> dict[str, Any]:
-    """The same of shards of which there is a sketch: their text is read only where a text may be in it."""
+def _compare_further(payload: Further) -> dict[str, Any]:
+    """Text is read only where, by the sketch, one of the texts may be in it."""
     shards, texts = payload
     told = {}
     for place, mark, base in shards:
@@ -360,7 +383,7 @@ def compare_known(payload: tuple[Sequence[Known], Path], folder: Path) -> dict[s
                 rows = np.concatenate([rows[cuts[group][part] : cuts[group][part + 1]] for part in inside])
                 matches.add(numbers, _hashed(place.part, group, rows), first + rows)
         told[mark] = matches.told(place)
-    return {"near_copies": told}
+    return told
 
 
 class _Matches:

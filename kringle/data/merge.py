@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kringle.data.duplicates import VERDICT, Duplicates, between
-from kringle.data.table import COPY, DECISION, DOCUMENT, TableWriter, iter_row_groups
+from kringle.data.table import COPY, DECISION, DOCUMENT, TableWriter, iter_row_groups, shard_fingerprint
 from kringle.data.tally import COLUMNS, Tally
 from kringle.engine import Engine
 from kringle.progress import Reporter
@@ -68,7 +68,8 @@ class Merge:
             if not verdicts.num_rows and count:
                 parts.append(file)
             elif _mask(count, verdicts).any():
-                digest = fingerprint("part", task.fingerprint, verdicts.drop_columns("twin").to_pylist())
+                # By what the shard holds, not by its task, of which an opt-out of a document is no part.
+                digest = fingerprint("part", shard_fingerprint(file), verdicts.drop_columns("twin").to_pylist())
                 parts.append(len(jobs))
                 place = self._scratch / f"part-{len(jobs)}"
                 with pa.ipc.new_file(str(place), verdicts.schema) as writer:

@@ -106,7 +106,7 @@ def of_path(path: str) -> Origin | None:
     """
     lowered = path.lower()
     end = max(0, path.rfind("/"))
-    if (folder := _vendor_folder(lowered[:end], path.endswith(".java"))) is not None:
+    if (folder := _vendor_folder(lowered[: max(0, lowered.rfind("/"))], path.endswith(".java"))) is not None:
         return Origin("vendored", f"it lies in {folder}/")
     # What is asked first is in every match, and costs a tenth of it.
     if "min." in lowered and _MINIFIED_NAME.search(path):

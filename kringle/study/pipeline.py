@@ -35,7 +35,7 @@ from kringle.study.plan import (
     resolve,
 )
 from kringle.study.running import run_arm
-from kringle.study.start import existing_tokenizer
+from kringle.study.start import existing_tokenizer, tokenizer_fingerprint
 from kringle.workspace import ShardStore, Stage, Workspace, fingerprint, write_atomically
 
 if TYPE_CHECKING:
@@ -183,7 +183,8 @@ def without_opt_outs(recipe: Recipe, work: Path) -> Recipe:
 
 
 def _look_around(recipe: Recipe) -> tuple[Survey, dict[str, Path], dict[str, Any]]:
-    """What the plan depends on outside the workspace: sources, suites and the jail's level, with their fingerprints."""
+    """What the plan depends on outside the workspace: sources, suites, the jail's level and a tokenizer, with their
+    fingerprints."""
     from kringle.data.contamination import benchmark_file, load_strings
     from kringle.data.redacted import require
     from kringle.data.survey import survey
@@ -200,6 +201,8 @@ def _look_around(recipe: Recipe) -> tuple[Survey, dict[str, Path], dict[str, Any
     hashes = {name: _suite_fingerprint(suite) for name, suite in suites.items()}
     hashes |= {name: fingerprint(load_strings([name], files, "faithful").used) for name in files}
     outside = {"sources": found.fingerprint, "suites": hashes, "jail": str(probe().level.name)}
+    if recipe.tokenizer.folder is not None:
+        outside["tokenizer_folder"] = tokenizer_fingerprint(recipe.tokenizer.folder)
     return found, {name: problems_file(name, folder) for name in suites} | files, outside
 
 

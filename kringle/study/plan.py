@@ -255,8 +255,17 @@ def near_dedup_settings(recipe: Recipe) -> list[NearDedupSettings]:
     return list(dict.fromkeys(settings for settings in asked if settings is not None))
 
 
-def make_plan(recipe: Recipe, workspace: Workspace, *, sources: str, suites: Mapping[str, str], jail: str) -> Plan:
-    """`sources` fingerprints what the corpus' sources hold now, `suites` each suite by name, `jail` its level here."""
+def make_plan(
+    recipe: Recipe,
+    workspace: Workspace,
+    *,
+    sources: str,
+    suites: Mapping[str, str],
+    jail: str,
+    tokenizer_folder: str | None = None,
+) -> Plan:
+    """`sources` fingerprints what the corpus' sources hold now, `suites` each suite by name, `jail` its level here,
+    `tokenizer_folder` what that folder holds."""
     stage = workspace.stage
     benchmarks = {name: suites[name] for name in recipe.clean.decontaminate}
     evaluated = {name: suites[name] for name in recipe.evaluation.suites}
@@ -272,7 +281,9 @@ def make_plan(recipe: Recipe, workspace: Workspace, *, sources: str, suites: Map
     split = stage("split", held_out, [collect, clean], ["data.heldout"])
     filters = {"near_dedup": [plain(n) for n in near_dedup_settings(recipe)], "fidelity": recipe.fidelity}
     annotate = stage("annotate", filters, [collect, clean, split], ["data.signals"])
-    tokenizer = stage("tokenizer", tokenizer_settings(recipe), [collect, split], ["tokens.vocabulary"])
+    tokenizer = stage(
+        "tokenizer", tokenizer_settings(recipe, tokenizer_folder), [collect, split], ["tokens.vocabulary"]
+    )
     encode = stage("encode", {}, [collect, split, tokenizer], ["tokens.encode"])
     attribution = stage("attribution", {}, [collect, split, encode], ["attribution.building"])
     evaluation = plain(recipe.evaluation)

@@ -18,6 +18,7 @@ from typing import Any
 
 from kringle.errors import UserError
 from kringle.recipe import Recipe, plain
+from kringle.study.start import tokenizer_fingerprint
 from kringle.study.verdicts import SeedVariance
 from kringle.workspace import fingerprint, write_atomically
 
@@ -29,7 +30,10 @@ def identity(recipe: Recipe) -> str:
     """What the variance is a property of: the base's model, tokenizer and training, whatever the seeds. Settings at
     their defaults are left out, so that a setting which a later version adds does not make an old file another's."""
     training = {key: value for key, value in _set(recipe.base.training).items() if key != "seeds"}
-    return fingerprint(_set(recipe.base.model), _set(recipe.tokenizer), training)
+    tokenizer = _set(recipe.tokenizer)
+    if recipe.tokenizer.folder is not None:
+        tokenizer["folder"] = tokenizer_fingerprint(recipe.tokenizer.folder)
+    return fingerprint(_set(recipe.base.model), tokenizer, training)
 
 
 def _set(settings: Any) -> dict[str, Any]:

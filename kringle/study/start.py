@@ -25,8 +25,6 @@ def with_start(recipe: Recipe, init: Path | None = None) -> Recipe:
     if init is not None and recipe.base.model.init is None:
         hint = "use one such as adapt, with model: {init: PATH}"
         raise UserError(f"recipe {recipe.name} does not start from a checkpoint", where="--init", hint=hint)
-    if recipe.tokenizer.folder is not None:
-        Tokenizer.load(recipe.tokenizer.folder)  # what cannot be used is told now
     if all(arm.model.init is None for arm in recipe.arms):
         return recipe
     return replace(recipe, arms=tuple(_started(arm, init) for arm in recipe.arms))
@@ -76,12 +74,18 @@ def checkpoint_fingerprint(folder: Path) -> str:
     return fingerprint(weights, small)
 
 
-def tokenizer_settings(recipe: Recipe) -> dict[str, Any]:
-    """What the tokenizer stage is a function of, beside the training documents."""
-    settings: dict[str, Any] = plain(recipe.tokenizer)
-    if (folder := existing_tokenizer(recipe)) is not None:
-        settings["folder"] = fingerprint((folder / TOKENIZER_FILE).read_text(encoding="utf-8"))
+def tokenizer_settings(recipe: Recipe, existing: str | None) -> dict[str, Any]:
+    """What the tokenizer stage is a function of, beside the training documents; `existing` is the fingerprint of the
+    tokenizer that `tokenizer.folder` holds."""
+    settings: dict[str, Any] = {**plain(recipe.tokenizer), "folder": existing}
+    if (init := recipe.base.model.init) is not None:
+        settings["folder"] = tokenizer_fingerprint(init)
     return settings
+
+
+def tokenizer_fingerprint(folder: Path) -> str:
+    """Of the tokenizer in a folder. UserError where there is none that can be used."""
+    return Tokenizer.load(folder).checksum
 
 
 def existing_tokenizer(recipe: Recipe) -> Path | None:

@@ -1,9 +1,9 @@
 """Which documents may be near-duplicates: those that share a band key, directly or through others.
 
-Keys lie on disk, one file a shard, all keys of a band together. As many bands are read as memory allows, one at least,
-and sorted one by one, of that only as many keys as memory allows (a partition by the key's own bits). So memory does
-not grow with the number of bands, and with the number of documents by the eight bytes of a band's keys and as many of
-the union-find.
+Keys lie on disk, one file a shard, all keys of a band together. As many bands are read at once as memory allows and
+sorted one by one; where one is too much, as many of its keys as memory allows (a partition by the key's own bits). So
+memory does not grow with the number of bands, and with the number of documents only by the eight bytes of the
+union-find.
 """
 
 from __future__ import annotations
@@ -57,21 +57,42 @@ def components(
     parent = np.arange(starts[-1], dtype=np.int64)
     bands = keys[0].shape[0] if keys else 0
     at_once = max(1, ROWS_IN_MEMORY // max(1, int(starts[-1])))  # a few small reads of each shard, not one a band
+    partitions = max(1, -(-int(eligible.sum()) // ROWS_IN_MEMORY))
     for first in range(0, bands, at_once):
+        if partitions > 1:
+            for partition in range(partitions):
+                _unite(*_partition(keys, starts, eligible, group, first, partition, partitions), parent)
+            continue
         for band in np.concatenate([matrix[first : first + at_once] for matrix in keys], axis=1):
-            _unite(band if group is None else band ^ group, eligible, parent)
+            numbers = np.flatnonzero(eligible)
+            _unite((band if group is None else band ^ group)[numbers], numbers, parent)
     _flatten(parent)
     return parent
 
 
-def _unite(keys: NDArray[np.uint64], eligible: NDArray[np.bool_], parent: NDArray[np.int64]) -> None:
-    """Unite the `eligible` documents with equal keys (N,) of one band."""
-    partitions = max(1, -(-int(eligible.sum()) // ROWS_IN_MEMORY))
-    for partition in range(partitions):
-        chosen = eligible
-        if partitions > 1:
-            chosen = eligible & ((keys >> np.uint64(32)) % np.uint64(partitions) == partition)
-        numbers = np.flatnonzero(chosen)
-        own = keys[numbers]
-        order = np.argsort(own)  # in whatever order equal ones come, the same documents are united
-        _join(own[order], numbers[order], parent)
+def _partition(
+    keys: Sequence[NDArray[np.uint64]],
+    starts: NDArray[np.int64],
+    eligible: NDArray[np.bool_],
+    group: NDArray[np.uint64] | None,
+    band: int,
+    partition: int,
+    partitions: int,
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Those keys of a band, and their documents' numbers, whose own bits put them into one of several partitions; shard
+    by shard, so that no more than these is held."""
+    chosen, numbers = [], []
+    for first, matrix in zip(starts[:-1].tolist(), keys, strict=True):
+        own = np.asarray(matrix[band])
+        if group is not None:
+            own = own ^ group[first : first + len(own)]
+        kept = eligible[first : first + len(own)] & ((own >> np.uint64(32)) % np.uint64(partitions) == partition)
+        chosen.append(own[kept])
+        numbers.append(np.flatnonzero(kept) + first)
+    return np.concatenate(chosen), np.concatenate(numbers)
+
+
+def _unite(keys: NDArray[np.uint64], numbers: NDArray[np.int64], parent: NDArray[np.int64]) -> None:
+    """Unite the documents of these `numbers` (M,) that have equal `keys` (M,)."""
+    order = np.argsort(keys)  # in whatever order equal ones come, the same documents are united
+    _join(keys[order], numbers[order], parent)

@@ -119,8 +119,9 @@ class Nursery:
 
 @functools.cache
 def possible() -> bool:
-    """Whether this system has handles of processes, without which a copy's end could not be waited for."""
-    if sys.platform != "linux":
+    """Whether this system, and this Python, have handles of processes, without which a copy's end could not be waited
+    for."""
+    if sys.platform != "linux" or not (hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")):
         return False
     try:
         os.close(os.pidfd_open(os.getpid()))
@@ -135,11 +136,22 @@ def start(command: Sequence[str], environment: Mapping[str, str], channel: socke
     with _lock:
         if _current is not None and _current.owner == os.getpid():
             with contextlib.suppress(OSError):
-                return _current.start(channel)
+                return _started(_current, channel)
         if _current is not None:
             _current.close()
         _current = Nursery(command, environment)
-        return _current.start(channel)
+        return _started(_current, channel)
+
+
+def _started(nursery: Nursery, channel: socket.socket) -> Copy:
+    """Its copy. One that was interrupted in the middle is let go: its answer would be taken for the next one's."""
+    global _current
+    try:
+        return nursery.start(channel)
+    except BaseException:
+        nursery.close()
+        _current = None
+        raise
 
 
 @atexit.register

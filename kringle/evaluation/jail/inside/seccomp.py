@@ -189,9 +189,6 @@ _ANY_PID = 0x7F0F0F7F  # beyond the kernel's largest process number; replaced by
 
 _ANY_ADDRESS = 0x7E0E0E7E  # replaced likewise
 
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
-_prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
-
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, constant
 
 
@@ -243,6 +240,8 @@ class Prepared:
         self._code = ctypes.create_string_buffer(code, len(code))
         self._program = _Program(len(code) // 8, ctypes.addressof(self._code))
         self._address = ctypes.addressof(self._program)
+        self._prctl = ctypes.CDLL(None, use_errno=True).prctl
+        self._prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
 
     def code_for(self, pid: int) -> bytes:
         """The filter for a process with this number."""
@@ -253,7 +252,7 @@ class Prepared:
     def install(self, pid: int) -> None:
         """Bind this process, whose number is `pid`, to the filter."""
         self.code_for(pid)
-        if _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, self._address, 0, 0) != 0:
+        if self._prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, self._address, 0, 0) != 0:
             raise SystemCallError(ctypes.get_errno(), "prctl: the filter of system calls was refused")
 
 
