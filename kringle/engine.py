@@ -239,6 +239,7 @@ class _Pool:
                     self._receive(channel)
                 if channel in self._busy:
                     self._lost(channel)
+        del self._function, self._payloads, self._next  # nothing is held while the workers wait
 
     def _receive(self, channel: Connection) -> None:
         try:

@@ -20,6 +20,10 @@ from kringle.evaluation.jail.inside.wire import send
 from kringle.evaluation.jail.levels import probe
 
 pytestmark = needs_jail
+needs_nursery = pytest.mark.skipif(
+    not nursery.possible() or probe().level.way == "bubblewrap",
+    reason="NOT CHECKED: jails that are copies of one interpreter; each is started alone here",
+)
 
 ENDLESS = {"program": "while True:\n    pass\n", "tests": ""}
 
@@ -105,7 +109,7 @@ def test_killing_the_jail_s_outermost_process_ends_everything() -> None:
             start_endless(jail)
 
 
-@pytest.mark.skipif(not nursery.possible() or probe().level.way == "bubblewrap", reason="jails are started alone here")
+@needs_nursery
 def test_a_nursery_that_was_killed_is_replaced_and_its_jails_live_on() -> None:
     with Jail(probe().level.way, 2**29) as first:
         lost = nursery._current
@@ -119,7 +123,7 @@ def test_a_nursery_that_was_killed_is_replaced_and_its_jails_live_on() -> None:
     assert eventually(lambda: not any(map(processes_of, sessions)))
 
 
-@pytest.mark.skipif(not nursery.possible() or probe().level.way == "bubblewrap", reason="jails are started alone here")
+@needs_nursery
 def test_jails_are_copies_of_one_process_and_leave_no_zombies() -> None:
     for _ in range(2):
         with Jail(probe().level.way, 2**29) as jail:
@@ -195,6 +199,7 @@ def test_version_2_groups_are_made_where_they_may_be(tmp_path: Path) -> None:
     assert "no control groups" in str(cgroups.create(2**20, tmp_path, ""))
 
 
+@needs_nursery
 def test_a_nursery_that_was_interrupted_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else its answer would be taken for that to the next request, and every jail would watch another's process."""
     with Jail(probe().level.way, 2**29):

@@ -91,16 +91,7 @@ class Jail:
                     ours.close()
                     raise JailError(str(error)) from None
             else:
-                self._process = subprocess.Popen(
-                    [*command, str(theirs.fileno())],
-                    pass_fds=(theirs.fileno(),),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    env=_environment(),
-                    cwd="/",
-                    start_new_session=True,  # Ctrl-C is for the host to handle
-                )
+                self._process = nursery.interpreter(command, _environment(), theirs)
         try:
             self._build(way, memory_bytes)
         except BaseException:

@@ -21,7 +21,7 @@ from kringle.evaluation.jail.java_worker import ARCHIVE, EXPORTS, SERIAL, worker
 from kringle.evaluation.jail.levels import Level
 from kringle.evaluation.jail.runtimes import find_java
 from kringle.evaluation.jail.services import Cell, Service, first_message, follow, pipe, relay
-from kringle.evaluation.jail.tiers import OUTCOMES, PATIENCE, TieredRunner, confirmed, reported
+from kringle.evaluation.jail.tiers import OUTCOMES, TieredRunner, confirmed, reported
 from kringle.evaluation.jail.verdicts import Limits, Run
 from kringle.evaluation.problems import Problem
 
@@ -151,9 +151,7 @@ class JavaRunner(TieredRunner):
                 number = self._start(self._beside, "Together", theirs, writer, alone)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 send(ours, request)
-            message, ended, overflow = follow(
-                self._beside.jail, number, Inbox(ours), reader, self._limits.output_bytes, self._patience(alone)
-            )
+            message, ended, overflow = follow(self._beside.jail, number, Inbox(ours), reader, self._bounds(alone))
         if ended.scratch_used:
             self._beside.close()
         stopped = self._stopped(ended, overflow)
@@ -178,16 +176,7 @@ class JavaRunner(TieredRunner):
             request: Message = {"problem": problem.key, "nonce": nonce}
             if problem.key not in referee.problems:
                 request |= {key: shape[key] for key in ("classes", "main", "start")} | {"tests": problem.tests}
-            word, ended, overflow = relay(
-                self._apart.jail,
-                number,
-                ours,
-                referee,
-                request,
-                reader,
-                self._limits.output_bytes,
-                self._patience(alone),
-            )
+            word, ended, overflow = relay(self._apart.jail, number, ours, referee, request, reader, self._bounds(alone))
             if word is not None and word.get("nonce") == nonce:
                 referee.problems.add(problem.key)
         if word is None:
@@ -218,9 +207,6 @@ class JavaRunner(TieredRunner):
             )
         finally:
             os.close(output)
-
-    def _patience(self, alone: bool) -> float:
-        return self._limits.wall_until_stopped(alone) + PATIENCE
 
 
 def _full(word: Message) -> tuple[str, str] | None:

@@ -21,7 +21,7 @@ from kringle.evaluation.jail.inside.wire import Inbox, Malformed, Message, send
 from kringle.evaluation.jail.levels import Level
 from kringle.evaluation.jail.runtimes import find_node
 from kringle.evaluation.jail.services import Cell, first_message, follow, pipe, relay
-from kringle.evaluation.jail.tiers import OUTCOMES, PATIENCE, TieredRunner, confirmed, reported
+from kringle.evaluation.jail.tiers import OUTCOMES, TieredRunner, confirmed, reported
 from kringle.evaluation.jail.verdicts import Limits, Run
 from kringle.evaluation.problems import Problem
 
@@ -96,9 +96,7 @@ class JavaScriptRunner(TieredRunner):
                 number = self._start(self._beside, "together.js", theirs, writer, alone)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 send(ours, {"program": program, "tests": problem.tests})
-            message, ended, overflow = follow(
-                self._beside.jail, number, Inbox(ours), reader, self._limits.output_bytes, self._patience(alone), tail
-            )
+            message, ended, overflow = follow(self._beside.jail, number, Inbox(ours), reader, self._bounds(alone), tail)
         if ended.scratch_used:
             self._beside.close()
         stopped = self._stopped(ended, overflow) or _crashed(message, ended, tail)
@@ -118,16 +116,7 @@ class JavaScriptRunner(TieredRunner):
             request: Message = {"problem": problem.key, "nonce": nonce}
             if problem.key not in referee.problems:
                 request["tests"] = problem.tests
-            word, ended, overflow = relay(
-                self._apart.jail,
-                number,
-                ours,
-                referee,
-                request,
-                reader,
-                self._limits.output_bytes,
-                self._patience(alone),
-            )
+            word, ended, overflow = relay(self._apart.jail, number, ours, referee, request, reader, self._bounds(alone))
             referee.problems.add(problem.key)
         if word is None:
             # The program ended at a limit before it had loaded, or while the referee waited for it.
@@ -157,9 +146,6 @@ class JavaScriptRunner(TieredRunner):
             )
         finally:
             os.close(output)
-
-    def _patience(self, alone: bool) -> float:
-        return self._limits.wall_until_stopped(alone) + PATIENCE
 
 
 def _crashed(message: Message | None, ended: Ended, tail: bytearray) -> tuple[str, str] | None:

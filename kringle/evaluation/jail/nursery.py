@@ -62,16 +62,7 @@ class Nursery:
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(_PATIENCE)
         with theirs:
-            self._process = subprocess.Popen(
-                [*command, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=environment,
-                cwd="/",
-                start_new_session=True,
-            )
+            self._process = interpreter(command, environment, theirs)
 
     def start(self, channel: socket.socket) -> Copy:
         """A copy that builds a jail for the host at the other end of `channel`. OSError if there is none to be had."""
@@ -115,6 +106,22 @@ class Nursery:
                 words = self._process.stderr.read(4096).decode("utf-8", "replace").strip().splitlines()
                 return words[-1] if words else ""
         return ""
+
+
+def interpreter(
+    command: Sequence[str], environment: Mapping[str, str], channel: socket.socket
+) -> subprocess.Popen[bytes]:
+    """A fresh interpreter with nothing of ours but its end of a channel, whose number ends the command."""
+    return subprocess.Popen(
+        [*command, str(channel.fileno())],
+        pass_fds=(channel.fileno(),),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment,
+        cwd="/",
+        start_new_session=True,  # Ctrl-C is for the host to handle
+    )
 
 
 @functools.cache

@@ -20,7 +20,6 @@ from kringle.evaluation.jail.levels import Level
 from kringle.evaluation.jail.services import Cell, first_message, follow, pipe
 from kringle.evaluation.jail.tiers import (
     OUTCOMES,
-    PATIENCE,
     REFEREE_PATIENCE,
     TieredRunner,
     confirmed,
@@ -142,10 +141,7 @@ class PythonRunner(TieredRunner):
         self, cell: Cell, number: int, inbox: Inbox, output: int, alone: bool
     ) -> tuple[Message | None, Ended, bool]:
         """Follow a program to its end; then replace what it has left its traces in."""
-        patience = self._limits.wall_until_stopped(alone) + PATIENCE
-        message, ended, overflow = follow(
-            cell.jail, number, inbox, output, self._limits.output_bytes, patience, parting=_PARTING
-        )
+        message, ended, overflow = follow(cell.jail, number, inbox, output, self._bounds(alone), parting=_PARTING)
         if message is None and cell is self._apart:
             # The program ended before the referee's word on it. A referee that is lost in its tests is replaced.
             message = first_message(cell.jail, cell.service, REFEREE_PATIENCE)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from select import POLLHUP, POLLIN, poll
+from typing import NamedTuple
 
 from kringle.evaluation.jail.host import Ended, Jail, JailError, Way
 from kringle.evaluation.jail.inside.wire import Inbox, Malformed, Message, send
@@ -125,24 +126,29 @@ class Cell:
             self._jail = None
 
 
+class Bounds(NamedTuple):
+    """The bytes that a program may print, and the seconds of wall time until its jail must have ended it."""
+
+    output_bytes: int
+    patience: float
+
+
 def follow(
     jail: Jail,
     number: int,
     inbox: Inbox,
     output: int,
-    most: int,
-    patience: float,
+    bounds: Bounds,
     tail: bytearray | None = None,
     parting: float = 0.0,
 ) -> tuple[Message | None, Ended, bool]:
     """Drain a program's output and wait for the word on it, then end it.
 
-    output is the reading end of its pipe, most the bytes that it may print, patience the seconds until the jail must
-    have ended it; `tail` gets the end of what it printed; parting the seconds that it has to end by itself once the
-    word on it is here, which is cheaper than to stop it. Returns the message, how the process ended, and whether it
-    printed more than its limit.
+    output is the reading end of its pipe; `tail` gets the end of what it printed; parting are the seconds that it has
+    to end by itself once the word on it is here, which is cheaper than to stop it. Returns the message, how the process
+    ended, and whether it printed more than its limit.
     """
-    heart, deadline = Heart(), time.monotonic() + patience
+    heart, deadline = Heart(), time.monotonic() + bounds.patience
     poller = poll()
     for source in (jail.fileno(), inbox.fileno(), output):
         poller.register(source, POLLIN | POLLHUP)
@@ -166,14 +172,14 @@ def follow(
                     leave = min(leave, time.monotonic() + parting)
                 if inbox.closed:
                     poller.unregister(inbox.fileno())
-        if not stopped and (printed > most or (message is not None and time.monotonic() >= leave)):
+        if not stopped and (printed > bounds.output_bytes or (message is not None and time.monotonic() >= leave)):
             jail.stop(number)
             stopped = True
     jail.wait(number)
     inbox.fill()
     message = message or _take(inbox)
     printed += _drain(output, None, tail)
-    return message, heart.judged(ended), printed > most
+    return message, heart.judged(ended), printed > bounds.output_bytes
 
 
 def relay(
@@ -183,8 +189,7 @@ def relay(
     referee: Service,
     request: Message,
     output: int,
-    most: int,
-    patience: float,
+    bounds: Bounds,
 ) -> tuple[Message | None, Ended, bool]:
     """Carry questions from a referee to a program and its answers back, until the referee's word on it; then end it.
 
@@ -193,7 +198,7 @@ def relay(
     or None for one that ended before.
     """
     inbox = Inbox(program)
-    heart, deadline = Heart(), time.monotonic() + patience
+    heart, deadline = Heart(), time.monotonic() + bounds.patience
     poller = poll()
     for source in (jail.fileno(), inbox.fileno(), referee.inbox.fileno(), output):
         poller.register(source, POLLIN | POLLHUP)
@@ -233,15 +238,15 @@ def relay(
                     word = asked
                 elif referee.inbox.closed:
                     raise JailError("the referee ended")
-        if not stopped and (word is not None or printed > most):
+        if not stopped and (word is not None or printed > bounds.output_bytes):
             jail.stop(number)
             stopped = True
     jail.wait(number)
     printed += _drain(output, None)
     if asked_referee and (word is None or word["outcome"] == "unloaded"):
         # It still waits for an answer that nobody will give; what it says now keeps it in step with us.
-        word = _last_word(jail, referee, patience) or word
-    return word, heart.judged(ended), printed > most
+        word = _last_word(jail, referee, bounds.patience) or word
+    return word, heart.judged(ended), printed > bounds.output_bytes
 
 
 def _last_word(jail: Jail, referee: Service, patience: float) -> Message | None:

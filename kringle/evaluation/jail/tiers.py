@@ -17,11 +17,12 @@ from kringle.evaluation.jail.inside.execute import one_line
 from kringle.evaluation.jail.inside.keeper import OUT_OF_MEMORY
 from kringle.evaluation.jail.inside.wire import Malformed, Message
 from kringle.evaluation.jail.levels import Level
+from kringle.evaluation.jail.services import Bounds
 from kringle.evaluation.jail.verdicts import Kind, Limits, Run, Verdict, decide, needs_run_alone
 from kringle.evaluation.problems import Problem
 
 LONGEST_PROGRAM = 2**20  # characters; even escaped in JSON it fits into a message
-PATIENCE = 20.0  # seconds beyond a program's wall limit for the jail to say that it ended
+_PATIENCE = 20.0  # seconds beyond a program's wall limit for the jail to say that it ended
 REFEREE_PATIENCE = 1.0  # seconds for the referee to notice that a program was stopped; then it is replaced
 OUTCOMES = ("pass", "fail", "syntax", "memory")
 _DOUBTED = "passes beside its tests, but not apart from them: "
@@ -89,6 +90,9 @@ class TieredRunner(ABC):
             peak_kb=run.peak_kb if run else None,
             exits_quietly=run.exits_quietly if run else False,
         )
+
+    def _bounds(self, alone: bool) -> Bounds:
+        return Bounds(self._limits.output_bytes, self._limits.wall_until_stopped(alone) + _PATIENCE)
 
     def _stopped(self, ended: Ended, overflow: bool) -> tuple[str, str] | None:
         """Outcome and evidence of a program that came to one of its limits, whatever else was said of it."""
