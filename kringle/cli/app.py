@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,6 +59,14 @@ def _root(
 
 def main() -> None:
     """Entry point: run a command and turn every foreseen trouble into one readable line and an exit code."""
+    try:
+        _run()
+    finally:
+        # What is left is to end, a fifth of a second with everything loaded: Ctrl-C would only hide how it went.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _run() -> None:
     try:
         app(standalone_mode=True)
     except UserError as error:
