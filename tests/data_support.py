@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kringle.data.collect import collect
+from kringle.data.decisions import read_decisions
 from kringle.data.survey import survey
 from kringle.data.table import Decision, iter_documents, read_table
 from kringle.engine import Engine
@@ -67,8 +68,9 @@ def documents(work: Path) -> list[dict[str, Any]]:
 
 
 def decisions(folder: Path) -> list[Decision]:
-    """All rows of a folder's decision table."""
-    table = read_table(folder / "decisions.parquet")
+    """All decisions of a stage, or of a shard, whose own are one file."""
+    own = folder / "decisions.parquet"
+    table = read_table(own) if own.exists() else read_decisions(folder)
     return [Decision(*row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
 
 

@@ -11,14 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import uvicorn
 from fastapi import FastAPI
 
 from kringle.attribution.building import build
-from kringle.data.table import DECISION
+from kringle.data.decisions import DecisionFiles
 from kringle.model.exchange import save
 from kringle.model.shape import ModelConfig, padded_vocabulary
 from kringle.model.transformer import Transformer
@@ -73,7 +71,7 @@ def trained_on(folder: Path, documents: Mapping[tuple[str, str], str]) -> Traine
         for i, (repo, path) in enumerate(documents)
     ]
     build(store, tokenizer, rows, folder / "index")
-    pq.write_table(pa.Table.from_pylist([], schema=DECISION), folder / "decisions.parquet")
+    DecisionFiles(folder).write([])
     stages = ("collect", "clean", "split", "tokenizer", "encode", "attribution")
     return Trained(folder, {stage: SimpleNamespace(folder=folder) for stage in stages})  # type: ignore[misc]
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_support import QUIET, InProcess, decisions, folder_corpus, run_collect, write_tree
+from data_support import QUIET, InProcess, decisions, folder_corpus, run_collect, snapshot, write_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kringle.data.clean import clean
 from kringle.data.contamination import SHORTEST, BenchmarkString, Finder, inner_words, last_docstring, load_strings
+from kringle.data.decisions import decision_files
 from kringle.data.table import read_table
 from kringle.data.text_statistics import text_statistics
 from kringle.engine import Engine
@@ -109,12 +110,12 @@ def test_equal_values_stay_and_each_reason_is_told(tmp_path: Path) -> None:
 def test_the_same_from_worker_processes_and_nothing_twice(tmp_path: Path) -> None:
     files = {f"f{i}.py": f"value_{i} = {i}\n" * (i + 1) for i in range(30)}
     run_clean(tmp_path, files)
-    first = (tmp_path / "clean/decisions.parquet").read_bytes()
+    first = snapshot(tmp_path / "clean")
     again = InProcess()
     run_clean(tmp_path, files, engine=again)
     assert again.ran == []
     run_clean(tmp_path / "other", files, engine=Engine(1))
-    assert (tmp_path / "other/clean/decisions.parquet").read_bytes() == first
+    assert snapshot(tmp_path / "other/clean") == first
     changed = InProcess()
     run_clean(tmp_path, files, CleanSettings(max_line=500, decontaminate=()), engine=changed)
     assert len(changed.ran) == 1
@@ -294,3 +295,29 @@ def test_only_the_original_lets_a_file_give_way_to_one_that_goes_itself(tmp_path
     assert survivors(tmp_path / "corrected") == ["tests/b.py"]
     with pytest.raises(UserError, match="no document of 2 passes"):
         _near(tmp_path / "faithful", files, "faithful")
+
+
+def test_a_file_that_two_steps_drop_counts_where_the_first_of_them_drops_it(tmp_path: Path) -> None:
+    both = f"{_LONG}x = [{'1, ' * 100}]\n"  # has a long line and a near-copy
+    files = {"real.py": _LONG, "tests/both.py": both, "long.py": "y" * 300 + "\n", "other.py": "print('hello')\n"}
+    near = {"reason": "a near-duplicate of another file", "files": 1, "bytes": len(both)}
+    told = _near(tmp_path / "faithful", files, "faithful")["funnel"]
+    dropped = {step["name"]: step["dropped"] for step in told}
+    assert told[0]["name"] == "near-duplicate"
+    assert dropped["near-duplicate"] == [near]
+    assert dropped["max-line"] == [{"reason": "a line of more than 200 characters", "files": 1, "bytes": 301}]
+    assert (told[-1]["files"], told[-1]["bytes"]) == (2, len(_LONG) + len(files["other.py"]))
+    told = _near(tmp_path / "corrected", files, "corrected")["funnel"]
+    dropped = {step["name"]: step["dropped"] for step in told}
+    assert dropped["near-duplicate"] == []
+    assert [(entry["files"], entry["bytes"]) for entry in dropped["max-line"]] == [(2, len(both) + 301)]
+
+
+def test_decisions_stay_in_the_files_of_their_shards(tmp_path: Path) -> None:
+    files = {f"f{i}.py": f"value_{i} = {i}\n" * (i + 1) for i in range(30)}
+    run_clean(tmp_path, files)
+    shards = {path.stat().st_ino for path in tmp_path.rglob("decisions.parquet")}
+    assert {path.stat().st_ino for path in decision_files(tmp_path / "clean")} <= shards
+    assert len({path.stat().st_ino for path in decision_files(tmp_path / "out")} & shards) == 1
+    assert len(decision_files(tmp_path / "out")) == 3  # before the shard those on names, after it those on duplicates
+    assert len(decisions(tmp_path / "clean")) == 30 * 4

@@ -412,7 +412,7 @@ def test_planted_copies_of_held_out_files_are_found_and_dropped(tmp_path: Path) 
     assert summary["near_copies_dropped"] == 2
     assert summary["held_out"]["files"] == len(held) - 3
     assert summary["funnel"][0]["files"] == len(after)
-    assert {path.name for path in (tmp_path / "planted/split").iterdir()} == {"split.parquet", "decisions.parquet"}
+    assert {path.name for path in (tmp_path / "planted/split").iterdir()} == {"split.parquet", "decisions"}
 
 
 def test_a_held_out_file_that_is_too_short_to_tell_is_dropped_and_says_so(tmp_path: Path) -> None:

@@ -236,6 +236,7 @@ def test_what_was_dropped_for_a_removed_witness_is_listed(tmp_path: Path) -> Non
         Decision(gone, "g", "x.py", "near-duplicate", 0.9, "similarity < 0.7", False, f"g/x.py ({gone})"),
         Decision("5" * 40, "r", "copy.py", "exact-duplicate", 2, "one file per content", False, "the same as g/x.py"),
     ]
-    write_rows(tmp_path / "decisions.parquet", DECISION, rows)
+    (tmp_path / "decisions").mkdir()
+    write_rows(tmp_path / "decisions/part-00000.parquet", DECISION, rows)
     found = held_back([tmp_path], [Spot(gone, "g", "x.py"), Spot("c" * 40, "g", "a file.py")])
     assert [(x["path"], x["step"]) for x in found] == [("held.py", "held-out-copy"), ("near.py", "near-duplicate")]

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from run_fixtures import kringle, manifests, write_corpus, write_recipe
 
 from kringle.data.clean import clean
+from kringle.data.decisions import read_decisions
 from kringle.data.redacted import corpus_key, redact_document, require
-from kringle.data.table import iter_documents, read_table
+from kringle.data.table import iter_documents
 from kringle.errors import UserError
 from kringle.pii import faithful_keys, findings
 from kringle.recipe import CleanSettings
@@ -65,7 +66,7 @@ def test_survivors_are_redacted_and_named_by_what_they_hold_now(tmp_path: Path) 
     assert done["pii"]["kinds"] == {"email": 2, "ip": 1, "key": 2}
     assert done["pii"]["formats"]["gitlab-token"] == 2
     assert "2 emails, 1 IP addresses, 2 keys in 2 files" in done["notes"][-1]
-    decisions = read_table(tmp_path / "clean/decisions.parquet").to_pylist()
+    decisions = read_decisions(tmp_path / "clean").to_pylist()
     told = {d["path"]: (d["value"], d["kept"], d["witness"]) for d in decisions if d["step"] == "pii"}
     assert told == {
         "a.py": (4, True, "1 emails, 1 IP addresses, 2 keys"),

@@ -31,6 +31,7 @@ from run_fixtures import (
     timeless,
 )
 
+from kringle.data.decisions import read_decisions
 from kringle.data.table import iter_documents, read_table
 from kringle.evaluation.suites import load_suite
 from kringle.model import exchange
@@ -255,7 +256,7 @@ def test_transformers_computes_our_logits_on_held_out_code(study: Study, arm: st
 
 
 def test_planted_copies_of_held_out_files_are_dropped_and_counted(study: Study, results: dict[str, Any]) -> None:
-    split = read_table(published(study, "split") / "decisions.parquet")
+    split = read_decisions(published(study, "split"))
     held_out = {row["repo"] for row in split.to_pylist() if row["step"] == "split" and row["witness"] == "held-out"}
     assert 1 <= len(held_out) < REPOSITORIES  # each has one exact and one near copy in `zz-vendored`
     assert results["held_out"]["split_by"] == "repository"
@@ -332,7 +333,7 @@ def test_why_tells_what_dropped_a_file(study: Study) -> None:
 
 
 def test_why_tells_which_training_file_a_held_out_copy_was_found_in(study: Study) -> None:
-    decisions = read_table(published(study, "split") / "decisions.parquet").to_pylist()
+    decisions = read_decisions(published(study, "split")).to_pylist()
     dropped = {d["path"]: d["repo"] for d in decisions if not d["kept"]}
     near = kringle("why", f"{dropped['util/near.py']}/util/near.py", "--work", study.work).succeeded().out
     last = near.splitlines()[-1]

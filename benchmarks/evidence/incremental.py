@@ -18,13 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from grown_corpus import grow, variants
-
-from kringle.engine import Engine, cpu_seconds
-from kringle.machine import machine, versions
-from kringle.study import pipeline
-from kringle.study.plan import Options
-from kringle.workspace import Workspace
+# Kringle is imported where it is used: every worker imports this file, and those of `kringle run` import nothing much.
 
 SHARE = 0.01
 GOAL = 0.05
@@ -45,6 +39,11 @@ evaluation: {{suites: [starter], held_out: 2%}}
 def costs(recipe: Path, work: Path, until: str) -> dict[str, dict[str, float]]:
     """Bring a study up to date as far as a stage; seconds of each stage that was worked on, and of what is around them:
     the survey of the corpus above all."""
+    from kringle.engine import Engine, cpu_seconds
+    from kringle.study import pipeline
+    from kringle.study.plan import Options
+    from kringle.workspace import Workspace
+
     engine = Engine()
     pipeline._engine = lambda options, part: engine  # whose workers' time is known afterwards
     started, used = time.monotonic(), cpu_seconds()
@@ -66,6 +65,8 @@ def costs(recipe: Path, work: Path, until: str) -> dict[str, dict[str, float]]:
 
 def scatter(root: Path, size: int) -> int:
     """Write about `size` bytes of new files, one after the other into the repositories that are there."""
+    from grown_corpus import variants
+
     repos = sorted(path for path in root.iterdir() if path.is_dir())
     total = 0
     for number, (name, _, text) in enumerate(variants(SCATTERED)):
@@ -78,6 +79,10 @@ def scatter(root: Path, size: int) -> int:
 
 
 def main() -> None:
+    from grown_corpus import grow
+
+    from kringle.machine import machine, versions
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/incremental.json"))

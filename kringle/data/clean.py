@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from kringle.data.contamination import BenchmarkString, Finder, load_strings
 from kringle.data.contamination_tokens import TokenFinder
+from kringle.data.decisions import DecisionFiles
 from kringle.data.near_duplicates.method import Fidelity, Method
 from kringle.data.near_duplicates.stage import STEP, Found, near_duplicates_of
 from kringle.data.redacted import RedactedShard, corpus_key, publish
@@ -44,7 +45,7 @@ from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
 from kringle.recipe import CleanSettings, plain
-from kringle.workspace import ShardStore, Task, fingerprint, write_atomically
+from kringle.workspace import ShardStore, Task, fingerprint, shard_summary, write_atomically
 
 STEPS = ("max-line", "mean-line", "alphanumeric", "contamination")
 
@@ -61,7 +62,7 @@ def clean(
     *,
     recipe: str = "",
 ) -> dict[str, Any]:
-    """Judge every document of the folder `documents`; writes `decisions.parquet` and `survivors.parquet` into `out`,
+    """Judge every document of the folder `documents`; writes `decisions` and `survivors.parquet` into `out`,
     and with `settings.pii` the redacted `documents` and `findings.parquet`.
 
     `benchmarks` maps the names in `settings.decontaminate` to their files; stand-ins are drawn under a key that follows
@@ -93,23 +94,21 @@ def clean(
         steps = (STEP, *STEPS) if fidelity == "faithful" else (*STEPS, STEP)
         write_atomically(out / "near-duplicates.json", json.dumps(found.figures))
     tally = _Tally(steps)
-    with (
-        TableWriter(out / "decisions.parquet", DECISION) as decided,
-        TableWriter(out / "survivors.parquet", SURVIVOR) as survivors,
-    ):
+    decisions = DecisionFiles(out)
+    with TableWriter(out / "survivors.parquet", SURVIVOR) as survivors:
         for number, (part, folder) in enumerate(zip(parts, folders, strict=True)):
-            failures = []
-            for group in iter_row_groups(folder / "decisions.parquet"):
-                decided.write_table(group)
-                failures.append(group.filter(pc.invert(group["kept"])))
-            own = read_table(part, ["id", "size"])
+            decisions.link(folder / "decisions.parquet")
+            tally.add(shard_summary(folder))
             rows = found.gone(number) if found is not None else np.zeros(0, np.int64)
-            gone = own["id"].take(rows).combine_chunks()
-            tally.add(own, failures, gone)
+            gone = read_table(part, ["id", "size"]).take(rows) if len(rows) else None
+            if gone is not None:
+                tally.give_way(gone, read_table(folder / "decisions.parquet", ["id", "step", "kept"]))
             for group in iter_row_groups(folder / "survivors.parquet"):
-                survivors.write_table(group.filter(pc.invert(pc.is_in(group["id"], value_set=gone))))
-        if found is not None:
-            decided.write_tables(found.decisions())
+                if gone is not None:
+                    group = group.filter(pc.invert(pc.is_in(group["id"], value_set=gone["id"].combine_chunks())))
+                survivors.write_table(group)
+    if found is not None:
+        decisions.write(found.decisions())
     summary = _summary(settings, tally, len(strings.used), strings.unused)
     if key:
         summary["pii"] = publish(((part.name, folder) for part, folder in zip(parts, folders, strict=True)), out)
@@ -143,9 +142,12 @@ def clean_shard(
     payload: tuple[Path, CleanSettings, Sequence[BenchmarkString], Fidelity, bytes | None], folder: Path
 ) -> dict[str, Any]:
     """One shard, in a worker: judge its documents, redact the survivors where there is a key, write into `folder`; the
-    survivors' `rows.npy` (M,) too."""
+    survivors' `rows.npy` (M,) too. Returns what `_Tally` counts."""
     part, settings, strings, fidelity, key = payload
     finder = Finder(strings) if fidelity == "faithful" else TokenFinder(strings)
+    files = size = 0
+    dropped = {step: [0, 0] for step in STEPS}  # files, bytes
+    witnesses = Counter[str]()
     decisions: list[Decision] = []
     survivors = []
     rows: list[int] = []
@@ -156,9 +158,16 @@ def clean_shard(
             for row, document in enumerate(group.to_pylist(), first):
                 verdicts = list(judge(document, settings, finder))
                 decisions += verdicts
-                if all(verdict.kept for verdict in verdicts):
+                files, size = files + 1, size + document["size"]
+                failed = next((verdict for verdict in verdicts if not verdict.kept), None)
+                if failed is None:
                     kept.append(document)
                     rows.append(row)
+                    continue
+                dropped[failed.step][0] += 1
+                dropped[failed.step][1] += document["size"]
+                if failed.step == "contamination":
+                    witnesses[str(failed.witness).partition(":")[0]] += 1
             first += group.num_rows
             if redacted:
                 redactions = redacted.add(kept)
@@ -168,7 +177,13 @@ def clean_shard(
     write_rows(folder / "decisions.parquet", DECISION, decisions)
     write_rows(folder / "survivors.parquet", SURVIVOR, survivors)
     np.save(folder / "rows.npy", np.array(rows, dtype=np.int64))
-    return {"survivors": len(survivors)}
+    return {
+        "survivors": len(survivors),
+        "files": files,
+        "bytes": size,
+        "dropped": dropped,
+        "witnesses": dict(witnesses),
+    }
 
 
 def judge(document: Mapping[str, Any], settings: CleanSettings, finder: Finder | TokenFinder) -> Iterator[Decision]:
@@ -194,27 +209,34 @@ class _Tally:
         self.dropped = {step: [0, 0] for step in steps}  # files, bytes
         self.witnesses: Counter[str] = Counter()  # benchmarks of which files hold texts
 
-    def add(self, documents: pa.Table, failures: Sequence[pa.Table], gone: pa.Array) -> None:
-        """The documents of a shard (id, size), decisions that dropped some of them, in the order of `STEPS`, and the
-        ids of those that give way to near-duplicates."""
-        self.files += documents.num_rows
-        self.bytes += pc.sum(documents["size"]).as_py() or 0
+    def add(self, shard: Mapping[str, Any]) -> None:
+        """What `clean_shard` returned."""
+        self.files += shard["files"]
+        self.bytes += shard["bytes"]
+        self.witnesses.update(shard["witnesses"])
+        for step, (files, size) in shard["dropped"].items():
+            self._count(step, files, size)
+
+    def give_way(self, gone: pa.Table, decisions: pa.Table) -> None:
+        """Documents of a shard (id, size) that give way to near-duplicates, and the shard's decisions (id, step, kept),
+        of which earlier steps' count."""
         order = list(self.dropped)
+        failures = decisions.filter(
+            pc.and_(pc.invert(decisions["kept"]), pc.is_in(decisions["id"], value_set=gone["id"].combine_chunks()))
+        )
         first: dict[str, str] = {}  # id -> step
-        for table in failures:
-            rows = (table[name].to_pylist() for name in ("id", "step", "witness"))
-            for id, step, witness in zip(*rows, strict=True):
-                if id not in first:
-                    first[id] = step
-                    if step == "contamination":
-                        self.witnesses[witness.partition(":")[0]] += 1
-        for id in gone.to_pylist():
-            first[id] = min(first.get(id, STEP), STEP, key=order.index)
-        places = pc.index_in(pa.array(list(first), pa.string()), value_set=documents["id"])
-        sizes = documents["size"].take(places).to_pylist()
-        for step, size in zip(first.values(), sizes, strict=True):
-            self.dropped[step][0] += 1
-            self.dropped[step][1] += size
+        for id, step in zip(failures["id"].to_pylist(), failures["step"].to_pylist(), strict=True):
+            first.setdefault(id, step)
+        for id, size in zip(gone["id"].to_pylist(), gone["size"].to_pylist(), strict=True):
+            if (before := first.get(id)) is not None:
+                if order.index(before) < order.index(STEP):
+                    continue
+                self._count(before, -1, -size)
+            self._count(STEP, 1, size)
+
+    def _count(self, step: str, files: int, size: int) -> None:
+        self.dropped[step][0] += files
+        self.dropped[step][1] += size
 
 
 def _summary(settings: CleanSettings, tally: _Tally, used: int, unused: Sequence[BenchmarkString]) -> dict[str, Any]:

@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 
 from kringle.data import funnel
+from kringle.data.decisions import DecisionFiles
 from kringle.data.gather import Terms, gather_candidates, gather_container, measure_container
 from kringle.data.merge import Merge
 from kringle.data.optout import OptOuts
 from kringle.data.sources.candidates import Candidate
 from kringle.data.stars import digest
 from kringle.data.survey import Survey, sample
-from kringle.data.table import DECISION, TableWriter, iter_row_groups, read_table
+from kringle.data.table import read_table
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
@@ -45,7 +46,7 @@ _FAULTS_TOLD = 20  # broken containers that are named in the notes; all of them 
 def collect(
     survey: Survey, corpus: CorpusSettings, out: Path, shards: ShardStore, engine: Engine, progress: Reporter
 ) -> dict[str, Any]:
-    """Read what the survey selected into `out/documents/part-*.parquet`; decisions go to `out/decisions.parquet`.
+    """Read what the survey selected into `out/documents/part-*.parquet`; decisions go to `out/decisions`.
 
     Returns counts by source, language and licence, the funnel, and notes for the reader. Raises `UserError` when not
     one selected file is a text.
@@ -70,12 +71,11 @@ def collect(
     with TemporaryDirectory(prefix=".duplicates-", dir=out) as scratch:  # hidden: a rerun removes what a kill leaves
         merged = Merge(folders, [summary["documents"] for summary in summaries], Path(scratch))
         merged.write_parts(tasks, documents, shards, engine, progress)
-        with TableWriter(out / "decisions.parquet", DECISION) as writer:
-            writer.write_tables(table for judged in survey.decisions for table in judged.tables())
-            for folder in folders:
-                for group in iter_row_groups(folder / "decisions.parquet"):
-                    writer.write_table(group)
-            writer.write_tables(merged.decisions())
+        decisions = DecisionFiles(out)
+        decisions.write(table for judged in survey.decisions for table in judged.tables())
+        for folder in folders:
+            decisions.link(folder / "decisions.parquet")
+        decisions.write(merged.decisions())
         return _summary(survey, corpus, merged, summaries)
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from kringle.data.comparison import FEWEST_GRAMS, Copy, Place, near_copies
 from kringle.data.containment import HALF
+from kringle.data.decisions import DecisionFiles
 from kringle.data.division import FILE, Division, divide
 from kringle.data.languages import TITLES
 from kringle.data.subsequence import Chosen, chosen_of
@@ -51,7 +52,7 @@ def split(
     progress: Reporter,
 ) -> dict[str, Any]:
     """Divide the documents in `survivors` into training and held-out; writes `split.parquet` (id, split: "train" or
-    "held-out") and `decisions.parquet` into `out`, both in the order of `survivors`.
+    "held-out") and `decisions` into `out`, both in the order of `survivors`.
 
     Returns counts, how the split was made, and notes. Raises `UserError` when nothing can be held out.
     """
@@ -159,8 +160,7 @@ def _write(
 
     with TableWriter(out / "split.parquet", SPLIT) as writer:
         writer.write_tables(halves())
-    with TableWriter(out / "decisions.parquet", DECISION) as writer:
-        writer.write_tables(_decisions(*group, copies, short, share) for group in groups())
+    DecisionFiles(out).write(_decisions(*group, copies, short, share) for group in groups())
     return {key: (files[key], sizes[key]) for key in files}
 
 

@@ -8,9 +8,6 @@ link; any other is written once and kept in the shard store, so an addition cost
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kringle.data.duplicates import VERDICT, Duplicates, between
-from kringle.data.table import COPY, DECISION, DOCUMENT, TableWriter, iter_row_groups, shard_fingerprint
+from kringle.data.table import COPY, DECISION, DOCUMENT, TableWriter, iter_row_groups, link, shard_fingerprint
 from kringle.data.tally import COLUMNS, Tally
 from kringle.engine import Engine
 from kringle.progress import Reporter
@@ -151,13 +148,3 @@ def write_part(payload: tuple[Path, Path], folder: Path) -> dict[str, Any]:
             writer.write_table(group.filter(pa.array(kept)).set_column(index, DOCUMENT.field("copies"), column))
             written += len(chosen)
     return {"documents": written}
-
-
-def link(file: Path, name: Path) -> None:
-    """Give a finished file a second name; a copy where the file system has no hard links."""
-    try:
-        os.link(file, name)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP):
-            raise
-        shutil.copyfile(file, name)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from kringle.data.table import DOCUMENT, Decision, TableWriter, read_table, write_rows
+from kringle.data.table import DOCUMENT, Decision, TableWriter, link, read_table, write_rows
 
 STEP = "pii"
 KINDS = {"email": "emails", "ip": "IP addresses", "key": "keys"}
@@ -129,7 +129,7 @@ def publish(parts: Iterable[tuple[str, Path]], out: Path) -> dict[str, Any]:
     files = 0
     with TableWriter(out / "findings.parquet", FINDINGS) as writer:
         for name, shard in parts:
-            _link(shard / "documents.parquet", folder / name)
+            link(shard / "documents.parquet", folder / name)
             found = read_table(shard / "findings.parquet")
             writer.write_table(found)
             table = found.to_pydict()
@@ -140,11 +140,3 @@ def publish(parts: Iterable[tuple[str, Path]], out: Path) -> dict[str, Any]:
     told = ", ".join(f"{kinds[kind]:,} {name}" for kind, name in KINDS.items())
     note = f"replaced by stand-ins: {told} in {files:,} files"
     return {"files": files, "kinds": dict(kinds), "formats": dict(formats), "note": note}
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same file under a second name; a copy where the file system has no such thing."""
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, target)

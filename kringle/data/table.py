@@ -7,8 +7,11 @@ names it, never fewer rows. There is no update in place: a stage writes new tabl
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
+import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -275,6 +278,16 @@ def iter_documents(folder: Path, columns: Sequence[str] | None = None) -> Iterat
     for shard in document_shards(folder):
         for group in iter_row_groups(shard, columns):
             yield from group.to_pylist()
+
+
+def link(file: Path, name: Path) -> None:
+    """Give a finished file a second name; a copy where the file system has no hard links."""
+    try:
+        os.link(file, name)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
+        shutil.copyfile(file, name)
 
 
 def _open(path: Path) -> pq.ParquetFile:

@@ -13,21 +13,21 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kringle.data.decisions import read_decisions
 from kringle.data.sources.candidates import printable
-from kringle.data.table import DECISION, Decision, read_table
+from kringle.data.table import DECISION, Decision
 from kringle.errors import UserError
 
 SHORTEST_ID = 6  # digits; fewer would match by accident
 _ID = re.compile(rf"[0-9a-f]{{{SHORTEST_ID},40}}")
 
 
-def why(decision_folders: Sequence[Path], key: str) -> list[Decision]:
-    """All decisions on the files that `key` names, from the `decisions.parquet` of these folders, in their order.
+def why(stages: Sequence[Path], key: str) -> list[Decision]:
+    """All decisions on the files that `key` names, from the decisions of these stages, in their order.
 
     Several files may match a short path; the story of each is there. Raises `UserError` when none does.
     """
-    tables = [read_table(folder / "decisions.parquet", DECISION.names) for folder in decision_folders]
-    table = pa.concat_tables(tables) if tables else DECISION.empty_table()
+    table = pa.concat_tables([DECISION.empty_table(), *(read_decisions(stage) for stage in stages)])
     chosen = _by_id(table, key) if _ID.fullmatch(key.lower()) else None
     if chosen is None or not pc.any(chosen).as_py():
         chosen = _by_path(table, key)

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kringle.data import optout
+from kringle.data.decisions import FOLDER, decision_files, iter_decisions
 from kringle.data.merge import ONE_COPY, PLACE
 from kringle.data.merge import STEP as EXACT
 from kringle.data.optout import OptOuts
@@ -107,9 +108,8 @@ def apply(root: Path, found: Withdrawal) -> None:
         elif any(_touched(row, taken, found.gone) for row in _places(path)):
             _replace(path, lambda out, path=path: _rewrite(path, out, taken, found.gone))
             found.rewritten.append(str(relative))
-    for path in sorted((root / "stages").glob("collect-*/decisions.parquet")):
-        if _redecide(path, found):
-            found.rewritten.append(str(path.relative_to(root)))
+    for stage in decided(root):
+        found.rewritten += [str(path.relative_to(root)) for path in _redecide(stage, found)]
     for folder in sorted({Path(*Path(name).parts[:2]) for name in found.rewritten}):
         _update_manifest(root / folder)
 
@@ -157,50 +157,61 @@ def _moved(row: dict[str, Any], taken: set[Spot]) -> dict[str, Any] | None:
     return {**row, **{name: first[name] for name in PLACE if name in row}, "copies": others}
 
 
-def _redecide(path: Path, found: Withdrawal) -> bool:
-    """Tell the decisions of a collect stage anew; returns whether anything changed."""
-    table = read_table(path)
-    places = {Spot(*row): row for row in zip(*(table[n].to_pylist() for n in ("id", "repo", "path")), strict=True)}
+def decided(root: Path) -> list[Path]:
+    """The collect stages of a workspace that have decisions."""
+    return sorted(folder.parent for folder in (root / "stages").glob(f"collect-*/{FOLDER}"))
+
+
+def _redecide(stage: Path, found: Withdrawal) -> list[Path]:
+    """Tell the decisions of a collect stage anew; returns the files that are others now."""
     removed = dict(found.removed)
     for spot, what in found.elsewhere.items():
         if what == "removed":
             removed[spot] = f"the same bytes as what {_rule_of(spot.id, found)} names"
-    here = {spot: rule for spot, rule in removed.items() if spot in places}
+    here: dict[Spot, str] = {}
+    known: set[Spot] = set()
+    for table in iter_decisions(stage, ["id", "repo", "path", "step"]):
+        for *place, step in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            if (spot := Spot(*place)) in removed:
+                here[spot] = removed[spot]
+                if step == optout.STEP:
+                    known.add(spot)
     if not here:
-        return False
-    known = {
-        Spot(*row[:3])
-        for row in zip(*(table[n].to_pylist() for n in ("id", "repo", "path", "step")), strict=True)
-        if row[3] == optout.STEP
-    }
+        return []
     ids = {spot.id for spot in here}
-    rows = []
-    left: dict[str, list[Spot]] = {}
-    for row in table.to_pylist():
-        if row["step"] == EXACT and row["id"] in ids:
-            spot = Spot(row["id"], row["repo"], row["path"])
-            if spot not in removed:
-                left.setdefault(row["id"], []).append(spot)
-                continue  # told again below
-        rows.append(row)
+
+    def told_again(row: dict[str, Any]) -> bool:
+        return row["step"] == EXACT and row["id"] in ids and Spot(row["id"], row["repo"], row["path"]) not in removed
+
+    left: dict[str, set[Spot]] = {}
+    stay: dict[Path, list[dict[str, Any]]] = {}  # what stays of each file from which something goes
+    files = decision_files(stage)
+    for file in files:
+        rows = read_table(file).to_pylist()
+        for row in filter(told_again, rows):
+            left.setdefault(row["id"], set()).add(Spot(row["id"], row["repo"], row["path"]))
+        if file == files[-1] or any(map(told_again, rows)):
+            stay[file] = [row for row in rows if not told_again(row)]
+    added = []
     for spots in left.values():
         first, *others = sorted(spots, key=lambda spot: (spot.repo, spot.path))
         more = None if not others else "has one more copy" if len(others) == 1 else f"has {len(others):,} more copies"
         count = float(len(spots))
-        rows.append({**_decision(first, EXACT, ONE_COPY, True, more), "value": count})
+        added.append({**_decision(first, EXACT, ONE_COPY, True, more), "value": count})
         same = f"the same as {first.repo}/{first.path}"
-        rows += [{**_decision(spot, EXACT, ONE_COPY, False, same), "value": count} for spot in others]
+        added += [{**_decision(spot, EXACT, ONE_COPY, False, same), "value": count} for spot in others]
     for spot, rule in sorted(here.items()):
         if spot not in known:
-            rows.append(_decision(spot, optout.STEP, optout.THRESHOLD, False, rule))
-    changed = pa.Table.from_pylist(rows, schema=DECISION)
+            added.append(_decision(spot, optout.STEP, optout.THRESHOLD, False, rule))
+    stay[files[-1]] += added
+    for file in reversed(stay):  # what is told again is there before it goes elsewhere, should this be killed
+        _replace(file, lambda out, rows=stay[file]: _write_decisions(out, rows))
+    return list(stay)
 
-    def write(out: Path) -> None:
-        with TableWriter(out, DECISION) as writer:
-            writer.write_table(changed)
 
-    _replace(path, write)
-    return True
+def _write_decisions(out: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with TableWriter(out, DECISION) as writer:
+        writer.write_table(pa.Table.from_pylist(list(rows), schema=DECISION))
 
 
 def _rule_of(id: str, found: Withdrawal) -> str:
@@ -241,19 +252,19 @@ def held_back(folders: Sequence[Path], removed: Sequence[Spot]) -> list[dict[str
     own = set(removed)
     found = {}
     for folder in folders:
-        table = read_table(folder / "decisions.parquet", ["id", "repo", "path", "step", "kept", "witness"])
-        table = table.filter(pc.and_(pc.invert(table["kept"]), pc.is_valid(table["witness"])))
-        for row in table.to_pylist():
-            if row["step"] in (optout.STEP, EXACT) or Spot(row["id"], row["repo"], row["path"]) in own:
-                continue
-            if _names(row["witness"], ids, places):
-                found[row["repo"], row["path"], row["step"]] = {
-                    "id": row["id"] or "",
-                    "repo": row["repo"],
-                    "path": row["path"],
-                    "step": row["step"],
-                    "witness": row["witness"],
-                }
+        for table in iter_decisions(folder, ["id", "repo", "path", "step", "kept", "witness"]):
+            table = table.filter(pc.and_(pc.invert(table["kept"]), pc.is_valid(table["witness"])))
+            for row in table.to_pylist():
+                if row["step"] in (optout.STEP, EXACT) or Spot(row["id"], row["repo"], row["path"]) in own:
+                    continue
+                if _names(row["witness"], ids, places):
+                    found[row["repo"], row["path"], row["step"]] = {
+                        "id": row["id"] or "",
+                        "repo": row["repo"],
+                        "path": row["path"],
+                        "step": row["step"],
+                        "witness": row["witness"],
+                    }
     return [found[key] for key in sorted(found)]
 
 

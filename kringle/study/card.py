@@ -250,13 +250,14 @@ def _personal_data(summaries: Mapping[str, Mapping[str, Any]]) -> Section:
 def _contamination(plan: Plan, summaries: Mapping[str, Mapping[str, Any]]) -> Section:
     if "clean" not in summaries:
         return Section("Benchmarks", notes=("The corpus was not cleaned.",))
-    from kringle.data.table import read_table
+    import pyarrow.compute as pc
 
-    table = read_table(plan.clean.folder / "decisions.parquet", ["step", "kept", "witness"])
+    from kringle.data.decisions import iter_decisions
+
     hits = Counter[str]()
-    for row in table.to_pylist():
-        if row["step"] == "contamination" and not row["kept"]:
-            hits[str(row["witness"]).partition(":")[0]] += 1
+    for table in iter_decisions(plan.clean.folder, ["step", "kept", "witness"]):
+        dropped = table.filter(pc.and_(pc.equal(table["step"], "contamination"), pc.invert(table["kept"])))
+        hits.update(str(witness).partition(":")[0] for witness in dropped["witness"].to_pylist())
     looked = ", ".join(plan.recipe.clean.decontaminate) or "none"
     rows = tuple(hits.most_common())
     return Section(

@@ -22,8 +22,8 @@ import pyarrow as pa
 from kringle.attribution.index import AttributionIndex
 from kringle.attribution.opened import open_index, public_url
 from kringle.attribution.sources import By, is_named
+from kringle.data.decisions import read_decisions
 from kringle.data.optout import OptOuts
-from kringle.data.table import read_table
 from kringle.errors import UserError
 from kringle.study.arm import split_of
 from kringle.study.licences import summary
@@ -71,8 +71,7 @@ class Trained:
     @cached_property
     def _decisions(self) -> pa.Table:
         folders = [self.stages[kind].folder for kind in ("collect", "clean", "split")]
-        found = [path for folder in folders if (path := folder / "decisions.parquet").exists()]
-        return pa.concat_tables([read_table(path) for path in found])
+        return pa.concat_tables([read_decisions(folder) for folder in folders])
 
     def membership(self, by: By, name: str, most: int = MOST_FILES) -> dict[str, Any]:
         """What became of the files of a repository, an owner, or a path (a file, or all below a folder, alone or with

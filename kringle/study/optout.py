@@ -12,9 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kringle.data.optout import OptOuts, parse_rule, read_rules
+import pyarrow.compute as pc
+
+from kringle.data.decisions import FOLDER, iter_decisions
+from kringle.data.optout import STEP, OptOuts, parse_rule, read_rules
 from kringle.data.table import CorruptTable, iter_row_groups, read_table
-from kringle.data.withdraw import Copies, Spot, Withdrawal, apply, document_files, find, held_back
+from kringle.data.withdraw import Copies, Spot, Withdrawal, apply, decided, document_files, find, held_back
 from kringle.errors import UserError
 from kringle.study.pipeline import recall
 from kringle.workspace import Workspace, opt_outs_file, write_atomically
@@ -77,11 +80,11 @@ def _remember(root: Path, rules: Sequence[str]) -> None:
 def _removed_before(root: Path) -> dict[Spot, str]:
     """What earlier calls have removed, by the decisions that they left."""
     found = {}
-    for path in sorted((root / "stages").glob("collect-*/decisions.parquet")):
-        table = read_table(path, ["id", "repo", "path", "step", "witness"])
-        for row in table.to_pylist():
-            if row["step"] == "opt-out" and row["id"]:
-                found[Spot(row["id"], row["repo"], row["path"])] = row["witness"] or ""
+    for stage in decided(root):
+        for table in iter_decisions(stage, ["id", "repo", "path", "step", "witness"]):
+            for row in table.filter(pc.equal(table["step"], STEP)).to_pylist():
+                if row["id"]:
+                    found[Spot(row["id"], row["repo"], row["path"])] = row["witness"] or ""
     return found
 
 
@@ -104,7 +107,7 @@ def _decision_folders(workspace: Workspace) -> list[Path]:
     except UserError:
         return []  # no run was made yet: there are no decisions to look through
     stages = (plan.collect, plan.clean, plan.split)
-    return [stage.folder for stage in stages if (stage.folder / "decisions.parquet").exists()]
+    return [stage.folder for stage in stages if (stage.folder / FOLDER).exists()]
 
 
 # -- what holds it -----------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from kringle.study.plan import (
     resolve,
 )
 from kringle.study.running import run_arm
-from kringle.study.start import existing_tokenizer, tokenizer_fingerprint
+from kringle.study.start import existing_tokenizer, usable_tokenizer
 from kringle.workspace import ShardStore, Stage, Workspace, fingerprint, write_atomically
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
     recipe = without_opt_outs(resolve(options), options.work)
     part = _part(options)
     engine = _engine(options, part)
-    survey, suites, outside = _look_around(recipe)
+    survey, suites, outside = _look_around(recipe, options.work)
     workspace = Workspace.open(options.work)
     workspace.lock(part)
     plan = make_plan(recipe, workspace, **outside)
@@ -182,7 +182,7 @@ def without_opt_outs(recipe: Recipe, work: Path) -> Recipe:
 # -- stages ------------------------------------------------------------------------------------------------------------
 
 
-def _look_around(recipe: Recipe) -> tuple[Survey, dict[str, Path], dict[str, Any]]:
+def _look_around(recipe: Recipe, work: Path) -> tuple[Survey, dict[str, Path], dict[str, Any]]:
     """What the plan depends on outside the workspace: sources, suites, the jail's level and a tokenizer, with their
     fingerprints."""
     from kringle.data.contamination import benchmark_file, load_strings
@@ -202,7 +202,7 @@ def _look_around(recipe: Recipe) -> tuple[Survey, dict[str, Path], dict[str, Any
     hashes |= {name: fingerprint(load_strings([name], files, "faithful").used) for name in files}
     outside = {"sources": found.fingerprint, "suites": hashes, "jail": str(probe().level.name)}
     if recipe.tokenizer.folder is not None:
-        outside["tokenizer_folder"] = tokenizer_fingerprint(recipe.tokenizer.folder)
+        outside["tokenizer_folder"] = usable_tokenizer(recipe.tokenizer.folder, work)
     return found, {name: problems_file(name, folder) for name in suites} | files, outside
 
 

@@ -27,7 +27,7 @@ from kringle.recipe import (
 )
 from kringle.study import seeds
 from kringle.study.controls import control_arms
-from kringle.study.start import model_settings, tokenizer_settings, with_start
+from kringle.study.start import existing_tokenizer, model_settings, tokenizer_settings, with_start
 from kringle.workspace import Stage, Workspace, fingerprint
 
 STAGES = (
@@ -281,9 +281,8 @@ def make_plan(
     split = stage("split", held_out, [collect, clean], ["data.heldout"])
     filters = {"near_dedup": [plain(n) for n in near_dedup_settings(recipe)], "fidelity": recipe.fidelity}
     annotate = stage("annotate", filters, [collect, clean, split], ["data.signals"])
-    tokenizer = stage(
-        "tokenizer", tokenizer_settings(recipe, tokenizer_folder), [collect, split], ["tokens.vocabulary"]
-    )
+    taught = [collect, split] if existing_tokenizer(recipe) is None else []  # one that exists asks for no documents
+    tokenizer = stage("tokenizer", tokenizer_settings(recipe, tokenizer_folder), taught, ["tokens.vocabulary"])
     encode = stage("encode", {}, [collect, split, tokenizer], ["tokens.encode"])
     attribution = stage("attribution", {}, [collect, split, encode], ["attribution.building"])
     evaluation = plain(recipe.evaluation)

@@ -18,8 +18,8 @@ from typing import Any
 
 from kringle.errors import UserError
 from kringle.recipe import Recipe, plain
-from kringle.study.start import tokenizer_fingerprint
 from kringle.study.verdicts import SeedVariance
+from kringle.tokens.tokenizer import tokenizer_checksum
 from kringle.workspace import fingerprint, write_atomically
 
 FILE = "seed-variance.json"
@@ -32,7 +32,7 @@ def identity(recipe: Recipe) -> str:
     training = {key: value for key, value in _set(recipe.base.training).items() if key != "seeds"}
     tokenizer = _set(recipe.tokenizer)
     if recipe.tokenizer.folder is not None:
-        tokenizer["folder"] = tokenizer_fingerprint(recipe.tokenizer.folder)
+        tokenizer["folder"] = tokenizer_checksum(recipe.tokenizer.folder)
     return fingerprint(_set(recipe.base.model), tokenizer, training)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from kringle.errors import UserError
 from kringle.recipe import Arm, ModelSettings, Recipe, check_batch, plain
-from kringle.tokens.tokenizer import SPECIAL_TOKENS, TOKENIZER_FILE, Tokenizer
+from kringle.tokens.tokenizer import SPECIAL_TOKENS, TOKENIZER_FILE, Tokenizer, tokenizer_checksum
 from kringle.workspace import fingerprint
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
@@ -75,17 +75,20 @@ def checkpoint_fingerprint(folder: Path) -> str:
 
 
 def tokenizer_settings(recipe: Recipe, existing: str | None) -> dict[str, Any]:
-    """What the tokenizer stage is a function of, beside the training documents; `existing` is the fingerprint of the
-    tokenizer that `tokenizer.folder` holds."""
+    """What the tokenizer stage is a function of, beside the training documents where a tokenizer is trained; `existing`
+    is the fingerprint of the one that `tokenizer.folder` holds."""
     settings: dict[str, Any] = {**plain(recipe.tokenizer), "folder": existing}
     if (init := recipe.base.model.init) is not None:
-        settings["folder"] = tokenizer_fingerprint(init)
+        settings["folder"] = tokenizer_checksum(init)
     return settings
 
 
-def tokenizer_fingerprint(folder: Path) -> str:
-    """Of the tokenizer in a folder. UserError where there is none that can be used."""
-    return Tokenizer.load(folder).checksum
+def usable_tokenizer(folder: Path, work: Path) -> str:
+    """The fingerprint of the tokenizer in a folder. UserError where there is none that can be used; one that a
+    workspace has taken before can be, and is not loaded again to find out."""
+    checksum = tokenizer_checksum(folder)
+    taken = work.glob(f"stages/tokenizer-*/{TOKENIZER_FILE}")
+    return checksum if checksum in map(tokenizer_checksum, taken) else Tokenizer.load(folder).checksum
 
 
 def existing_tokenizer(recipe: Recipe) -> Path | None:

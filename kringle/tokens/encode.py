@@ -21,7 +21,7 @@ from kringle.progress import Reporter
 from kringle.tokens.join import join_stores
 from kringle.tokens.slices import Slice, plan_slices, utf8
 from kringle.tokens.store import Document, TokenStore
-from kringle.tokens.tokenizer import Tokenizer
+from kringle.tokens.tokenizer import Tokenizer, tokenizer_checksum
 from kringle.workspace import ShardStore, Task
 
 
@@ -53,9 +53,9 @@ def encode(
     `documents` is a folder of `part-*.parquet` with the columns id, content, language and size, and `content_id` where
     the content was redacted; both ids are hashes of contents. UserError when there is nothing to encode.
     """
-    trained = Tokenizer.load(tokenizer)
+    checksum = tokenizer_checksum(tokenizer)
     slices = plan_slices(documents, ids)
-    tasks = [Task(s.name, _fingerprint(trained.checksum, s), _Work(s, tokenizer, trained.checksum)) for s in slices]
+    tasks = [Task(s.name, _fingerprint(checksum, s), _Work(s, tokenizer, checksum)) for s in slices]
     sizes = [s.size for s in slices]
     if not tasks:
         raise UserError("no documents to encode", where=str(documents), hint="loosen the filters or add sources")

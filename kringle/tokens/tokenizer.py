@@ -116,11 +116,7 @@ class Tokenizer:
         UserError where it is missing, has no special tokens for fill-in-the-middle in either spelling, or does not give
         every text back byte for byte.
         """
-        file = path / TOKENIZER_FILE if path.is_dir() else path
-        try:
-            raw = file.read_bytes()
-        except OSError as error:
-            raise UserError(f"no tokenizer here ({error.strerror})", where=str(file)) from error
+        file, raw = _read(path)
         try:
             backend = tokenizers.Tokenizer.from_str(raw.decode("utf-8"))
         except Exception as error:  # the library raises bare Exception for any malformed file
@@ -210,6 +206,20 @@ class Tokenizer:
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
         names = {**roles, "additional_special_tokens": fim}
         (folder / "special_tokens_map.json").write_text(json.dumps(names, indent=2) + "\n")
+
+
+def tokenizer_checksum(path: Path) -> str:
+    """What `Tokenizer.load` gives as `checksum`, without the rest. UserError where there is no such file."""
+    return hashlib.sha256(_read(path)[1]).hexdigest()
+
+
+def _read(path: Path) -> tuple[Path, bytes]:
+    """The file `tokenizer.json`, given itself or its folder, and what it holds."""
+    file = path / TOKENIZER_FILE if path.is_dir() else path
+    try:
+        return file, file.read_bytes()
+    except OSError as error:
+        raise UserError(f"no tokenizer here ({error.strerror})", where=str(file)) from error
 
 
 def _encoder(file: str) -> Encoder | None:

@@ -110,6 +110,7 @@ class Lister:
 
     def __init__(self, source: str, languages: Collection[str]) -> None:
         self.source, self.languages, self.found = source, frozenset(languages), Found()
+        self._user = os.geteuid() if _EFFECTIVE else -1
 
     def skip(self, repo: str, path: str, reason: str) -> None:
         """Record something left out; `path` as the file system spells it."""
@@ -171,7 +172,7 @@ class Lister:
                 language = _script_language(entry.path) if status.st_mode & 0o111 else None
                 if not self.wanted(language, entry.name):
                     return
-            if not os.access(entry.path, os.R_OK, effective_ids=_EFFECTIVE):
+            if not self._readable(entry, status):
                 self.skip(repo, path, UNREADABLE)
                 return
         except OSError as error:
@@ -184,6 +185,12 @@ class Lister:
                 licenses, _of_many(revision), None, "file", "", entry.path,
             )
         )  # fmt: skip
+
+    def _readable(self, entry: os.DirEntry[str], status: os.stat_result) -> bool:
+        """Whether this process may read a file; that of its own user's files is told by their mode alone."""
+        if status.st_uid == self._user and status.st_mode & stat.S_IRUSR:
+            return True
+        return os.access(entry.path, os.R_OK, effective_ids=_EFFECTIVE)
 
 
 def _script_language(path: str) -> str | None:
