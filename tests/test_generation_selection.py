@@ -26,10 +26,10 @@ from kringle.generation.selection import (
     select_by_kernel,
     select_on_device,
 )
-from kringle.generation.selection_kernel import choose, temper
+from kringle.generation.selection_kernel import choose, maximum, temper
 from kringle.randomness import stream
 
-Implementation = Callable[[torch.Tensor, torch.Tensor, Truncation, np.ndarray], tuple[np.ndarray, np.ndarray]]
+Implementation = Callable[[torch.Tensor, Truncation, np.ndarray], tuple[np.ndarray, np.ndarray]]
 IMPLEMENTATIONS = [select_by_kernel, select_on_device]
 
 
@@ -73,7 +73,7 @@ def uniform_truncation(rows: int, temperature: float, p: float, k: int) -> Trunc
 
 
 def run(implementation: Implementation, logits: torch.Tensor, truncation: Truncation, u: np.ndarray) -> np.ndarray:
-    return implementation(logits, logits.amax(-1, keepdim=True), truncation, u)[0]
+    return implementation(logits, truncation, u)[0]
 
 
 @settings(max_examples=150, deadline=None)
@@ -155,7 +155,7 @@ def test_a_token_of_probability_one_is_always_drawn(implementation: Implementati
     uniforms = np.append(np.linspace(0, 1, 99, endpoint=False), np.nextafter(1, 0))
     for temperature, p, k in [(1.0, 1.0, 0), (0.3, 0.9, 0), (1.0, 1.0, 3), (0.0, 1.0, 0), (1e-30, 1.0, 0)]:
         truncation = uniform_truncation(100, temperature, p, k)
-        ids, log_probabilities = implementation(logits, logits.amax(-1, keepdim=True), truncation, uniforms)
+        ids, log_probabilities = implementation(logits, truncation, uniforms)
         assert (ids == 123).all()
         assert abs(log_probabilities).max() < 1e-6
 
@@ -178,7 +178,7 @@ def test_implementations_agree_from_logits_with_mixed_rows() -> None:
     )
     uniforms = random.random(rows)
     ids, log_probabilities = select(logits, truncation, uniforms)
-    other_ids, other_log_probabilities = select_on_device(logits, logits.amax(-1, keepdim=True), truncation, uniforms)
+    other_ids, other_log_probabilities = select_on_device(logits, truncation, uniforms)
     assert (ids == other_ids).mean() >= 0.995  # exponentials differ by a rounding, which moves the borders a little
     exact = torch.log_softmax(logits.double(), -1).numpy()[np.arange(rows), ids]
     assert abs(log_probabilities - exact).max() < 1e-5
@@ -214,7 +214,15 @@ def test_the_exponential_is_exact_to_two_units_in_the_last_place() -> None:
     assert (weights[:2] == 0).all()
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@settings(deadline=None)
+@given(st.lists(st.floats(width=32), min_size=1, max_size=70))
+def test_the_maximum_is_that_of_the_definition(numbers: list[float]) -> None:
+    row = np.array(numbers, np.float32)
+    assert np.array_equal(maximum(row), row.max(), equal_nan=True)
+    assert np.isnan(maximum(np.append(row, -np.float32(np.nan))))
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf])
 def test_logits_that_are_not_numbers_are_refused(bad: float) -> None:
     logits = torch.zeros(3, 10)
     logits[1, 4] = bad
@@ -239,7 +247,7 @@ for width in (1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 300):
         inverse = random.choice([0, 0.1, 1, 5], rows).astype(np.float32)
         p, k = random.choice([1e-9, 0.5, 0.95, 1.0], rows), random.choice([0, 1, 3, width, 999], rows)
         u = random.choice([0.0, 0.3, np.nextafter(1, 0)], rows)
-        select_rows(logits, logits.max(-1), inverse, p, k, u, np.float32(-87), ids, log_probabilities)
+        select_rows(logits, inverse, p, k, u, np.float32(-87), ids, log_probabilities)
         assert ((0 <= ids) & (ids < width) & (log_probabilities <= 1e-6)).all()
 """
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}

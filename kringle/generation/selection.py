@@ -56,10 +56,9 @@ def select(logits: Tensor, truncation: Truncation, uniforms: np.ndarray) -> tupl
     Returns ids (R,) int64 and log-probabilities (R,) float32, in nats, under the untruncated distribution at
     temperature 1. Raises UserError if a row holds NaN or +infinity, or nothing but -infinity.
     """
-    highest = logits.detach().amax(-1, keepdim=True).float()
     by_kernel = logits.device.type == "cpu" and _is_installed("numba")
     return (select_by_kernel if by_kernel else select_on_device)(
-        logits.detach().float().contiguous(), highest, truncation, uniforms
+        logits.detach().float().contiguous(), truncation, uniforms
     )
 
 
@@ -79,16 +78,11 @@ def place(array: np.ndarray, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def select_by_kernel(
-    logits: Tensor, highest: Tensor, truncation: Truncation, uniforms: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def select_by_kernel(logits: Tensor, truncation: Truncation, uniforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`select` on a CPU, in as many threads as torch uses."""
     from kringle.generation.selection_kernel import select_rows
 
-    if not bool(torch.isfinite(highest).all()):  # the maximum of a row with NaN is NaN
-        raise _not_finite()
     rows, scores = len(uniforms), logits.numpy()
-    maxima = highest[:, 0].expand(rows).contiguous().numpy()
     inverse = truncation.inverse_temperature
     ids, log_probabilities = np.empty(rows, np.int64), np.empty(rows, np.float32)
 
@@ -96,7 +90,6 @@ def select_by_kernel(
         some = scores if len(scores) == 1 else scores[part]
         select_rows(
             some,
-            maxima[part],
             inverse[part],
             truncation.top_p[part],
             truncation.top_k[part],
@@ -114,6 +107,8 @@ def select_by_kernel(
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(run, parts))
+    if (ids < 0).any():
+        raise _not_finite()
     return ids, log_probabilities
 
 
@@ -123,7 +118,6 @@ Choose = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # see `choose_by_so
 @torch.inference_mode()
 def select_on_device(
     logits: Tensor,
-    highest: Tensor,
     truncation: Truncation,
     uniforms: np.ndarray,
     choose: Choose | None = None,
@@ -138,6 +132,7 @@ def select_on_device(
         device,
     )
     inverse, p, k, u = settings[0].float(), settings[1], settings[2].long(), settings[3]
+    highest = logits.amax(-1, keepdim=True)
     shifted = (logits - highest).expand(len(uniforms), -1)
     greedy = shifted.argmax(-1)
     exponents = shifted * inverse[:, None]

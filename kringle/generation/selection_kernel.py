@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+BITS_OF_SIZE = 0x7FFFFFFF  # all but the sign
+BITS_OF_INFINITY = 0x7F800000
 BITS_OF_ONE = 0x3F800000  # the highest weight of every row is 1
 BITS_OF_FIRST_PROBE = 0x37800000  # 2^-16: the border of a nucleus lies above it in practice, which saves three passes
 BLOCK = 64  # weights summed at once while looking for the token drawn
@@ -31,7 +33,6 @@ _in_order = njit(nogil=True, cache=True, fastmath={"nsz", "contract"})  # where 
 @_kernel
 def select_rows(
     logits: np.ndarray,
-    highest: np.ndarray,
     inverse_temperature: np.ndarray,
     top_p: np.ndarray,
     top_k: np.ndarray,
@@ -42,25 +43,49 @@ def select_rows(
 ) -> None:
     """Fill ids (R,) and log-probabilities (R,) with draws from logits (R, V), or (1, V) for all rows; float32.
 
-    `highest` (R,) are the rows' maxima, finite numbers. An inverse temperature (R,) of 0 is greedy. See
+    An inverse temperature (R,) of 0 is greedy. The id of a row whose maximum is no finite number is -1. See
     `kringle.generation.selection` for the definitions and for `floor`.
     """
     width = logits.shape[1]
     weights, mass = np.empty(width, np.float32), np.empty(width, np.float32)
     bits = np.empty(width, np.int32)
+    highest = np.float32(0)
     for r in range(len(ids)):
         row = logits[min(r, len(logits) - 1)]
-        total = temper(row, highest[r], np.float32(1.0), floor, weights)
+        if r < len(logits):
+            highest = maximum(row)
+        if not np.isfinite(highest):
+            ids[r] = -1
+            continue
+        total = temper(row, highest, np.float32(1.0), floor, weights)
         if inverse_temperature[r] == 0:
             chosen = 0
-            while row[chosen] < highest[r]:
+            while row[chosen] < highest:
                 chosen += 1
         else:
             if inverse_temperature[r] != 1:
-                temper(row, highest[r], inverse_temperature[r], floor, weights)
+                temper(row, highest, inverse_temperature[r], floor, weights)
             chosen = choose(weights, top_p[r], top_k[r], uniforms[r], bits, mass)
         ids[r] = chosen
-        log_probabilities[r] = row[chosen] - highest[r] - np.log(total)
+        log_probabilities[r] = row[chosen] - highest - np.log(total)
+
+
+@_kernel
+def maximum(row: np.ndarray) -> np.float32:
+    """The highest of some float32 (V,), NaN where one of them is.
+
+    Of their bits, which is vectorised as a comparison of floats that may be NaN is not: those of negative numbers are
+    turned round, so that all order as the numbers do.
+    """
+    bits = row.view(np.int32)
+    highest, farthest = np.int32(-BITS_OF_SIZE - 1), np.int32(0)
+    for j in range(bits.shape[0]):
+        size = bits[j] & np.int32(BITS_OF_SIZE)
+        highest = max(highest, np.int32(bits[j] ^ ((bits[j] >> np.int32(31)) & np.int32(BITS_OF_SIZE))))
+        farthest = max(farthest, size)
+    if farthest > BITS_OF_INFINITY:
+        return np.float32(np.nan)
+    return np.float32(np.int32(highest ^ ((highest >> np.int32(31)) & np.int32(BITS_OF_SIZE))).view(np.float32))
 
 
 @_in_order
