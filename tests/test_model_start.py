@@ -262,9 +262,30 @@ def indexed(text: str) -> Callable[[Path], object]:
     return change
 
 
+def reshaped(change: Callable[[dict[str, torch.Tensor]], object], *, pickled: bool = False) -> Callable[[Path], object]:
+    def save(folder: Path) -> None:
+        weights = safetensors.torch.load_file(folder / "model.safetensors")
+        change(weights)
+        if pickled:
+            (folder / "model.safetensors").unlink()
+            torch.save(weights, folder / "pytorch_model.bin")
+        else:
+            safetensors.torch.save_file(weights, folder / "model.safetensors")
+
+    return save
+
+
+def widened(weights: dict[str, torch.Tensor]) -> None:
+    weights["transformer.ln_f.bias"] = torch.zeros(7)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (reshaped(widened), r"model\.safetensors: weights do not fit the configuration \((?s:.)*ln_f\.bias"),
+        (reshaped(widened, pickled=True), r"weights do not fit the configuration \((?s:.)*ln_f\.bias"),
+        (reshaped(lambda w: w.pop("transformer.h.0.ln_1.weight")), r"weights do not fit(?s:.)*h\.0\.ln_1\.weight"),
+        (reshaped(lambda w: w.pop("transformer.wte.weight")), r"weights do not fit(?s:.)*wte\.weight"),
         (lambda folder: (folder / "model.safetensors").unlink(), r"no model\.safetensors or pytorch_model\.bin here"),
         (cut("model.safetensors", 5000), r"model\.safetensors: damaged or cut short"),
         (cut("model.safetensors", 0), r"model\.safetensors: damaged or cut short"),

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from run_fixtures import ARMS, Study, finished_study, kringle, models, results, timeless, unfinished, write_recipe
 
+from kringle.workspace import Workspace
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="NOT CHECKED: full disks and missing networks")
 
 
@@ -23,7 +25,12 @@ class SmallDisk:
         folder.mkdir()
 
     def mount(self, size: str, *, grow: bool = False) -> None:
-        options = f"remount,size={size}" if grow else f"size={size}"
+        self._mount(f"remount,size={size}" if grow else f"size={size}")
+
+    def protect(self) -> None:
+        self._mount("remount,ro")
+
+    def _mount(self, options: str) -> None:
         done = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", options, "tmpfs", self.folder], capture_output=True, text=True, check=False
         )
@@ -69,6 +76,26 @@ def test_a_full_disk_says_so_in_one_line_and_the_run_goes_on_once_there_is_room(
     mine, theirs = (timeless(results(w)["comparisons"]) for w in (work, study.work))
     assert mine == theirs
     assert unfinished(work) == []
+
+
+@pytest.mark.skipif(
+    shutil.which("mount") is None or os.geteuid() != 0, reason="NOT CHECKED: only root can make a disk read-only"
+)
+def test_a_workspace_that_cannot_be_written_is_one_line_and_nothing_is_lost(study: Study, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    Workspace.open(work)
+    stages = SmallDisk(work / "stages")
+    try:
+        stages.mount("1m")
+        stages.protect()
+        done = kringle("run", study.recipe, "--work", work, "--until", "collect")
+        assert done.code == 1
+        (said,) = [line for line in done.err.splitlines() if not line.startswith("note: ")]
+        assert said.startswith(f"kringle: {work}/stages/collect-")
+        assert said.endswith(": Read-only file system; see to its permissions or choose another folder and run again")
+    finally:
+        stages.remove()
+    kringle("run", study.recipe, "--work", work, "--until", "collect").succeeded()
 
 
 def without_network() -> Sequence[str]:

@@ -7,6 +7,7 @@ the rest.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -37,6 +38,10 @@ Work = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="End with one machine-readable line on standard output.")]
 DEFAULT_WORK = Path("kringle-work")
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_MENDED_BY = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "see to its permissions or choose another folder"),
+}
 
 
 def emit(as_json: bool, result: dict[str, Any]) -> None:
@@ -83,8 +88,8 @@ def _run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        if error.errno in (28, 122):  # ENOSPC, EDQUOT
-            where = f"{error.filename}: " if error.filename else ""
-            print(f"kringle: {where}{error.strerror}; free some space and run again", file=sys.stderr)
-            sys.exit(1)
-        raise
+        if error.errno not in _MENDED_BY:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"kringle: {where}{error.strerror}; {_MENDED_BY[error.errno]} and run again", file=sys.stderr)
+        sys.exit(1)

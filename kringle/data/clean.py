@@ -218,8 +218,8 @@ class _Tally:
             self._count(step, files, size)
 
     def give_way(self, gone: pa.Table, decisions: pa.Table) -> None:
-        """Documents of a shard (id, size) that give way to near-duplicates, and the shard's decisions (id, step, kept),
-        of which earlier steps' count."""
+        """Documents of a shard (id, size) that give way to near-duplicates, and the shard's decisions (id, step, kept):
+        one that an earlier step drops stays counted there, one that a later step drops counts here instead."""
         order = list(self.dropped)
         failures = decisions.filter(
             pc.and_(pc.invert(decisions["kept"]), pc.is_in(decisions["id"], value_set=gone["id"].combine_chunks()))

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import pickle
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,19 @@ def save(model: Transformer, tokenizer: Tokenizer, folder: Path, fim: FimTrainin
 def load(folder: Path) -> tuple[Transformer, Tokenizer]:
     """The model (float32, without dropout) and the tokenizer of a directory; UserError names what is missing or does
     not fit."""
-    config = describe(folder)
-    tokenizer = Tokenizer.load(folder)
+    config, tokenizer = describe(folder), Tokenizer.load(folder)
+    model = _fitted(folder, config, tokenizer, read_weights)
+    for name, weight in model.state_dict().items():
+        if not all(math.isfinite(end) for end in weight.aminmax()):
+            what = f"{name} holds a number that is not finite"
+            raise UserError(what, where=str(folder), hint="get the model once more")
+    return model.requires_grad_(True), tokenizer
+
+
+def _fitted(
+    folder: Path, config: ModelConfig, tokenizer: Tokenizer, read: Callable[[Path], dict[str, Tensor]]
+) -> Transformer:
+    """The model with the tensors that are read; UserError where they, or the tokenizer, do not fit."""
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size} rows", where=str(folder)
@@ -95,16 +107,13 @@ def load(folder: Path) -> tuple[Transformer, Tokenizer]:
     with torch.device("meta"):
         model = Transformer(config)
     try:
-        weights = native_weights(read_weights(folder), config)
+        weights = native_weights(read(folder), config)
         model.load_state_dict(weights, assign=True)  # refuses missing, unexpected and misshapen tensors
-    except (OSError, RuntimeError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
         where = folder / WEIGHTS_FILE if (folder / WEIGHTS_FILE).exists() else folder
-        raise UserError(f"weights do not fit the configuration ({error})", where=str(where)) from error
-    for name, weight in model.state_dict().items():
-        if not all(math.isfinite(end) for end in weight.aminmax()):
-            what = f"{name} holds a number that is not finite"
-            raise UserError(what, where=str(folder), hint="get the model once more")
-    return model.requires_grad_(True), tokenizer
+        why = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise UserError(f"weights do not fit the configuration ({why})", where=str(where)) from error
+    return model
 
 
 def model_name(folder: Path) -> str:
@@ -115,16 +124,25 @@ def model_name(folder: Path) -> str:
 
 def check(folder: Path) -> None:
     """Refuse a directory that `load` would, as far as that can be known without reading its weights: UserError where
-    the tokenizer, the configuration, or a file of weights is missing or cut short."""
-    describe(folder)
-    Tokenizer.load(folder)
+    the tokenizer, the configuration, or a file of weights is missing or cut short, or tensors have other shapes."""
+    _fitted(folder, describe(folder), Tokenizer.load(folder), _shapes)
+
+
+def _shapes(folder: Path) -> dict[str, Tensor]:
+    """What `read_weights` would read, as tensors without numbers."""
+    tensors: dict[str, Tensor] = {}
     for file in weight_files(folder):
         if file.suffix == ".safetensors":
             try:
-                with safetensors.safe_open(file, "pt"):
-                    pass
+                with safetensors.safe_open(file, "pt") as opened:
+                    parts = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - it is no mapping
+                    floating = {name: part for name, part in parts.items() if "F" in part.get_dtype()}  # F32, BF16
+                    tensors |= {n: torch.empty(part.get_shape(), device="meta") for n, part in floating.items()}
             except (OSError, safetensors.SafetensorError) as error:
                 raise _damaged(file, error) from error
+        else:
+            tensors |= {n: t.float() for n, t in _read_pickle(file, "meta").items() if t.is_floating_point()}
+    return tensors
 
 
 def _damaged(file: Path, why: object) -> UserError:
@@ -233,9 +251,9 @@ def weight_files(folder: Path) -> list[Path]:
     raise UserError(f"no {WEIGHTS_FILE} or pytorch_model.bin here", where=str(folder))
 
 
-def _read_pickle(file: Path) -> dict[str, Tensor]:
+def _read_pickle(file: Path, device: str = "cpu") -> dict[str, Tensor]:
     """PyTorch's format, tensors alone: nothing in the file is run."""
-    loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    loaded = torch.load(file, map_location=device, weights_only=True, mmap=True)
     if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
         raise UserError("holds something else than named tensors", where=str(file))
     return loaded
@@ -251,7 +269,7 @@ def native_weights(weights: dict[str, Tensor], config: ModelConfig) -> dict[str,
     left_out = (".attn.bias", ".attn.masked_bias")
     weights = {name: w for name, w in weights.items() if not name.endswith(left_out)}
     head = weights.pop("lm_head.weight", None)
-    if head is not None and not torch.equal(head, weights["transformer.wte.weight"]):
+    if head is not None and not head.is_meta and not torch.equal(head, weights["transformer.wte.weight"]):
         raise RuntimeError("lm_head.weight differs from the embedding: the model is not tied")
     rows = weights.get("transformer.h.0.mlp.c_fc.weight")
     if rows is None or rows.shape[0] != config.width:
