@@ -109,7 +109,8 @@ def apply(root: Path, found: Withdrawal) -> None:
             _replace(path, lambda out, path=path: _rewrite(path, out, taken, found.gone))
             found.rewritten.append(str(relative))
     for stage in decided(root):
-        found.rewritten += [str(path.relative_to(root)) for path in _redecide(stage, found)]
+        if (changed := _redecide(stage, found)) is not None:
+            found.rewritten.append(str(changed.relative_to(root)))
     for folder in sorted({Path(*Path(name).parts[:2]) for name in found.rewritten}):
         _update_manifest(root / folder)
 
@@ -162,8 +163,8 @@ def decided(root: Path) -> list[Path]:
     return sorted(folder.parent for folder in (root / "stages").glob(f"collect-*/{FOLDER}"))
 
 
-def _redecide(stage: Path, found: Withdrawal) -> list[Path]:
-    """Tell the decisions of a collect stage anew; returns the files that are others now."""
+def _redecide(stage: Path, found: Withdrawal) -> Path | None:
+    """Tell the decisions of a collect stage anew; returns the file that is another now, if one is."""
     removed = dict(found.removed)
     for spot, what in found.elsewhere.items():
         if what == "removed":
@@ -177,41 +178,35 @@ def _redecide(stage: Path, found: Withdrawal) -> list[Path]:
                 if step == optout.STEP:
                     known.add(spot)
     if not here:
-        return []
+        return None
     ids = {spot.id for spot in here}
-
-    def told_again(row: dict[str, Any]) -> bool:
-        return row["step"] == EXACT and row["id"] in ids and Spot(row["id"], row["repo"], row["path"]) not in removed
-
-    left: dict[str, set[Spot]] = {}
-    stay: dict[Path, list[dict[str, Any]]] = {}  # what stays of each file from which something goes
-    files = decision_files(stage)
-    for file in files:
-        rows = read_table(file).to_pylist()
-        for row in filter(told_again, rows):
-            left.setdefault(row["id"], set()).add(Spot(row["id"], row["repo"], row["path"]))
-        if file == files[-1] or any(map(told_again, rows)):
-            stay[file] = [row for row in rows if not told_again(row)]
-    added = []
+    rows = []
+    left: dict[str, list[Spot]] = {}
+    last = decision_files(stage)[-1]  # of what was decided over all shards: exact duplicates' decisions are there
+    for row in read_table(last).to_pylist():
+        spot = Spot(row["id"], row["repo"], row["path"])
+        if row["step"] == EXACT and row["id"] in ids and spot not in removed:
+            left.setdefault(row["id"], []).append(spot)  # told again below
+        else:
+            rows.append(row)
     for spots in left.values():
         first, *others = sorted(spots, key=lambda spot: (spot.repo, spot.path))
         more = None if not others else "has one more copy" if len(others) == 1 else f"has {len(others):,} more copies"
         count = float(len(spots))
-        added.append({**_decision(first, EXACT, ONE_COPY, True, more), "value": count})
+        rows.append({**_decision(first, EXACT, ONE_COPY, True, more), "value": count})
         same = f"the same as {first.repo}/{first.path}"
-        added += [{**_decision(spot, EXACT, ONE_COPY, False, same), "value": count} for spot in others]
+        rows += [{**_decision(spot, EXACT, ONE_COPY, False, same), "value": count} for spot in others]
     for spot, rule in sorted(here.items()):
         if spot not in known:
-            added.append(_decision(spot, optout.STEP, optout.THRESHOLD, False, rule))
-    stay[files[-1]] += added
-    for file in reversed(stay):  # what is told again is there before it goes elsewhere, should this be killed
-        _replace(file, lambda out, rows=stay[file]: _write_decisions(out, rows))
-    return list(stay)
+            rows.append(_decision(spot, optout.STEP, optout.THRESHOLD, False, rule))
+    changed = pa.Table.from_pylist(rows, schema=DECISION)
 
+    def write(out: Path) -> None:
+        with TableWriter(out, DECISION) as writer:
+            writer.write_table(changed)
 
-def _write_decisions(out: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with TableWriter(out, DECISION) as writer:
-        writer.write_table(pa.Table.from_pylist(list(rows), schema=DECISION))
+    _replace(last, write)
+    return last
 
 
 def _rule_of(id: str, found: Withdrawal) -> str:
