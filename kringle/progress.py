@@ -23,7 +23,9 @@ LINE_EVERY = 60.0  # seconds between lines when nobody watches a terminal
 
 
 class Counter(Protocol):
-    def advance(self, amount: float = 1) -> None: ...
+    def advance(self, amount: float = 1) -> None:
+        """`amount` more units are done. The first call starts the clock and its units are no part of the speed: they
+        were done before, by an earlier attempt too."""
 
 
 class _Line:
@@ -31,17 +33,18 @@ class _Line:
 
     def __init__(self, title: str, total: float, unit: str) -> None:
         self.title, self.total, self.unit = title, total, unit
-        self.done, self.start = 0.0, time.monotonic()
+        self.done, self.before, self.start = 0.0, 0.0, time.monotonic()
         self.last = self.start
 
     def advance(self, amount: float = 1) -> None:
         now = time.monotonic()
         if not self.done:  # work that waited for its turn has not been slow
             self.start = self.last = now
+            self.before = amount
         self.done += amount
         if now - self.last >= LINE_EVERY:
             self.last = now
-            rate = self.done / max(1e-9, now - self.start)
+            rate = (self.done - self.before) / max(1e-9, now - self.start)
             left = (self.total - self.done) / rate if rate else 0.0
             share = f"{self.done:,.0f} of {self.total:,.0f} {self.unit}"
             print(f"{self.title}: {share}, {rate:,.1f} {self.unit}/s, {left:,.0f} s left", file=sys.stderr, flush=True)

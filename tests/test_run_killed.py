@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 from run_fixtures import Running, Study, finished_study, kringle, manifests, models, results, timeless, unfinished
 
+from kringle.study import teaching
+from kringle.study.pipeline import make_job, recall
+from kringle.workspace import Workspace
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="NOT CHECKED: killed runs; processes are read in /proc")
 
 # Stage and seconds within which it is killed: moments are drawn, because no chosen one is the worst.
@@ -75,3 +79,31 @@ def test_ctrl_c_says_one_line_and_the_next_run_goes_on(study: Study, tmp_path: P
     mine, theirs = (timeless(results(w)["comparisons"]) for w in (work, study.work))
     assert mine == theirs
     assert unfinished(work) == []
+
+
+def test_a_training_that_goes_on_counts_the_steps_before(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, plan = recall(Workspace.open(study.work, create=False))
+    job = make_job(plan, plan.runs[0], "train", threads=1)
+    steps, stop = job.units, job.units // 2
+    told: list[float] = []
+
+    class Killed(BaseException):
+        pass
+
+    def tick(amount: float) -> None:
+        told.append(amount)
+        if len(told) == stop:
+            raise Killed
+
+    monkeypatch.setattr(teaching, "tick", tick)
+    with pytest.raises(Killed):
+        teaching.train_arm(job, tmp_path)
+    assert told == [1] * stop
+    told[:] = [0] * stop  # the second attempt is not stopped
+    teaching.train_arm(job, tmp_path)
+    again = told[stop:]
+    assert 1 < again[0] <= stop
+    assert again[1:] == [1] * (len(again) - 1)
+    assert sum(again) == steps

@@ -78,11 +78,15 @@ def train_arm(job: ArmJob, out: Path, world: World | None = None, look: Look | N
     name = job.train.name.removeprefix("train@")
     trackers = open_trackers(settings.track, out / "tracking", name, plain(job.arm)) if world.first else []
 
+    told = 0
+
     def on_step(record: StepRecord, _: Transformer) -> None:
+        nonlocal told
         figures = {key: value for key, value in asdict(record).items() if isinstance(value, int | float)}
         for tracker in trackers:
             tracker.log(record.step, figures)
-        tick()
+        tick(record.step - told)  # the first time with the steps of earlier attempts
+        told = record.step
 
     def on_measure(step: int, figures: Mapping[str, float]) -> None:
         for tracker in trackers:
