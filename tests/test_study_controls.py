@@ -20,6 +20,7 @@ from kringle.errors import UserError
 from kringle.recipe import Margins, Recipe, parse_recipe
 from kringle.study import altered
 from kringle.study.altered import training_seed
+from kringle.study.assemble import command_of
 from kringle.study.controls import REFUSED, check_controls, control_arms, pairs, refuse
 from kringle.study.findings import findings
 from kringle.study.judgements import Measurements, compare_arms, seed_variances
@@ -64,6 +65,15 @@ def test_a_study_gets_its_controls() -> None:
     assert arms["control-size-final"].training.tokens == 200_000
     assert training_seed(arms["control-seed"], 1) not in {training_seed(arms["fim"], s) for s in (0, 1, 2)}
     assert all(training_seed(arms[name], 1) == 1 for name in arms if name != "control-seed")
+
+
+def test_the_command_behind_every_arm_makes_it(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text(RECIPE.replace("CONTROLS", "true"))
+    options = Options(recipe=str(path), work=tmp_path / "work")
+    for arm in resolve(options).arms:
+        only = command_of(arm, options).partition(" --only ")[2]
+        assert arm.name in {made.name for made in resolve(replace(options, only=(only,))).arms}
 
 
 def test_every_difference_has_the_right_other_side() -> None:

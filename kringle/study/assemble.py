@@ -172,7 +172,7 @@ def _arm(run: Run, recipe: Recipe, measured: Measurements | None, options: Optio
             changes=flat(run.arm.difference),
             is_base=run.arm is recipe.base,
             seed=run.seed,
-            command=_with(options, f"--only {run.arm.name}"),
+            command=command_of(run.arm, options),
             training=None,
             bits_per_byte=None,
             infilling=None,
@@ -185,12 +185,17 @@ def _arm(run: Run, recipe: Recipe, measured: Measurements | None, options: Optio
         changes=flat(run.arm.difference),
         is_base=run.arm is recipe.base,
         seed=run.seed,
-        command=_with(options, f"--only {run.arm.name}"),
+        command=command_of(run.arm, options),
         training=_training(run),
         bits_per_byte=bits_per_byte(measured.bits),
         infilling=infilling(measured.lines, measured.prompt),
         suites=tuple(suite_result(name, scored[name], measured.verdicts.get(name)) for name in scored),
     )
+
+
+def command_of(arm: RecipeArm, options: Options) -> str:
+    """The command that makes an arm; a control is made together with the arm that it belongs to."""
+    return _with(options, f"--only {arm.control.of if arm.control else arm.name}")
 
 
 def _means(arms: Sequence[Arm], by_arm: Mapping[str, Mapping[int, Measurements]]) -> tuple[Arm, ...]:
