@@ -7,6 +7,7 @@ maps over the machines of a Ray cluster; a `Part` is the share of one machine of
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import pickle
@@ -33,12 +34,22 @@ from kringle.errors import ShardError, UserError
 # half a second on it. Both are made for it: NumPy's threads start anew in a forked process, numba has none.
 SHARED = ["numpy", "numba"]
 
+# Bytes of text that are worth a worker: what it loads before its first shard (libraries, kernels, patterns) takes half
+# a second to a second in the stages of the chain, as long as the work on 16 MB.
+WORTH_A_WORKER = 16_000_000
+
 _channel: Connection | None = None  # to the parent, in a worker; None elsewhere
 
 
 def default_workers() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def enough_workers(workers: int, payloads: int, sizes: Sequence[int] | None) -> int:
+    """How many of the workers have something to do that is worth their start."""
+    wanted = min(workers, payloads)
+    return wanted if sizes is None else min(wanted, max(1, math.ceil(sum(sizes) / WORTH_A_WORKER)))
 
 
 def tick(amount: float = 1) -> None:
@@ -316,11 +327,13 @@ class Engine:
         *,
         names: Sequence[str] | None = None,
         on_tick: Callable[[int, float], None] | None = None,
+        sizes: Sequence[int] | None = None,
     ) -> Iterator[Any]:
         """Yield `function(payload)` for each payload, in order.
 
         `function` must be importable (a module's own) and payloads picklable. `on_tick(index, amount)` is called in
-        this thread for every `tick` in a worker. Raises `ShardError` for the first fault that is seen, also when an
+        this thread for every `tick` in a worker. With `sizes`, the bytes of text behind each payload, no more workers
+        begin than those are worth. Raises `ShardError` for the first fault that is seen, also when an
         earlier payload is still being worked on; a `UserError` passes through as it is.
         """
         if not payloads:
@@ -329,7 +342,7 @@ class Engine:
         pool = self._pool()
         finished = False
         try:
-            pool.start(min(self.workers, len(payloads)), function, payloads)
+            pool.start(enough_workers(self.workers, len(payloads), sizes), function, payloads)
             done: dict[int, Any] = {}
             for number in range(len(payloads)):
                 while number not in done:

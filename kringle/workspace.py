@@ -118,11 +118,13 @@ def _remove_hidden(folder: Path) -> None:
 
 
 class Task(NamedTuple):
-    """One shard's work: `function(payload, folder)` is run unless its fingerprint is already in the store."""
+    """One shard's work: `function(payload, folder)` is run unless its fingerprint is already in the store. `size` is
+    the bytes of text that it works through, about, or that take as long; None for what is worth a worker of its own."""
 
     name: str
     fingerprint: str
     payload: Any
+    size: int | None = None
 
 
 class ShardStore:
@@ -161,7 +163,9 @@ class ShardStore:
         mine = [i for i in missing if part is None or part.claims(folders[i].name)]
         others = sorted(set(missing) - set(mine))
         payloads = [(function, tasks[i].payload, folders[i]) for i in mine]
-        for i, _ in zip(mine, engine.map(run_shard, payloads, names=[tasks[i].name for i in mine]), strict=True):
+        names, sizes = [tasks[i].name for i in mine], [tasks[i].size for i in mine]
+        known = None if None in sizes else [size for size in sizes if size is not None]
+        for i, _ in zip(mine, engine.map(run_shard, payloads, names=names, sizes=known), strict=True):
             if on_done:
                 on_done(i)
         if part is not None:

@@ -38,6 +38,7 @@ from kringle.data.table import (
     read_table,
     row_group_starts,
     shard_fingerprint,
+    text_size,
     write_rows,
 )
 from kringle.data.text_statistics import text_statistics
@@ -83,6 +84,7 @@ def clean(
                 key.hex() if key else None,
             ),
             (part, settings, strings.used, fidelity, key),
+            text_size(part),
         )
         for part in parts
     ]

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from kringle.data.containment import SKETCH_PARTS, Grams, Matcher, may_hold, sketch, sketched
 from kringle.data.subsequence import mark_of
-from kringle.data.table import identity, iter_row_groups, read_table, row_group_starts, text_bytes
+from kringle.data.table import identity, iter_row_groups, read_table, row_group_starts, text_bytes, text_size
 from kringle.engine import Engine
 from kringle.progress import Reporter
 from kringle.workspace import ShardStore, Task, fingerprint, shard_summary, write_atomically
@@ -52,6 +52,7 @@ SETS = 32
 # grams than this, a corpus of snippets, they are compared as all others.
 FEWEST_GRAMS = 20
 NEGLIGIBLE = 0.01
+QUICKER = 100  # asking a shard's sketch takes so much less time than reading and hashing its text
 TOGETHER = 16  # shards that are compared with a further set in one task
 MATCH_GRAMS = 1 << 22  # of texts that are matched at once: an index of about 200 MB
 
@@ -104,7 +105,10 @@ def near_copies(
     work = out / "comparison"
     shutil.rmtree(work, ignore_errors=True)  # of a run that was killed here
     work.mkdir()
-    tasks = [Task(place.part.name, fingerprint("held-out grams", mark_of(*place)), place) for place in held]
+    tasks = [
+        Task(place.part.name, fingerprint("held-out grams", mark_of(*place)), place, text_size(place.part))
+        for place in held
+    ]
     with progress.task("held-out texts", len(tasks), unit="shards") as counter:
         groups = shards.map(engine, hash_texts, tasks, on_done=lambda _: counter.advance())
     texts = _Texts(groups)
@@ -125,7 +129,8 @@ def near_copies(
         if entries:
             further.setdefault(name, []).append(Known(place, mark, shards.folder(entries[0].task)))
         else:
-            first.append(Task(place.part.name, record.note(name, mark), First(place, mark, work / name)))
+            work_on = First(place, mark, work / name)
+            first.append(Task(place.part.name, record.note(name, mark), work_on, text_size(place.part)))
     batches = [
         (name, places[start : start + TOGETHER])
         for name, places in further.items()
@@ -136,6 +141,7 @@ def near_copies(
             f"{some[0].place.part.name} to {some[-1].place.part.name}",
             record.note(name, *(known.mark for known in some)),
             Further(some, work / name),
+            sum(text_size(known.place.part) for known in some) // QUICKER,
         )
         for name, some in batches
     ]

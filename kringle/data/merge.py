@@ -18,7 +18,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kringle.data.duplicates import VERDICT, Duplicates, between
-from kringle.data.table import COPY, DECISION, DOCUMENT, TableWriter, iter_row_groups, link, shard_fingerprint
+from kringle.data.table import (
+    COPY,
+    DECISION,
+    DOCUMENT,
+    TableWriter,
+    iter_row_groups,
+    link,
+    shard_fingerprint,
+    text_size,
+)
 from kringle.data.tally import COLUMNS, Tally
 from kringle.engine import Engine
 from kringle.progress import Reporter
@@ -71,7 +80,7 @@ class Merge:
                 place = self._scratch / f"part-{len(jobs)}"
                 with pa.ipc.new_file(str(place), verdicts.schema) as writer:
                     writer.write_table(verdicts)
-                jobs.append(Task(task.name, digest, (file, place)))
+                jobs.append(Task(task.name, digest, (file, place), text_size(file)))
         with progress.task("exact duplicates", len(jobs), unit="shards") as counter:
             folders = shards.map(engine, write_part, jobs, on_done=lambda _: counter.advance())
         for number, part in enumerate(parts):

@@ -23,7 +23,7 @@ from kringle.data.comments import measure_comments
 from kringle.data.near_duplicates.method import Fidelity, Method
 from kringle.data.near_duplicates.stage import CLUSTER, near_duplicates_of
 from kringle.data.subsequence import chosen_of, mark_of
-from kringle.data.table import SPLIT, TableWriter, iter_row_groups, read_table, write_rows
+from kringle.data.table import SPLIT, TableWriter, iter_row_groups, read_table, text_size, write_rows
 from kringle.engine import Engine
 from kringle.garbage import no_collection
 from kringle.progress import Reporter
@@ -179,7 +179,7 @@ def annotate(
     """
     ids = pa.schema([SIGNAL.field("id")])
     chosen = [(own.part, own.rows) for own in chosen_of(documents, survivors, ids) if len(own.rows)]
-    tasks = [Task(part.name, mark_of(part, rows), (part, rows)) for part, rows in chosen]
+    tasks = [Task(part.name, mark_of(part, rows), (part, rows), text_size(part)) for part, rows in chosen]
     with progress.task("annotate", len(tasks), unit="shards") as counter:
         folders = shards.map(engine, annotate_shard, tasks, on_done=lambda _: counter.advance())
     with TableWriter(out / "signals.parquet", SIGNAL) as writer:

@@ -23,6 +23,7 @@ from kringle.data.near_duplicates.inputs import RANKS, Shard, batches, ranks, te
 from kringle.data.near_duplicates.method import Method
 from kringle.data.near_duplicates.shingles import shingle_sets
 from kringle.data.near_duplicates.verify import extremes, verified
+from kringle.data.table import text_size
 from kringle.engine import Engine
 from kringle.progress import Reporter
 from kringle.workspace import ShardStore, Task, fingerprint
@@ -58,7 +59,8 @@ def find(
     witness. Documents of different `group` (N,) are never compared."""
     sizes = sum(shard.path.stat().st_size for shard in shards)
     tasks = [
-        Task(s.path.name, fingerprint("signatures", s.fingerprint, s.columns, method), (s, method)) for s in shards
+        Task(s.path.name, fingerprint("signatures", s.fingerprint, s.columns, method), (s, method), text_size(s.path))
+        for s in shards
     ]
     with progress.task(f"near-duplicates {method.name}", sizes / 1e6, unit="MB") as counter:
         folders = store.map(engine, sign, tasks, on_done=lambda i: counter.advance(shards[i].path.stat().st_size / 1e6))
@@ -227,6 +229,7 @@ def _resolve(
             shards[i].path.name,
             fingerprint("shingles", shards[i].fingerprint, shards[i].columns, method, rows[i].tolist()),
             (shards[i], method, rows[i]),
+            text_size(shards[i].path),
         )
         for i in range(len(shards))
         if len(rows[i])
