@@ -1,7 +1,8 @@
-"""The two kinds of trouble that Kringle tells apart."""
+"""The two kinds of trouble that Kringle tells apart, and one that is met in many places: a name that nobody knows."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -29,3 +30,13 @@ class ShardError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.shard, self.cause)  # exceptions pickle by their arguments, which the message replaced
+
+
+def unknown(name: str, known: Iterable[str], path: str, what: str) -> UserError:
+    """A name that is none of those known, with the nearest of them as a hint."""
+    import difflib  # needed for a mistake alone
+
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+    return UserError(f"unknown {what} '{name}'", where=path, hint=hint)

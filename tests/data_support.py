@@ -13,7 +13,7 @@ from kringle.data.survey import survey
 from kringle.data.table import Decision, iter_documents, read_table
 from kringle.engine import Engine
 from kringle.progress import Reporter
-from kringle.recipe import CorpusSettings, Source
+from kringle.settings import CorpusSettings, Source
 from kringle.workspace import ShardStore
 
 QUIET = Reporter(quiet=True)

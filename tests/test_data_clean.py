@@ -17,7 +17,7 @@ from kringle.data.table import read_table
 from kringle.data.text_statistics import text_statistics
 from kringle.engine import Engine
 from kringle.errors import UserError
-from kringle.recipe import CleanSettings, NearDedupSettings
+from kringle.settings import CleanSettings, NearDedupSettings
 from kringle.workspace import ShardStore
 
 BENCHMARKS = Path(__file__).resolve().parent.parent.parent / "shared" / "benchmarks"

@@ -22,7 +22,7 @@ from data_support import decisions, documents, folder_corpus, run_collect, write
 from kringle.data.sources import archives, stack, table_rows
 from kringle.data.sources.archives import ESCAPES
 from kringle.errors import UserError
-from kringle.recipe import CorpusSettings, source_of
+from kringle.settings import CorpusSettings, source_of
 
 CODE = "def area(width, height):\n    return width * height\n"
 MIT = {"license": "MIT", "name": "p"}

@@ -35,7 +35,7 @@ from kringle.data.heldout import split
 from kringle.data.table import read_table, row_group_starts, write_documents
 from kringle.engine import Engine
 from kringle.errors import UserError
-from kringle.recipe import CleanSettings
+from kringle.settings import CleanSettings
 from kringle.workspace import ShardStore
 
 

@@ -23,7 +23,7 @@ from kringle.data.sources.cache import load_list
 from kringle.data.sources.debian import debian
 from kringle.data.sources.packages import packages, pip_indexes
 from kringle.errors import UserError
-from kringle.recipe import CorpusSettings, source_of
+from kringle.settings import CorpusSettings, source_of
 
 PKG_INFO = "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\nLicense: MIT\n\nWords.\n"
 CODE = "def area(width, height):\n    return width * height\n"

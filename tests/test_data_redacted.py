@@ -22,7 +22,7 @@ from kringle.data.redacted import corpus_key, redact_document, require
 from kringle.data.table import iter_documents
 from kringle.errors import UserError
 from kringle.pii import faithful_keys, findings
-from kringle.recipe import CleanSettings
+from kringle.settings import CleanSettings
 from kringle.study.story import story
 from kringle.tokens.store import TokenStore
 from kringle.tokens.tokenizer import Tokenizer

@@ -12,7 +12,7 @@ from kringle.data.comments import comment_ratio
 from kringle.data.signals import NotApplicable, Rows, Signals, annotate, near_file, passes, why_not
 from kringle.data.table import SPLIT, SURVIVOR, read_table, write_rows
 from kringle.engine import Engine
-from kringle.recipe import CommentsFilter, FertilityFilter, FilterSettings, NearDedupSettings, StarsFilter
+from kringle.settings import CommentsFilter, FertilityFilter, FilterSettings, NearDedupSettings, StarsFilter
 from kringle.workspace import ShardStore
 
 NEAR = NearDedupSettings(5, 0.7)

@@ -14,7 +14,7 @@ from kringle.data.sources.candidates import Candidate
 from kringle.data.survey import canonical, select, survey
 from kringle.data.table import Decision
 from kringle.errors import UserError
-from kringle.recipe import CorpusSettings, Source
+from kringle.settings import CorpusSettings, Source
 
 
 def candidate(number: int, size: int = 100, **changes: Any) -> Candidate:

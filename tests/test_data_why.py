@@ -8,7 +8,7 @@ from data_support import QUIET, InProcess, documents, folder_corpus, run_collect
 from kringle.data.clean import clean
 from kringle.data.why import why
 from kringle.errors import UserError
-from kringle.recipe import CleanSettings
+from kringle.settings import CleanSettings
 from kringle.workspace import ShardStore
 
 

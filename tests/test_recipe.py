@@ -6,7 +6,8 @@ import pytest
 
 from kringle.errors import UserError
 from kringle.quantities import parse_bytes, parse_count, parse_fraction
-from kringle.recipe import load_recipe, parse_recipe, plain, shipped
+from kringle.recipe import load_recipe, parse_recipe, shipped
+from kringle.settings import plain
 
 MINIMAL = """
 name: small

@@ -13,7 +13,7 @@ from kringle.evaluation.measure import measure_solutions
 from kringle.evaluation.suites import load_suite
 from kringle.model.shape import ModelConfig, padded_vocabulary
 from kringle.model.transformer import Transformer
-from kringle.recipe import TrainingSettings
+from kringle.settings import TrainingSettings
 from kringle.study.arm import at_equal_epochs
 
 

@@ -17,7 +17,8 @@ from run_fixtures import kringle, results, shared_corpus, write_recipe
 from training_fixtures import tokenizer, write_store
 
 from kringle.errors import UserError
-from kringle.recipe import Margins, Recipe, parse_recipe
+from kringle.recipe import parse_recipe
+from kringle.settings import Margins, Recipe
 from kringle.study import altered
 from kringle.study.altered import training_seed
 from kringle.study.assemble import command_of

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from kringle.errors import UserError
-from kringle.recipe import Margins, Recipe, load_recipe
+from kringle.recipe import load_recipe
+from kringle.settings import Margins, Recipe
 from kringle.study import seeds
 from kringle.study.judgements import Measurements, compare_arms
 from kringle.study.verdicts import SeedVariance

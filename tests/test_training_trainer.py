@@ -353,7 +353,7 @@ def test_what_cannot_be_trained_is_refused_before_any_work(
 
 
 def test_recipes_settings_are_training_settings(tmp_path: Path) -> None:
-    from kringle.recipe import FimSettings, TrainingSettings
+    from kringle.settings import FimSettings, TrainingSettings
 
     settings = TrainingSettings(tokens=512, batch_tokens=4 * CONTEXT, fim=FimSettings(rate=0.5, spm=0.5))
     made = batches(fim=settings.fim)

@@ -31,7 +31,7 @@ from fim_oracle import Outcome, procedure  # noqa: E402
 from fim_oracle_support import Given, OurCodec, Stateful  # noqa: E402
 
 from kringle.machine import machine, versions  # noqa: E402
-from kringle.recipe import FimSettings  # noqa: E402
+from kringle.settings import FimSettings  # noqa: E402
 from kringle.tokens.store import TokenStore  # noqa: E402
 from kringle.tokens.tokenizer import Tokenizer, train_tokenizer  # noqa: E402
 from kringle.training.windows import WindowBatches, segments  # noqa: E402

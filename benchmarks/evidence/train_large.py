@@ -24,7 +24,7 @@ from kringle.engine import peak_memory
 from kringle.machine import machine, versions
 from kringle.model.shape import ModelConfig
 from kringle.model.transformer import Transformer
-from kringle.recipe import TrainingSettings
+from kringle.settings import TrainingSettings
 from kringle.training.batches import Batch
 from kringle.training.loss import Objective, chosen, rows_of
 from kringle.training.optimizer import make_optimizer

@@ -25,7 +25,7 @@ from kringle.data.signals import annotate
 from kringle.data.table import SPLIT, read_table, write_documents, write_rows
 from kringle.engine import Engine
 from kringle.progress import Reporter
-from kringle.recipe import CleanSettings, NearDedupSettings
+from kringle.settings import CleanSettings, NearDedupSettings
 from kringle.workspace import ShardStore
 
 SAMPLE_BYTES = 96_000_000

@@ -23,7 +23,7 @@ import torch
 from kringle.bench import Measured, Peers
 from kringle.model.shape import ModelConfig
 from kringle.model.transformer import Transformer
-from kringle.recipe import TrainingSettings
+from kringle.settings import TrainingSettings
 from kringle.training.batches import Batch
 from kringle.training.loss import HALF, Objective, Precision, chosen, rows_of
 from kringle.training.optimizer import Optimizers, make_optimizer

@@ -45,7 +45,7 @@ from kringle.data.text_statistics import text_statistics
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
-from kringle.recipe import CleanSettings, plain
+from kringle.settings import CleanSettings, plain
 from kringle.workspace import ShardStore, Task, fingerprint, shard_summary, write_atomically
 
 STEPS = ("max-line", "mean-line", "alphanumeric", "contamination")

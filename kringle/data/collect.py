@@ -32,7 +32,7 @@ from kringle.data.table import read_table
 from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
-from kringle.recipe import CorpusSettings
+from kringle.settings import CorpusSettings
 from kringle.workspace import ShardStore, Task, fingerprint, shard_summary
 
 TASK_BYTES = 4 << 20  # on average: half a second of one core, little enough to redo after a kill

@@ -27,7 +27,7 @@ from kringle.data.table import SPLIT, TableWriter, iter_row_groups, read_table, 
 from kringle.engine import Engine
 from kringle.garbage import no_collection
 from kringle.progress import Reporter
-from kringle.recipe import FertilityFilter, FilterSettings, NearDedupSettings, StarsFilter
+from kringle.settings import FertilityFilter, FilterSettings, NearDedupSettings, StarsFilter
 from kringle.workspace import ShardStore, Task, shard_summary, write_atomically
 
 SIGNAL = pa.schema(

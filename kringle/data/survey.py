@@ -39,7 +39,7 @@ from kringle.data.sources.installed import installed
 from kringle.data.sources.packages import packages
 from kringle.data.sources.stack import stack
 from kringle.errors import UserError
-from kringle.recipe import CorpusSettings, Source
+from kringle.settings import CorpusSettings, Source
 from kringle.workspace import fingerprint_of_rows
 
 

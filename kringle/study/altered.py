@@ -13,7 +13,7 @@ import numpy as np
 
 from kringle.data.languages import EXTENSIONS
 from kringle.randomness import stream, uniform
-from kringle.recipe import Arm
+from kringle.settings import Arm
 from kringle.tokens.store import Document, TokenStore
 from kringle.tokens.tokenizer import Tokenizer
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kringle.errors import UserError
-from kringle.recipe import Arm, EvaluationSettings, FilterSettings, TrainingSettings
+from kringle.settings import Arm, EvaluationSettings, FilterSettings, TrainingSettings
 from kringle.study import altered
 from kringle.workspace import Stage
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from kringle import __version__
 from kringle.machine import machine
-from kringle.recipe import Arm as RecipeArm
-from kringle.recipe import Recipe
+from kringle.settings import Arm as RecipeArm
+from kringle.settings import Recipe
 from kringle.study import canary, memorisation, report, seeds
 from kringle.study.arm import split_of
 from kringle.study.controls import check_controls, pairs, refuse

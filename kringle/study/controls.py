@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kringle.errors import UserError
-from kringle.recipe import Arm, Control, ControlSettings, FilterSettings
+from kringle.settings import Arm, Control, ControlSettings, FilterSettings
 from kringle.study.findings import CONTROL
 from kringle.study.results import Comparison, ControlCheck
 

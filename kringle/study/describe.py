@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kringle.recipe import LANGUAGES, Arm, FilterSettings, Recipe
+from kringle.settings import LANGUAGES, Arm, FilterSettings, Recipe
 
 _CONTROLS = {
     "seed": "Control: {of} again with another seed",

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kringle.data.signals import NotApplicable, Rows, Signals, least_per_token, least_stars, near_file, passes
-from kringle.recipe import FilterSettings
+from kringle.settings import FilterSettings
 from kringle.study import published
 from kringle.study.arm import split_of, view
 from kringle.study.filter_results import (

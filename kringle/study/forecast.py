@@ -19,7 +19,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from kringle.errors import UserError
-from kringle.recipe import Arm, Recipe, load_recipe
+from kringle.recipe import load_recipe
+from kringle.settings import Arm, Recipe
 from kringle.study import seeds as seed_file
 from kringle.study.controls import control_arms, pairs
 from kringle.study.start import vocabulary_size, with_start

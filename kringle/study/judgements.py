@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from kringle.evaluation.passk import pass_at_k
-from kringle.recipe import Margins
+from kringle.settings import Margins
 from kringle.study.results import (
     Baseline,
     BitsPerByte,

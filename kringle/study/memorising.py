@@ -24,7 +24,7 @@ from kringle.data.table import iter_documents
 from kringle.engine import Engine, tick
 from kringle.evaluation.kept import MEASURE_SEED, read_lines, write_lines
 from kringle.randomness import stream
-from kringle.recipe import EvaluationSettings
+from kringle.settings import EvaluationSettings
 from kringle.study.arm import split_of
 from kringle.study.licences import summary
 from kringle.workspace import Stage

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kringle.recipe import FilterSettings
+from kringle.settings import FilterSettings
 from kringle.study.plan import Run
 from kringle.study.results import Overlap
 from kringle.study.teaching import DOCUMENTS

@@ -19,7 +19,8 @@ from kringle.engine import Engine, Part, PartDone, default_workers
 from kringle.errors import UserError
 from kringle.garbage import rare_collection
 from kringle.progress import Reporter
-from kringle.recipe import Recipe, parse_recipe
+from kringle.recipe import parse_recipe
+from kringle.settings import Recipe
 from kringle.study.arm import ArmJob
 from kringle.study.controls import control_arms
 from kringle.study.licences import release_note, summary

@@ -14,17 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kringle.errors import UserError
-from kringle.recipe import (
-    Arm,
-    ControlSettings,
-    NearDedupSettings,
-    Recipe,
-    Source,
-    load_recipe,
-    parse_recipe,
-    plain,
-    source_of,
-)
+from kringle.recipe import load_recipe, parse_recipe
+from kringle.settings import Arm, ControlSettings, NearDedupSettings, Recipe, Source, plain, source_of
 from kringle.study import seeds
 from kringle.study.controls import control_arms
 from kringle.study.start import existing_tokenizer, model_settings, tokenizer_settings, with_start

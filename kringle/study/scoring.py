@@ -13,7 +13,7 @@ from kringle.evaluation.kept import read_lines, write_lines
 from kringle.evaluation.score import score
 from kringle.evaluation.suites import Completion, load_suite
 from kringle.progress import Reporter
-from kringle.recipe import EvaluationSettings
+from kringle.settings import EvaluationSettings
 from kringle.study.licences import summary as summary_of
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kringle.errors import UserError
-from kringle.recipe import Recipe, plain
+from kringle.settings import Recipe, plain
 from kringle.study.verdicts import SeedVariance
 from kringle.tokens.tokenizer import tokenizer_checksum
 from kringle.workspace import fingerprint, write_atomically

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kringle.engine import tick
-from kringle.recipe import plain
+from kringle.settings import plain
 from kringle.study.altered import training_seed
 from kringle.study.arm import ArmJob, NotRun, batches_of
 from kringle.study.start import checkpoint_fingerprint

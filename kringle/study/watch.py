@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from kringle.evaluation.measure import HeldOutFile
     from kringle.model.transformer import Transformer
-    from kringle.recipe import FimSettings
+    from kringle.settings import FimSettings
     from kringle.tokens.store import TokenStore
     from kringle.tokens.tokenizer import Tokenizer
 

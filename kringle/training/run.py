@@ -41,7 +41,7 @@ SKIPS_IN_A_ROW = 10  # batches skipped on request before a run is given up all t
 
 
 class TrainingSettings(OptimizerSettings, Protocol):
-    """What a run is, beside model, data and seed; `kringle.recipe.TrainingSettings` is one."""
+    """What a run is, beside model, data and seed; `kringle.settings.TrainingSettings` is one."""
 
     @property
     def tokens(self) -> int: ...

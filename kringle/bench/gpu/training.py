@@ -23,7 +23,7 @@ import torch
 from kringle.bench import Measured, Peers
 from kringle.bench.train import PEER, peer_job
 from kringle.model.shape import ModelConfig
-from kringle.recipe import TrainingSettings
+from kringle.settings import TrainingSettings
 from kringle.training.batches import Batch
 from kringle.training.parallel import World
 from kringle.training.run import Loader, Run
