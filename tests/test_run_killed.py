@@ -13,7 +13,8 @@ import pytest
 from run_fixtures import Running, Study, finished_study, kringle, manifests, models, results, timeless, unfinished
 
 from kringle.study import teaching
-from kringle.study.pipeline import make_job, recall
+from kringle.study.last_run import recall
+from kringle.study.pipeline import make_job
 from kringle.workspace import Workspace
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="NOT CHECKED: killed runs; processes are read in /proc")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from run_fixtures import Running, kringle, shared_recipe
 
-from kringle.study.pipeline import recall
+from kringle.study.last_run import recall
 from kringle.workspace import Workspace
 
 UNTIL = ("--until", "encode")

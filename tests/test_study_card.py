@@ -15,7 +15,7 @@ from kringle.errors import UserError
 from kringle.study.card import Card, Section, Table, read_card
 from kringle.study.card_diff import compare
 from kringle.study.card_page import to_html, to_markdown
-from kringle.study.pipeline import recall
+from kringle.study.last_run import recall
 from kringle.workspace import Workspace
 
 RECIPE = """

@@ -41,6 +41,7 @@ def costs(recipe: Path, work: Path, until: str) -> dict[str, dict[str, float]]:
     the survey of the corpus above all."""
     from kringle.engine import Engine, cpu_seconds
     from kringle.study import pipeline
+    from kringle.study.last_run import recall
     from kringle.study.plan import Options
     from kringle.workspace import Workspace
 
@@ -52,7 +53,7 @@ def costs(recipe: Path, work: Path, until: str) -> dict[str, dict[str, float]]:
         "wall_seconds": time.monotonic() - started,
         "cpu_seconds": cpu_seconds() - used + engine.cpu_seconds,
     }
-    _, plan = pipeline.recall(Workspace.open(work, create=False))
+    _, plan = recall(Workspace.open(work, create=False))
     stages = {}
     for kind in result["computed"]:
         cost = getattr(plan, kind).manifest()["cost"]

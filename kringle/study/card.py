@@ -18,7 +18,7 @@ from typing import Any
 from kringle import __version__
 from kringle.errors import UserError
 from kringle.machine import machine, versions
-from kringle.study.pipeline import recall
+from kringle.study.last_run import recall
 from kringle.study.plan import Plan
 from kringle.workspace import Stage, Workspace, write_atomically
 

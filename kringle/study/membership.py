@@ -26,9 +26,9 @@ from kringle.data.decisions import read_decisions
 from kringle.data.optout import OptOuts
 from kringle.errors import UserError
 from kringle.study.arm import split_of
+from kringle.study.last_run import recall
 from kringle.study.licences import summary
 from kringle.study.optout import remembered_rules
-from kringle.study.pipeline import recall
 from kringle.workspace import Stage, Workspace
 
 RULES = {"repository": "repo", "owner": "owner", "path": "path"}  # as `kringle optout` calls them

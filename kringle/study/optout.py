@@ -19,7 +19,7 @@ from kringle.data.optout import STEP, OptOuts, parse_rule, read_rules
 from kringle.data.table import CorruptTable, iter_row_groups, read_table
 from kringle.data.withdraw import Copies, Spot, Withdrawal, apply, decided, document_files, find, held_back
 from kringle.errors import UserError
-from kringle.study.pipeline import recall
+from kringle.study.last_run import recall
 from kringle.workspace import Workspace, opt_outs_file, write_atomically
 
 _SHOWN = 20  # lines of a list on the screen; --json has all

@@ -6,7 +6,6 @@ stages that need them, so a run with nothing to do ends within a few seconds.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -23,6 +22,7 @@ from kringle.recipe import parse_recipe
 from kringle.settings import Recipe
 from kringle.study.arm import ArmJob
 from kringle.study.controls import control_arms
+from kringle.study.last_run import recall, remember
 from kringle.study.licences import release_note, summary
 from kringle.study.plan import (
     DATA_STAGES,
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from kringle.data.survey import Survey
     from kringle.evaluation.suites import Suite
     from kringle.study.results import Results
-
-LAST_RUN = "last-run.json"
 
 
 @dataclass
@@ -78,7 +76,7 @@ def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
     to_the_end = options.until in (None, "report") and part is None
     where = workspace.root / "report" / "report.html"
     result = {"work": str(workspace.root), "computed": missing, "report": str(where) if to_the_end else None}
-    _remember(workspace, options, plan, outside)
+    remember(workspace, options, plan, outside)
     if not missing:
         reporter.say(f"Nothing to do: all {len(wanted)} stages are up to date.")
         if to_the_end:
@@ -444,67 +442,7 @@ def _forget(wanted: Sequence[tuple[str, Stage]], first: str) -> None:
             shutil.rmtree(stage.root / "shards" / kind, ignore_errors=True)
 
 
-# -- the last run ------------------------------------------------------------------------------------------------------
-
-
-def _remember(workspace: Workspace, options: Options, plan: Plan, outside: Mapping[str, Any]) -> None:
-    """Keep what is needed to find this run's stages again, whatever becomes of the sources and of Kringle's version."""
-    asked = {
-        "recipe": options.recipe,
-        "text": plan.recipe.text,
-        "sources": [_absolute(str(source)) for source in options.sources],
-        "stars": str(options.stars.expanduser().absolute()) if options.stars else None,
-        "only": options.only,
-        "allow_licenses": options.allow_licenses,
-        "init": str(options.init.expanduser().absolute()) if options.init else None,
-        "controls": options.controls,
-        "outside": outside,
-        "stages": {stage.name: stage.fingerprint for _, stage in plan.stages()},
-    }
-    write_atomically(workspace.root / LAST_RUN, json.dumps(asked, indent=1))
-
-
-def _absolute(source: str) -> str:
-    """A source that means the same from any folder: a path is made absolute, a URL and `KIND:WHERE` stay."""
-    path = Path(source).expanduser()
-    return str(path.absolute()) if path.exists() else source
-
-
-def recall(workspace: Workspace) -> tuple[Options, Plan]:
-    """What the workspace's last run was asked for, and its plan. `UserError` where there was none."""
-    try:
-        asked = json.loads((workspace.root / LAST_RUN).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        hint = "run one with kringle run"
-        raise UserError("no run has been made in this workspace yet", where=str(workspace.root), hint=hint) from None
-    except (OSError, ValueError) as error:
-        raise _damaged(workspace, error) from None
-    try:
-        options, outside, stages, text = _asked(asked, workspace)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise _damaged(workspace, error) from None
-    plan = make_plan(resolve(options, text), workspace, **outside)
-    return options, plan.as_published(stages)
-
-
-def _damaged(workspace: Workspace, error: Exception) -> UserError:
-    where, hint = str(workspace.root / LAST_RUN), "make the run again: what is up to date stays"
-    return UserError(f"is damaged: {type(error).__name__} {error}", where=where, hint=hint)
-
-
-def _asked(asked: Any, workspace: Workspace) -> tuple[Options, dict[str, Any], dict[str, str], str]:
-    """What `_remember` wrote: options, keywords of `make_plan`, fingerprints of the stages, the recipe's text."""
-    options = Options(
-        recipe=asked["recipe"],
-        work=workspace.root,
-        sources=tuple(asked["sources"]),
-        stars=Path(asked["stars"]) if asked.get("stars") else None,
-        only=tuple(asked["only"]) if asked["only"] is not None else None,
-        allow_licenses=tuple(asked["allow_licenses"]),
-        init=Path(asked["init"]) if asked.get("init") else None,
-        controls=asked.get("controls", False),
-    )
-    return options, dict(asked["outside"]), dict(asked["stages"]), asked["text"]
+# -- what a run leaves -------------------------------------------------------------------------------------------------
 
 
 def _publish(workspace: Workspace, plan: Plan) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kringle.errors import UserError
 from kringle.study.arm import split_of
-from kringle.study.pipeline import recall
+from kringle.study.last_run import recall
 from kringle.tokens.megatron import write_megatron
 from kringle.tokens.store import TokenStore
 from kringle.tokens.tokenizer import Tokenizer

@@ -9,7 +9,7 @@ from kringle.data.sources.candidates import printable
 from kringle.data.table import Decision
 from kringle.data.why import why
 from kringle.errors import UserError
-from kringle.study.pipeline import recall
+from kringle.study.last_run import recall
 from kringle.workspace import Workspace
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from kringle.engine import Engine
 from kringle.errors import UserError
-from kringle.study.pipeline import make_job, recall
+from kringle.study.last_run import recall
+from kringle.study.pipeline import make_job
 from kringle.study.running import look_of
 from kringle.study.teaching import train_arm
 from kringle.workspace import Workspace
