@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from kringle.engine import Engine, Outcome, Part, enough_workers, measured, portable, raise_fault
+from kringle.engine import Engine, Outcome, Part, measured, portable, raise_fault
 from kringle.errors import UserError
 
 TRIES = 5  # times that a shard is begun before its loss counts as its own fault, such as taking too much memory
@@ -45,18 +45,18 @@ class RayEngine(Engine):
         on_tick: Callable[[int, float], None] | None = None,
         sizes: Sequence[int] | None = None,
     ) -> Iterator[Any]:
-        """As `Engine.map`. Ticks stay on the machine where they arise: `on_tick` is called for none of them."""
+        """As `Engine.map`, but for two things: ticks stay on the machine where they arise, so `on_tick` is called for
+        none of them; and `sizes` make no difference, because a cluster's workers are the cluster's to start."""
         ray = self._ray
         names = [str(n) for n in names] if names is not None else [str(i) for i in range(len(payloads))]
         remote = ray.remote(num_cpus=1, max_retries=TRIES - 1)(_call)
-        at_once = enough_workers(self._at_once, len(payloads), sizes)
         waiting: dict[Any, int] = {}
         done: dict[int, Any] = {}
         following = 0
         try:
             for number in range(len(payloads)):
                 while number not in done:
-                    while following < len(payloads) and len(waiting) < at_once:
+                    while following < len(payloads) and len(waiting) < self._at_once:
                         waiting[remote.remote(function, payloads[following])] = following
                         following += 1
                     (ready,), _ = ray.wait(list(waiting), num_returns=1)

@@ -27,10 +27,8 @@ ROOT = Path(__file__).parent
 # What each module imports, with the hash of its source: to parse all of them takes 0.4 s. Named after what read it.
 _PARSED = f"imports-{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}-{sys.implementation.cache_tag}.json"
 # They carry work or settings, which are part of a stage's fingerprint themselves, without a say in what comes out.
-CARRIERS = frozenset(
-    f"{PACKAGE}.{name}"
-    for name in ("code_version", "engine", "errors", "progress", "pycache", "quantities", "recipe", "workspace")
-)
+_CARRYING = ("code_version", "engine", "errors", "progress", "pycache", "quantities", "recipe", "settings", "workspace")
+CARRIERS = frozenset(f"{PACKAGE}.{name}" for name in _CARRYING)
 
 _BLOCKS = ("body", "orelse", "handlers", "finalbody", "cases")  # of a statement that holds others
 _DISTRIBUTIONS = {"yaml": "PyYAML"}  # others are found as well, by a slow look at all that is installed

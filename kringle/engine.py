@@ -34,8 +34,9 @@ from kringle.errors import ShardError, UserError
 # half a second on it. Both are made for it: NumPy's threads start anew in a forked process, numba has none.
 SHARED = ["numpy", "numba"]
 
-# Bytes of text that are worth a worker: what it loads before its first shard (libraries, kernels, patterns) takes half
-# a second to a second in the stages of the chain, as long as the work on 16 MB.
+# Bytes of text that are worth a worker's start, in CPU time: the stages of the chain need 0.1 to 0.6 s for 16 MB
+# (docs/scale.md), and every worker 0.1 to 0.5 s for libraries, kernels and patterns before a stage's first shard
+# (docs/decisions.md, "What 1% more files costs"). Idle cores are not counted: it is little work anyway.
 WORTH_A_WORKER = 16_000_000
 
 _channel: Connection | None = None  # to the parent, in a worker; None elsewhere
@@ -333,8 +334,10 @@ class Engine:
 
         `function` must be importable (a module's own) and payloads picklable. `on_tick(index, amount)` is called in
         this thread for every `tick` in a worker. With `sizes`, the bytes of text behind each payload, no more workers
-        begin than those are worth. Raises `ShardError` for the first fault that is seen, also when an
-        earlier payload is still being worked on; a `UserError` passes through as it is.
+        are used than those are worth, of the ones that wait as well.
+
+        Raises `ShardError` for the first fault that is seen, also when an earlier payload is still being worked on; a
+        `UserError` passes through as it is.
         """
         if not payloads:
             return

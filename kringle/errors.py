@@ -33,7 +33,7 @@ class ShardError(Exception):
 
 
 def unknown(name: str, known: Iterable[str], path: str, what: str) -> UserError:
-    """A name that is none of those known, with the nearest of them as a hint."""
+    """The error to raise for a name that is none of those known, with the nearest of them as a hint."""
     import difflib  # needed for a mistake alone
 
     known = list(known)

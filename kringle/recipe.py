@@ -19,6 +19,7 @@ import yaml
 
 from kringle.errors import UserError, unknown
 from kringle.settings import (
+    DEFAULT_FIDELITY,
     NAME,
     Arm,
     CleanSettings,
@@ -30,6 +31,7 @@ from kringle.settings import (
     Recipe,
     TokenizerSettings,
     TrainingSettings,
+    check_batch,
     parse_folder,
 )
 
@@ -111,22 +113,6 @@ def _check_model(model: ModelSettings, raw: Mapping[str, Any], path: str) -> Non
         )
 
 
-def check_batch(training: TrainingSettings, context: int, path: str) -> None:
-    """Refuse a batch that is not a whole number of rows."""
-    if training.batch_tokens % context:
-        raise UserError(
-            f"batch_tokens {training.batch_tokens} is not a multiple of the context {context}",
-            where=f"{path}.batch_tokens",
-            hint=f"use {max(1, training.batch_tokens // context) * context}",
-        )
-    if training.micro_batch_tokens is not None and training.micro_batch_tokens < context:
-        raise UserError(
-            f"must hold a row of {context} tokens, got {training.micro_batch_tokens}",
-            where=f"{path}.micro_batch_tokens",
-            hint=f"use at least {context}",
-        )
-
-
 def _check_training(training: TrainingSettings, model: ModelSettings, path: str) -> None:
     if training.horizon < training.steps:
         raise UserError(
@@ -153,7 +139,7 @@ def _arm(name: str, difference: Any, raw: Mapping[str, Any]) -> Arm:
     for key in difference:
         if key not in ("model", "training", "filter"):
             raise unknown(str(key), ("model", "training", "filter"), path, "key")
-    base = {"model": raw.get("model") or {}, "training": {"fidelity": raw.get("fidelity", "corrected")}}
+    base = {"model": raw.get("model") or {}, "training": {"fidelity": raw.get("fidelity", DEFAULT_FIDELITY)}}
     merged = _merge(_merge(base, {"training": raw.get("training") or {}}), difference)
     prefix = {key: f"{path}.{key}" if key in difference else key for key in ("model", "training", "filter")}
     model = build(ModelSettings, merged["model"], prefix["model"])
@@ -208,7 +194,7 @@ def parse_recipe(text: str, where: str = "recipe") -> Recipe:
             raise UserError(f"the key '{key}' is missing", where=where)
     if not isinstance(raw["name"], str) or not NAME.fullmatch(raw["name"]):
         raise UserError(f"expected letters, digits, '.', '_' and '-', got {raw['name']!r}", where="name")
-    fidelity = _convert(Literal["faithful", "corrected"], raw.get("fidelity", "corrected"), "fidelity")
+    fidelity = _convert(Literal["faithful", "corrected"], raw.get("fidelity", DEFAULT_FIDELITY), "fidelity")
     ablations = raw["ablations"]
     if not isinstance(ablations, dict) or not ablations:
         raise UserError("expected at least one ablation, the base, such as {fim: {}}", where="ablations")

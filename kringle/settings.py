@@ -1,7 +1,7 @@
 """What a recipe says, as frozen dataclasses: corpus, cleaning, tokenizer, model, training, evaluation and ablations.
 
 Sizes are written as people write them (`60MB`, `1M`, `5%`) and held as plain numbers here: a field's `parse` takes its
-YAML value. No default is taken from anywhere but this file. `kringle.recipe` makes them from YAML.
+YAML value. Every default of a recipe is here; `kringle.recipe` makes them from YAML.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from kringle.quantities import (
 )
 
 LANGUAGES = ("python", "java", "javascript")
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.IGNORECASE)
+DEFAULT_FIDELITY: Literal["corrected"] = "corrected"  # of a recipe that does not say
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.IGNORECASE)  # of recipes, ablations and suites
 
 
 def _parsed(parse: Callable[[Any, str], Any], default: Any = MISSING) -> Any:
@@ -112,6 +113,7 @@ def _parse_languages(value: Any, path: str) -> tuple[str, ...]:
 
 
 def parse_folder(value: Any, path: str) -> Path | None:
+    """A path from a string, `~` expanded; None from none."""
     if value is not None and not isinstance(value, str):
         raise UserError(f"expected a path, got {value!r}", where=path)
     return None if value is None else Path(value).expanduser()
@@ -159,7 +161,7 @@ class CorpusSettings:
     max_file_bytes: int = _parsed(parse_bytes, 1_000_000)
     leave_out: tuple[str, ...] = _parsed(_parse_leave_out, ORIGINS[:2])
     opt_out: tuple[str, ...] = _parsed(_parse_opt_outs, ())
-    stars: Path | None = _parsed(lambda v, p: parse_folder(v, p), None)  # noqa: RUF009 (a field)
+    stars: Path | None = _parsed(parse_folder, None)  # noqa: RUF009 (a field)
 
 
 @dataclass(frozen=True)
@@ -421,6 +423,22 @@ class Recipe:
     @property
     def base(self) -> Arm:
         return self.arms[0]
+
+
+def check_batch(training: TrainingSettings, context: int, path: str) -> None:
+    """Refuse a batch that is not a whole number of rows."""
+    if training.batch_tokens % context:
+        raise UserError(
+            f"batch_tokens {training.batch_tokens} is not a multiple of the context {context}",
+            where=f"{path}.batch_tokens",
+            hint=f"use {max(1, training.batch_tokens // context) * context}",
+        )
+    if training.micro_batch_tokens is not None and training.micro_batch_tokens < context:
+        raise UserError(
+            f"must hold a row of {context} tokens, got {training.micro_batch_tokens}",
+            where=f"{path}.micro_batch_tokens",
+            hint=f"use at least {context}",
+        )
 
 
 def plain(settings: Any) -> Any:

@@ -40,7 +40,7 @@ def test_libraries_are_those_that_are_imported() -> None:
     assert all(version != "absent" for version in versions.values())
 
 
-ENTRIES = ("tokens.encode", "data.heldout", "study.assemble")
+ENTRIES = ("tokens.encode", "data.heldout", "study.assemble", "study.teaching")
 
 
 def fingerprints(folder: Path) -> dict[str, str]:
@@ -66,10 +66,12 @@ def test_a_change_in_a_module_or_beside_it_changes_the_fingerprint(tmp_path: Pat
         file.write_bytes(content)
         return {entry for entry in ENTRIES if after[entry] != before[entry]}
 
-    assert changed("tokens/store.py") == {"tokens.encode", "study.assemble"}
+    assert changed("tokens/store.py") == {"tokens.encode", "study.assemble", "study.teaching"}
     assert changed("data/containment.py") == {"data.heldout"}
+    assert changed("training/schedule.py") == {"study.assemble", "study.teaching"}
     assert changed("study/report.css") == {"study.assemble"}
-    assert changed("engine.py") == set()
+    for carrier in ("engine.py", "recipe.py", "settings.py"):
+        assert changed(carrier) == set(), carrier
 
 
 def test_an_entry_that_is_no_module_is_refused() -> None:

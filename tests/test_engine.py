@@ -66,16 +66,11 @@ def who(x: int) -> int:
     return os.getpid()
 
 
-def who_rests(x: int) -> int:
-    time.sleep(0.3)  # so that all workers that there are get something
-    return os.getpid()
-
-
 def test_no_more_workers_begin_than_there_is_text_for() -> None:
-    assert len(set(Engine(3).map(who_rests, range(4), sizes=[WORTH_A_WORKER // 4] * 4))) == 1
-    assert len(set(Engine(3).map(who_rests, range(4), sizes=[0, 0, 0, WORTH_A_WORKER + 1]))) == 2
-    assert len(set(Engine(3).map(who_rests, range(4), sizes=[WORTH_A_WORKER] * 4))) == 3
-    assert len(set(Engine(3).map(who_rests, range(4)))) == 3
+    assert len(set(Engine(3).map(who, range(4), sizes=[WORTH_A_WORKER // 4] * 4))) == 1
+    assert len(set(Engine(3).map(who, range(4), sizes=[0, 0, 0, WORTH_A_WORKER + 1]))) == 2
+    assert len(set(Engine(3).map(who, range(4), sizes=[WORTH_A_WORKER] * 4))) == 3
+    assert len(set(Engine(3).map(who, range(4)))) == 3
     assert list(Engine(3).map(square, [], sizes=[])) == []
 
 

@@ -26,12 +26,11 @@ from kringle.data.table import (
     iter_row_groups,
     link,
     shard_fingerprint,
-    text_size,
 )
 from kringle.data.tally import COLUMNS, Tally
 from kringle.engine import Engine
 from kringle.progress import Reporter
-from kringle.workspace import ShardStore, Task, fingerprint
+from kringle.workspace import ShardStore, Task, fingerprint, text_size
 
 STEP = "exact-duplicate"
 ONE_COPY = "one file per content"

@@ -23,12 +23,12 @@ from kringle.data.comments import measure_comments
 from kringle.data.near_duplicates.method import Fidelity, Method
 from kringle.data.near_duplicates.stage import CLUSTER, near_duplicates_of
 from kringle.data.subsequence import chosen_of, mark_of
-from kringle.data.table import SPLIT, TableWriter, iter_row_groups, read_table, text_size, write_rows
+from kringle.data.table import SPLIT, TableWriter, iter_row_groups, read_table, write_rows
 from kringle.engine import Engine
 from kringle.garbage import no_collection
 from kringle.progress import Reporter
 from kringle.settings import FertilityFilter, FilterSettings, NearDedupSettings, StarsFilter
-from kringle.workspace import ShardStore, Task, shard_summary, write_atomically
+from kringle.workspace import ShardStore, Task, shard_summary, text_size, write_atomically
 
 SIGNAL = pa.schema(
     [

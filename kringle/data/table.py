@@ -79,7 +79,6 @@ SURVIVOR = pa.schema(
 SPLIT = pa.schema([pa.field("id", pa.string()), pa.field("split", pa.string())])  # "train" or "held-out"
 
 ROW_GROUP_BYTES = 16 << 20  # of content: bounds the memory of writing and of reading back
-TEXT_PER_STORED = 4  # what zstd makes of source code
 ROW_GROUP_ROWS = 100_000  # for tables without content
 
 
@@ -224,11 +223,6 @@ def write_documents(path: Path, documents: Iterable[dict[str, Any]]) -> int:
     finally:
         writer.close()
     return total
-
-
-def text_size(shard: Path) -> int:
-    """The bytes of text in a shard of the document table, about, by the size of its file."""
-    return TEXT_PER_STORED * shard.stat().st_size
 
 
 def document_shards(folder: Path) -> list[Path]:

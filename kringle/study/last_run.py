@@ -1,5 +1,6 @@
-"""What a workspace remembers of its last run: enough to find its stages again from any folder, whatever becomes of the
-sources and of Kringle's version."""
+"""What a workspace remembers of its last run: enough to find its stages again, whatever becomes of the sources and of
+Kringle's version. What was given on the command line is found from any folder; relative paths in the recipe itself are
+taken from the current one, as they were then."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ LAST_RUN = "last-run.json"
 
 
 def remember(workspace: Workspace, options: Options, plan: Plan, outside: Mapping[str, Any]) -> None:
-    """Keep what is needed to find this run's stages again, whatever becomes of the sources and of Kringle's version."""
+    """Keep what `recall` needs."""
     asked = {
         "recipe": options.recipe,
         "text": plan.recipe.text,
@@ -39,7 +40,8 @@ def _absolute(source: str) -> str:
 
 
 def recall(workspace: Workspace) -> tuple[Options, Plan]:
-    """What the workspace's last run was asked for, and its plan. `UserError` where there was none."""
+    """What the workspace's last run was asked for, and its plan. `UserError` where there was none, and where the
+    file is damaged."""
     try:
         asked = json.loads((workspace.root / LAST_RUN).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kringle.engine import Engine, Part, PartDone, default_workers
-from kringle.errors import UserError
+from kringle.errors import UserError, unknown
 from kringle.garbage import rare_collection
 from kringle.progress import Reporter
 from kringle.recipe import parse_recipe
@@ -122,7 +122,7 @@ def _engine(options: Options, part: Part | None) -> Engine:
         from kringle.cluster import RayEngine
 
         return RayEngine(options.workers)
-    raise UserError(f"unknown engine '{options.engine}'", where="--engine", hint="known: local, ray")
+    raise unknown(options.engine, ("local", "ray"), "--engine", "engine")
 
 
 def _left_to_others(context: Context, wanted: Sequence[tuple[str, Stage]], done: PartDone) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kringle.errors import UserError
+from kringle.errors import UserError, unknown
 from kringle.recipe import load_recipe, parse_recipe
 from kringle.settings import Arm, ControlSettings, NearDedupSettings, Recipe, Source, plain, source_of
 from kringle.study import seeds
@@ -97,11 +97,11 @@ def resolve(options: Options, text: str | None = None) -> Recipe:
             raise UserError("names no ablation", where="--only", hint=f"known: {', '.join(known)}")
         for name in options.only:
             if name not in known:
-                raise UserError(f"unknown ablation '{name}'", where="--only", hint=f"known: {', '.join(known)}")
+                raise unknown(name, known, "--only", "ablation")
         arms = tuple(arm for arm in arms if arm is recipe.base or arm.name in options.only)
     for where, stage in (("--from", options.from_stage), ("--until", options.until)):
         if stage is not None and stage not in STAGES:
-            raise UserError(f"unknown stage '{stage}'", where=where, hint=f"known: {', '.join(STAGES)}")
+            raise unknown(stage, STAGES, where, "stage")
     first, last = options.from_stage, options.until
     if first and last and STAGES.index(first) > STAGES.index(last):
         raise UserError(f"'{first}' comes after the last stage, '{last}'", where="--from", hint="leave one of them out")

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kringle.errors import UserError
-from kringle.recipe import check_batch
-from kringle.settings import Arm, ModelSettings, Recipe, plain
+from kringle.settings import Arm, ModelSettings, Recipe, check_batch, plain
 from kringle.tokens.tokenizer import SPECIAL_TOKENS, TOKENIZER_FILE, Tokenizer, tokenizer_checksum
 from kringle.workspace import fingerprint
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from kringle.errors import UserError
+from kringle.errors import UserError, unknown
 
 NAMES = ("tensorboard", "wandb")
 
@@ -25,7 +25,7 @@ def open_trackers(names: Sequence[str], folder: Path, run: str, settings: Mappin
     made: list[Tracker] = []
     for name in names:
         if name not in NAMES:
-            raise UserError(f"unknown tracker '{name}'", where="training.track", hint=f"known: {', '.join(NAMES)}")
+            raise unknown(name, NAMES, "training.track", "tracker")
         try:
             made.append(_TensorBoard(folder / name) if name == "tensorboard" else _WandB(folder, run, settings))
         except ImportError as error:

@@ -23,10 +23,9 @@ from kringle.data.near_duplicates.inputs import RANKS, Shard, batches, ranks, te
 from kringle.data.near_duplicates.method import Method
 from kringle.data.near_duplicates.shingles import shingle_sets
 from kringle.data.near_duplicates.verify import extremes, verified
-from kringle.data.table import text_size
 from kringle.engine import Engine
 from kringle.progress import Reporter
-from kringle.workspace import ShardStore, Task, fingerprint
+from kringle.workspace import ShardStore, Task, fingerprint, text_size
 
 CHUNK_SHINGLES = 1 << 23  # shingles of the components that are resolved at once, and held in memory: 64 MB
 
