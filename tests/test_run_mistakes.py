@@ -233,6 +233,17 @@ def test_a_workspace_that_may_not_be_written(good: Path, tmp_path: Path) -> None
     assert not list(closed.iterdir())
 
 
+def test_a_file_in_the_place_of_a_folder_is_one_line(good: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    Workspace.open(work)
+    (work / "stages").touch()
+    done = kringle("run", good, "--work", work, "--until", "collect")
+    assert done.code == 1
+    (said,) = [line for line in done.err.splitlines() if not line.startswith("note: ")]
+    assert said.startswith(f"kringle: {work}/stages/collect-")
+    assert said.endswith(": Not a directory; choose another name or move what is there and run again")
+
+
 def test_a_workspace_without_a_run_has_nothing_to_tell(tmp_path: Path) -> None:
     work = tmp_path / "work"
     Workspace.open(work)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +137,20 @@ def test_nothing_to_score(tmp_path: Path, suite_file: Path, name: str, content: 
     assert not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "message"), [("", "is a folder, not a file; choose the name"), ("none/out.jsonl", "none: no such folder")]
+)
+def test_a_result_that_cannot_be_written_is_told_before_judging(
+    tmp_path: Path, suite_file: Path, name: str, message: str
+) -> None:
+    samples = write_lines(tmp_path / "samples.jsonl", [{"task_id": "own/0", "completion": RIGHT["python"]}])
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(UserError, match=message):
+        score(samples, suite_file, out / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "own.jsonl", "samples.jsonl"]
+
+
 def mixed(count: int) -> list[dict[str, str]]:
     kinds = (
         "    return a + b # {}\n",
@@ -180,6 +197,9 @@ def test_a_killed_run_goes_on(tmp_path: Path, suite_file: Path) -> None:
     deadline = time.monotonic() + 60
     while (not journal.exists() or journal.stat().st_size < 60_000) and time.monotonic() < deadline:
         time.sleep(0.02)
+    process.send_signal(signal.SIGSTOP)
+    with pytest.raises(UserError, match="another run is writing this file; wait for it"):
+        score(samples, suite_file, out)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not out.exists()
@@ -187,6 +207,48 @@ def test_a_killed_run_goes_on(tmp_path: Path, suite_file: Path) -> None:
     assert record["judged_before"] > 0
     assert record["verdicts"] == {"fail": 2400, "pass": 600}
     assert [row["sample"] for row in read_lines(out)] == list(range(3000))
+    assert not list(tmp_path.glob("*.judged*"))
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond `size` bytes: what a full disk does to a write."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_costs_no_saved_verdict(tmp_path: Path, suite_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kringle.evaluation.verdict_file._SAVED_EVERY", 0.0)
+    rows = [{"task_id": "own/0", "completion": f"    return a + b\n    # {n}\n"} for n in range(100)]
+    samples, out = write_lines(tmp_path / "samples.jsonl", rows), tmp_path / "out.jsonl"
+    with (
+        files_limited_to(100_000),
+        pytest.raises(UserError, match=r"\.judged: verdicts cannot be kept there"),
+    ):
+        score(samples, suite_file, out, workers=1)  # while judging
+    saved = (tmp_path / "out.jsonl.judged").read_bytes()
+    with files_limited_to(1000), pytest.raises(UserError, match="the verdicts in it stay"):
+        score(samples, suite_file, out, workers=1)  # before anything is judged
+    assert (tmp_path / "out.jsonl.judged").read_bytes() == saved
+    record = score(samples, suite_file, out)
+    assert 0 < record["judged_before"] < 100
+    assert record["verdicts"] == {"pass": 100}
+
+
+def test_a_database_that_is_none_is_made_anew(tmp_path: Path, suite_file: Path) -> None:
+    samples = write_lines(tmp_path / "samples.jsonl", [{"task_id": "own/0", "completion": RIGHT["python"]}])
+    database = tmp_path / "out.jsonl.judged"
+    database.mkdir()
+    with pytest.raises(UserError, match="unable to open database file"):
+        score(samples, suite_file, tmp_path / "out.jsonl")
+    database.rmdir()
+    database.write_bytes(b"no database" * 1000)
+    assert score(samples, suite_file, tmp_path / "out.jsonl")["verdicts"] == {"pass": 1}
+    assert not list(tmp_path.glob("*.judged*"))
 
 
 def test_other_harnesses_rules(tmp_path: Path, suite_file: Path) -> None:
@@ -231,6 +293,46 @@ def test_two_results_compared(tmp_path: Path, suite_file: Path) -> None:
     assert difference["value"] == -0.5
     assert difference["low"] <= -0.5 <= difference["high"]
     assert compare_command(tmp_path / "a.jsonl", None).record["pass_at_k"]["pass@1"]["value"] == 0.75
+
+
+def human_eval_s(path: Path, passed: dict[str, list[bool]]) -> Path:
+    return write_lines(path, [{"task_id": name, "passed": one} for name, each in passed.items() for one in each])
+
+
+def test_results_of_unequal_problems_are_compared_over_those_in_both(tmp_path: Path) -> None:
+    half = [True] * 5 + [False] * 5
+    first = human_eval_s(tmp_path / "a.jsonl", {"A": half, "B": half, "C": [True]})
+    second = human_eval_s(tmp_path / "b.jsonl", {"A": half, "B": [False] * 10})
+    outcome = compare_command(first, second)
+    record = outcome.record
+    assert record["problems"] == {"first": 3, "second": 2, "both": 2}
+    for name, before, after in (("pass@1", 0.5, 0.25), ("pass@10", 1.0, 0.5)):
+        assert (record["first"][name]["value"], record["second"][name]["value"]) == (before, after)
+        assert record["difference"][name]["value"] == after - before
+    assert "  2 problems have verdicts in both, of 3 and 2: pass@k is theirs" in outcome.lines
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b'{"task_id": "A", "passed": true, "sample": "x"}', r"line 1: a sample's number is .* not 'x'"),
+        ("a.jsonl", b'{"task_id": "A", "passed": true, "sample": null}', r"line 1: a sample's number is .* not None"),
+        (
+            "a.jsonl",
+            b'{"task_id": "A", "passed": true, "verdict": "infrastructure"}',
+            "line 1: a sample that was not j",
+        ),
+        ("a.results.json", b'{"name": "A", "results": ["OK"]}', "line 1: result 0 is not a JSON object"),
+        ("a.results.json", b'{"results": []}', "line 1: not a problem's results: name is missing"),
+        ("a.jsonl", b"[" * 100_000, "cannot be read"),
+        ("a.jsonl.gz", gzip.compress(b"")[:10] + b"\xff" * 100, "cannot be read"),
+    ],
+)
+def test_what_is_no_result_is_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        compare_command(tmp_path / name, None)
+    assert str(caught.value).startswith(str(tmp_path / name))
 
 
 def test_a_missing_runtime_is_one_line(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _MENDED_BY = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "see to its permissions or choose another folder"),
+    **dict.fromkeys((errno.EISDIR, errno.ENOTDIR, errno.EEXIST), "choose another name or move what is there"),
 }
 
 
@@ -90,6 +91,7 @@ def _run() -> None:
     except OSError as error:
         if error.errno not in _MENDED_BY:
             raise
-        where = f"{error.filename}: " if error.filename else ""
+        path = error.filename2 or error.filename  # of two, as in a renaming, the one that was to be made
+        where = f"{path}: " if path else ""
         print(f"kringle: {where}{error.strerror}; {_MENDED_BY[error.errno]} and run again", file=sys.stderr)
         sys.exit(1)

