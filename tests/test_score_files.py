@@ -151,6 +151,14 @@ def test_a_result_that_cannot_be_written_is_told_before_judging(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "own.jsonl", "samples.jsonl"]
 
 
+def test_completions_are_not_overwritten_with_their_verdicts(tmp_path: Path, suite_file: Path) -> None:
+    samples = write_lines(tmp_path / "samples.jsonl", [{"task_id": "own/0", "completion": RIGHT["python"]}])
+    before = samples.read_bytes()
+    with pytest.raises(UserError, match="is the file to be scored"):
+        score(samples, suite_file, tmp_path / "." / "samples.jsonl")
+    assert samples.read_bytes() == before
+
+
 def mixed(count: int) -> list[dict[str, str]]:
     kinds = (
         "    return a + b # {}\n",

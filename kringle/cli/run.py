@@ -54,7 +54,7 @@ def run(
         Path | None,
         typer.Option(help="A table (CSV, JSONL, Parquet) of repositories and their stars.", readable=False),
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes at a time, at most; the default is one per core.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes at a time, at most; by default one per core.")] = None,
     part: Annotated[
         str | None,
         typer.Option(help="Do only this part's shards of the data stages: a job array's task.", metavar="I/N"),

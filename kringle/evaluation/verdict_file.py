@@ -120,6 +120,8 @@ def score_file(
         raise UserError("no such folder", where=str(out.parent))
     if out.is_dir():
         raise UserError("is a folder, not a file", where=str(out), hint="choose the name of a file for --out")
+    if out.exists() and out.samefile(path):
+        raise UserError("is the file to be scored", where=str(out), hint="choose another --out")
     level = level_for_scoring(unsafe)
     part = part or Part()
     summary = Summary(suite.name, suite.prompt_hash[:16] if suite.problems else "", str(level.name))
