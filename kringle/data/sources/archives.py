@@ -21,6 +21,8 @@ from contextlib import ExitStack
 from pathlib import PurePosixPath
 from typing import IO, Any, NamedTuple, cast
 
+import zstandard
+
 from kringle.data.languages import NOTEBOOK, is_notebook, language_of_name
 from kringle.data.license_texts import MAX_TEXT_BYTES
 from kringle.data.sources.candidates import SYMLINK, printable
@@ -50,6 +52,7 @@ _FAULTS = (
     tarfile.TarError,
     zlib.error,
     lzma.LZMAError,
+    zstandard.ZstdError,
 )
 
 
@@ -189,8 +192,6 @@ def _unpacked(file: IO[bytes], name: str) -> IO[bytes]:
     if name.endswith((".xz", ".txz")):
         return cast("IO[bytes]", lzma.LZMAFile(file))
     if name.endswith((".zst", ".tzst")):
-        import zstandard
-
         return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
     return file
 
