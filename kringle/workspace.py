@@ -10,6 +10,7 @@ Layout:
     stages/NAME-FINGERPRINT.partial/  one in the making; a rerun continues in it
     shards/NAME/FINGERPRINT/          outputs of single shards, shared by all runs
     opt-outs.txt                      what no run in this workspace may use
+    opt-out-unfinished.json           what an opt-out that was interrupted has still to take out
 """
 
 from __future__ import annotations
@@ -68,6 +69,12 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_half_written(path: Path) -> None:
+    """Remove what killed processes were in the middle of writing beside `path`, to be renamed to it."""
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        leftover.unlink()
 
 
 def publish_folder(partial: Path, final: Path) -> None:
@@ -305,6 +312,11 @@ class Stage:
 def opt_outs_file(root: Path) -> Path:
     """Where a workspace remembers what was opted out in it."""
     return root / "opt-outs.txt"
+
+
+def unfinished_opt_out_file(root: Path) -> Path:
+    """Where a workspace keeps what an opt-out takes out, from before its first step until after its last."""
+    return root / "opt-out-unfinished.json"
 
 
 class Workspace:

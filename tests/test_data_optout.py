@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import random
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +20,8 @@ from kringle.data.optout import OptOuts, parse_rule, read_rules
 from kringle.data.table import iter_documents
 from kringle.errors import UserError
 from kringle.recipe import parse_recipe
+from kringle.study.optout import models_with_opted_out, opt_out, told
+from kringle.workspace import unfinished_opt_out_file
 
 
 @pytest.mark.parametrize(
@@ -156,6 +163,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("opt")
     recipe = write_recipe(place / "r.yaml", corpus(place / "in"))
     kringle("run", recipe, "--until", "encode", "--work", place / "work").succeeded()
+    shutil.copytree(place / "work", place / "untouched")
     return place
 
 
@@ -210,6 +218,96 @@ def test_copies_go_too_where_that_is_asked_for(encoded: Path, tmp_path: Path) ->
     assert (encoded / "in/own0-repo0/m0.py").read_text() not in texts
     for path in (work / "shards").rglob("documents.parquet"):
         assert (encoded / "in/own0-repo0/m0.py").read_text() not in pq.read_table(path)["content"].to_pylist()
+
+
+class Killed(BaseException):
+    pass
+
+
+class Death:
+    """A process that is killed at its `last`-th call which renames or removes: nothing that it would tidy up after
+    that is tidied up."""
+
+    def __init__(self, last: int | None, patch: pytest.MonkeyPatch) -> None:
+        self.last, self.calls = last, 0
+        patch.setattr(os, "getpid", lambda: 4_194_305)  # no other process's, so not that of the next call
+        for name in ("replace", "unlink", "rmdir"):
+            patch.setattr(os, name, self._watched(getattr(os, name)))
+
+    def _watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any, **options: Any) -> Any:
+            self.calls += 1
+            if self.last is not None and self.calls >= self.last:
+                raise Killed
+            return call(*arguments, **options)
+
+        return watched
+
+
+@pytest.mark.parametrize("copies", ["keep", "remove"])
+def test_a_kill_at_any_step_is_mended_by_the_same_command(encoded: Path, tmp_path: Path, copies: Any) -> None:
+    """Until it is, models are not released and nothing is run; then every file is as if there had been no kill."""
+    untouched, asked = encoded / "untouched", ["own0-repo0"]
+    shutil.copytree(untouched, tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        death = Death(None, patch)
+        expected = opt_out(tmp_path / "whole", asked, copies)
+    before, after = snapshot(untouched), snapshot(tmp_path / "whole")
+    assert len(expected["rewritten"]) >= 3  # documents of two stages, decisions
+    assert len(expected["deleted_shards"]) >= 2
+    for step in range(1, death.calls + 1):
+        work = tmp_path / f"killed-{step}"
+        shutil.copytree(untouched, work)
+        with pytest.MonkeyPatch.context() as patch:
+            Death(step, patch)
+            try:
+                opt_out(work, asked, copies)
+            except Killed:
+                gc.collect()  # and with it the lock
+        left = {name: data for name, data in snapshot(work).items() if not Path(name).name.startswith(".")}
+        if unfinished_opt_out_file(work).exists():
+            with pytest.raises(UserError, match=r"an opt-out was interrupted here; finish it: kringle optout --work"):
+                models_with_opted_out(work)
+        else:
+            assert left in (before, after), step
+        again = opt_out(work, asked, copies)
+        assert snapshot(work) == after, step
+        if left != after:
+            same = [key for key in expected if key != "asked"]
+            assert [again[key] for key in same] == [expected[key] for key in same], step
+        shutil.rmtree(work)
+
+
+def test_an_interrupted_opt_out_is_finished_by_any_other(encoded: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(encoded / "untouched", work)
+    with pytest.MonkeyPatch.context() as patch:
+        Death(5, patch)
+        with pytest.raises(Killed):
+            opt_out(work, ["own0-repo0"], "keep")
+    gc.collect()
+    recipe = write_recipe(tmp_path / "r.yaml", encoded / "in")
+    assert "an opt-out was interrupted here" in kringle("run", recipe, "--work", work).refused()
+    unfinished = unfinished_opt_out_file(work)
+    text = unfinished.read_text()
+    unfinished.write_text(text[:-20])
+    assert "opt-out-unfinished.json: is damaged" in kringle("optout", "--work", work).refused()
+    unfinished.write_text(text)
+    result = kringle("optout", "own1-repo1", "--work", work, "--json").succeeded().result
+    assert {x["repo"] for x in result["removed"]} == {"own0-repo0", "own1-repo1"}
+    assert result["rules"] == ["repo:own0-repo0", "repo:own1-repo1"]
+    assert not unfinished.exists()
+    kringle("run", recipe, "--until", "collect", "--work", work).succeeded()
+
+
+def test_what_is_held_back_is_not_nothing_where_it_cannot_be_told(encoded: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(encoded / "untouched", work)
+    (work / "last-run.json").write_text("{}")
+    result = opt_out(work, ["own0-repo0"], "keep")
+    assert len(result["removed"]) == 8
+    assert "last-run.json: is damaged" in result["held_back_unknown"]
+    assert any("cannot be told" in line for line in told(result))
 
 
 def test_mistakes(tmp_path: Path) -> None:

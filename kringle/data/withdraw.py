@@ -5,6 +5,8 @@ A document whose own place is opted out, but whose bytes also lie elsewhere, mov
 `id` and `content` below `stages/` is held against the rules; those that hold nothing of what is removed are not
 touched. Decisions are told anew: what was removed gets one, what took its place changes its own. Shards in the store
 are deleted where they hold something, since a later run makes them again without it.
+
+What is to be done is found first, files and all, and kept by the caller; doing it may be ended anywhere and done again.
 """
 
 from __future__ import annotations
@@ -28,10 +30,11 @@ from kringle.data.merge import ONE_COPY, PLACE
 from kringle.data.merge import STEP as EXACT
 from kringle.data.optout import OptOuts
 from kringle.data.table import DECISION, CorruptTable, TableWriter, iter_row_groups, read_table
-from kringle.workspace import write_atomically
+from kringle.workspace import remove_half_written, write_atomically
 
 Copies = Literal["keep", "remove"]
 _ID = re.compile(r"\b[0-9a-f]{40}\b")
+_FILES = ("documents", "decisions", "shards")
 
 
 class Spot(NamedTuple):
@@ -44,13 +47,44 @@ class Spot(NamedTuple):
 
 @dataclass
 class Withdrawal:
-    """What was found and done. Paths are relative to the workspace."""
+    """What is to be taken out, and the files that hold it. Paths are relative to the workspace."""
 
     removed: dict[Spot, str] = field(default_factory=dict)  # place -> the rule that names it
     gone: set[str] = field(default_factory=set)  # ids of which no place is left
     elsewhere: dict[Spot, str] = field(default_factory=dict)  # places with the same bytes -> "kept" or "removed"
-    rewritten: list[str] = field(default_factory=list)
-    deleted: list[str] = field(default_factory=list)  # shards of the store
+    documents: list[str] = field(default_factory=list)  # files of stages, to be rewritten
+    decisions: list[str] = field(default_factory=list)  # the same of decisions
+    shards: list[str] = field(default_factory=list)  # folders of the store, to be deleted
+
+    def taken(self) -> set[Spot]:
+        """Every place that goes."""
+        return {*self.removed, *(spot for spot, what in self.elsewhere.items() if what == "removed")}
+
+    def __or__(self, later: Withdrawal) -> Withdrawal:
+        """Both, of which `later` was found when this one was done."""
+        return Withdrawal(
+            self.removed | later.removed,
+            self.gone | later.gone,
+            self.elsewhere | later.elsewhere,
+            *(list(dict.fromkeys(getattr(self, name) + getattr(later, name))) for name in _FILES),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        return {
+            "removed": [[*spot, rule] for spot, rule in self.removed.items()],
+            "gone": sorted(self.gone),
+            "elsewhere": [[*spot, what] for spot, what in self.elsewhere.items()],
+            **{name: getattr(self, name) for name in _FILES},
+        }
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Withdrawal:
+        """What `to_json` wrote. KeyError, TypeError or ValueError where it is something else."""
+        removed, elsewhere = (
+            {Spot(id, repo, path): what for id, repo, path, what in raw[name]} for name in ("removed", "elsewhere")
+        )
+        return cls(removed, set(raw["gone"]), elsewhere, *(list(raw[name]) for name in _FILES))
 
 
 def document_files(root: Path) -> Iterator[Path]:
@@ -83,7 +117,26 @@ def find(root: Path, rules: OptOuts, copies: Copies) -> Withdrawal:
         for spot in left[id]:
             found.elsewhere[spot] = "kept" if copies == "keep" else "removed"
     found.gone = ids if copies == "remove" else {id for id in ids if not left[id]}
+    if ids:
+        _find_files(root, found)
     return found
+
+
+def _find_files(root: Path, found: Withdrawal) -> None:
+    """Add the files to what was found in them."""
+    taken = found.taken()
+    ids = {spot.id for spot in taken}
+    for path in document_files(root):
+        relative = path.relative_to(root)
+        if not _holds(path, ids, taken, found.gone):
+            continue
+        if relative.parts[0] == "stages":
+            found.documents.append(str(relative))
+        elif (shard := str(Path(*relative.parts[:3]))) not in found.shards:  # which may have several
+            found.shards.append(shard)
+    for stage in decided(root):
+        if _untold(stage, found):
+            found.decisions.append(str(decision_files(stage)[-1].relative_to(root)))
 
 
 def _places(path: Path) -> Iterator[dict[str, Any]]:
@@ -93,26 +146,32 @@ def _places(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def apply(root: Path, found: Withdrawal) -> None:
-    """Rewrite the files that hold what `found` names; each changes at once, and may be done again after a kill."""
-    taken = found.removed.keys() | {spot for spot, what in found.elsewhere.items() if what == "removed"}
+    """Do what was found. Each file changes at once; after a kill at any step all of it is to be done again, and ends as
+    if there had been none: what is done already is left alone."""
+    taken = found.taken()
     ids = {spot.id for spot in taken}
-    for path in list(document_files(root)):  # all before the first goes: a shard may have several
-        if not path.exists() or not any(row["id"] in ids for row in _places(path)):
-            continue
-        relative = path.relative_to(root)
-        if relative.parts[0] == "shards":
-            folder = root / Path(*relative.parts[:3])
-            if any(_touched(row, taken, found.gone) for row in _places(path)):
-                shutil.rmtree(folder)
-                found.deleted.append(str(folder.relative_to(root)))
-        elif any(_touched(row, taken, found.gone) for row in _places(path)):
+    for path in _there(root, found.documents):
+        if _holds(path, ids, taken, found.gone):
             _replace(path, lambda out, path=path: _rewrite(path, out, taken, found.gone))
-            found.rewritten.append(str(relative))
-    for stage in decided(root):
-        if (changed := _redecide(stage, found)) is not None:
-            found.rewritten.append(str(changed.relative_to(root)))
-    for folder in sorted({Path(*Path(name).parts[:2]) for name in found.rewritten}):
-        _update_manifest(root / folder)
+    for shard in _there(root, found.shards):
+        shutil.rmtree(shard)
+    for path in _there(root, found.decisions):
+        _redecide(path, found)
+    changed: dict[Path, list[Path]] = {}
+    for path in _there(root, [*found.documents, *found.decisions]):
+        changed.setdefault(root / Path(*path.relative_to(root).parts[:2]), []).append(path)
+    for stage, files in changed.items():
+        _update_manifest(stage, files)
+
+
+def _there(root: Path, names: Sequence[str]) -> list[Path]:
+    """Those that exist: a stage may have been deleted since they were found."""
+    return [root / name for name in names if (root / name).exists()]
+
+
+def _holds(path: Path, ids: set[str], taken: set[Spot], gone: set[str]) -> bool:
+    """Whether a file has a document that goes or changes; `ids` are those of `taken`."""
+    return any(row["id"] in ids and _touched(row, taken, gone) for row in _places(path))
 
 
 def _touched(row: dict[str, Any], taken: set[Spot], gone: set[str]) -> bool:
@@ -124,6 +183,7 @@ def _touched(row: dict[str, Any], taken: set[Spot], gone: set[str]) -> bool:
 
 def _replace(path: Path, write: Any) -> None:
     """Write a file's new content beside it and rename it into place."""
+    remove_half_written(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)
@@ -163,8 +223,8 @@ def decided(root: Path) -> list[Path]:
     return sorted(folder.parent for folder in (root / "stages").glob(f"collect-*/{FOLDER}"))
 
 
-def _redecide(stage: Path, found: Withdrawal) -> Path | None:
-    """Tell the decisions of a collect stage anew; returns the file that is another now, if one is."""
+def _untold(stage: Path, found: Withdrawal) -> dict[Spot, str]:
+    """Places that go, of which a collect stage's decisions do not tell so yet, with the evidence."""
     removed = dict(found.removed)
     for spot, what in found.elsewhere.items():
         if what == "removed":
@@ -177,15 +237,21 @@ def _redecide(stage: Path, found: Withdrawal) -> Path | None:
                 here[spot] = removed[spot]
                 if step == optout.STEP:
                     known.add(spot)
+    return {spot: rule for spot, rule in here.items() if spot not in known}
+
+
+def _redecide(last: Path, found: Withdrawal) -> None:
+    """Tell the decisions of a collect stage anew. `last` is the file of what was decided over all shards: exact
+    duplicates' decisions are there."""
+    here, taken = _untold(last.parent.parent, found), found.taken()
     if not here:
-        return None
+        return
     ids = {spot.id for spot in here}
     rows = []
     left: dict[str, list[Spot]] = {}
-    last = decision_files(stage)[-1]  # of what was decided over all shards: exact duplicates' decisions are there
     for row in read_table(last).to_pylist():
         spot = Spot(row["id"], row["repo"], row["path"])
-        if row["step"] == EXACT and row["id"] in ids and spot not in removed:
+        if row["step"] == EXACT and row["id"] in ids and spot not in taken:
             left.setdefault(row["id"], []).append(spot)  # told again below
         else:
             rows.append(row)
@@ -196,9 +262,7 @@ def _redecide(stage: Path, found: Withdrawal) -> Path | None:
         rows.append({**_decision(first, EXACT, ONE_COPY, True, more), "value": count})
         same = f"the same as {first.repo}/{first.path}"
         rows += [{**_decision(spot, EXACT, ONE_COPY, False, same), "value": count} for spot in others]
-    for spot, rule in sorted(here.items()):
-        if spot not in known:
-            rows.append(_decision(spot, optout.STEP, optout.THRESHOLD, False, rule))
+    rows += [_decision(spot, optout.STEP, optout.THRESHOLD, False, rule) for spot, rule in sorted(here.items())]
     changed = pa.Table.from_pylist(rows, schema=DECISION)
 
     def write(out: Path) -> None:
@@ -206,7 +270,6 @@ def _redecide(stage: Path, found: Withdrawal) -> Path | None:
             writer.write_table(changed)
 
     _replace(last, write)
-    return last
 
 
 def _rule_of(id: str, found: Withdrawal) -> str:
@@ -226,13 +289,16 @@ def _decision(spot: Spot, step: str, threshold: str, kept: bool, witness: str | 
     }
 
 
-def _update_manifest(stage: Path) -> None:
-    """Give a published stage's manifest the sizes that its files have now, without which it would count as damaged."""
+def _update_manifest(stage: Path, files: Sequence[Path]) -> None:
+    """Give a published stage's manifest the sizes that rewritten files have now, without which it would count as
+    damaged."""
     path = stage / "manifest.json"
-    if not path.exists():
+    remove_half_written(path)
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # not published, or damaged, which counts as the same
         return
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    manifest["files"] = {name: (stage / name).stat().st_size for name in manifest["files"]}
+    manifest["files"] |= {str(file.relative_to(stage)): file.stat().st_size for file in files}
     write_atomically(path, json.dumps(manifest, indent=1))
 
 

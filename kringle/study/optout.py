@@ -1,13 +1,15 @@
 """Opting out after the fact: what a workspace holds of it, what is rewritten, and which models have seen it.
 
-The rules are remembered in the workspace (`opt-outs.txt`) before anything is rewritten, so a kill in the middle is
-mended by the same command, and every later run, `--from collect` too, leaves the same documents out. Token stores,
+What is to be taken out is written down in the workspace before anything is rewritten, and deleted after: the next call
+finishes what a kill has left undone, and until then no run and no release is made there. The rules are remembered
+(`opt-outs.txt`), so every later run, `--from collect` too, leaves the same documents out. Token stores,
 attribution indexes, tokenizers and models are listed, not changed: the next run makes new ones.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,14 @@ from kringle.data.optout import STEP, OptOuts, parse_rule, read_rules
 from kringle.data.table import CorruptTable, iter_row_groups, read_table
 from kringle.data.withdraw import Copies, Spot, Withdrawal, apply, decided, document_files, find, held_back
 from kringle.errors import UserError
-from kringle.study.last_run import recall
-from kringle.workspace import Workspace, opt_outs_file, write_atomically
+from kringle.study.last_run import LAST_RUN, recall
+from kringle.workspace import (
+    Workspace,
+    opt_outs_file,
+    remove_half_written,
+    unfinished_opt_out_file,
+    write_atomically,
+)
 
 _SHOWN = 20  # lines of a list on the screen; --json has all
 
@@ -28,35 +36,67 @@ _SHOWN = 20  # lines of a list on the screen; --json has all
 def opt_out(work: Path, keys: Sequence[str], copies: Copies) -> dict[str, Any]:
     """Take what `keys` name out of a workspace, and list what holds it; without keys, tell what is opted out so far.
 
-    A key is a rule of `kringle.data.optout`. Raises `UserError`.
+    Finishes first what an interrupted call has left undone. A key is a rule of `kringle.data.optout`. Raises
+    `UserError`.
     """
     workspace = Workspace.open(work, create=False)
     workspace.lock()
+    root = workspace.root
     asked = [str(parse_rule(key)) for key in keys]
-    remembered = list(remembered_rules(workspace.root))
-    found = find(workspace.root, OptOuts(asked), copies) if asked else Withdrawal()
-    if copies == "remove":  # the copies have places that no rule names, so the id is what keeps them out
-        asked += [f"id:{id}" for id in sorted({spot.id for spot in found.removed})]
-    rules = list(dict.fromkeys([*remembered, *asked]))
+    done = _finish(root)
     if asked:
-        _remember(workspace.root, rules)
-        apply(workspace.root, found)
-    everything = Withdrawal(removed=found.removed | _removed_before(workspace.root))
-    ids = found.gone if asked else _no_longer_there(workspace.root, everything)
+        found = find(root, OptOuts(asked), copies)
+        if copies == "remove":  # the copies have places that no rule names, so the id is what keeps them out
+            asked += [f"id:{id}" for id in sorted({spot.id for spot in found.removed})]
+        write_atomically(unfinished_opt_out_file(root), json.dumps({"rules": asked, **found.to_json()}))
+        done |= _finish(root)
+    everything = Withdrawal(removed=done.removed | _removed_before(root))
+    ids = done.gone if asked else _no_longer_there(root, everything)
+    folders, unknown = _decision_folders(workspace) if everything.removed else ([], None)
     return {
         "asked": asked,
-        "rules": rules,
-        "removed": [_spot(spot, rule=rule) for spot, rule in sorted(found.removed.items())],
-        "copies": [_spot(spot, now=what) for spot, what in sorted(found.elsewhere.items())],
-        "rewritten": found.rewritten,
-        "deleted_shards": found.deleted,
-        **_listings(workspace.root, ids),
-        "held_back": held_back(_decision_folders(workspace), sorted(everything.removed)),
+        "rules": list(remembered_rules(root)),
+        "removed": [_spot(spot, rule=rule) for spot, rule in sorted(done.removed.items())],
+        "copies": [_spot(spot, now=what) for spot, what in sorted(done.elsewhere.items())],
+        "rewritten": [*done.documents, *done.decisions],
+        "deleted_shards": done.shards,
+        **_listings(root, ids),
+        "held_back": held_back(folders, sorted(everything.removed)),
+        "held_back_unknown": unknown,
     }
 
 
+def _finish(root: Path) -> Withdrawal:
+    """Do what is written down to be done, if anything is; returns it. The same after a kill in the middle of this."""
+    path = unfinished_opt_out_file(root)
+    remove_half_written(path)
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        rules, found = list(map(str, raw["rules"])), Withdrawal.from_json(raw)
+    except FileNotFoundError:
+        return Withdrawal()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        hint = "delete it and the folders stages and shards, opt out again, and run again"
+        raise UserError(f"is damaged: {type(error).__name__} {error}", where=str(path), hint=hint) from None
+    _remember(root, rules)
+    apply(root, found)
+    path.unlink()
+    return found
+
+
+def require_finished(root: Path) -> None:
+    """Raises `UserError` where an opt-out was interrupted: what it names may be there still."""
+    if unfinished_opt_out_file(root).exists():
+        hint = f"finish it: {shlex.join(['kringle', 'optout', '--work', str(root)])}"
+        raise UserError("an opt-out was interrupted here", where=str(root), hint=hint)
+
+
 def models_with_opted_out(root: Path) -> list[str]:
-    """Stages of the models, as `stages/train@ARM-sSEED-..`, that were trained on what is opted out by now."""
+    """Stages of the models, as `stages/train@ARM-sSEED-..`, that were trained on what is opted out by now.
+
+    Raises `UserError` where an opt-out was interrupted.
+    """
+    require_finished(root)
     gone = _no_longer_there(root, Withdrawal(removed=_removed_before(root)))
     models: list[str] = _listings(root, gone)["models"] if gone else []
     return models
@@ -74,7 +114,9 @@ def remembered_rules(root: Path) -> tuple[str, ...]:
 
 def _remember(root: Path, rules: Sequence[str]) -> None:
     head = "# Left out of every run in this workspace; one rule a line, written by kringle optout.\n"
-    write_atomically(opt_outs_file(root), head + "".join(f"{rule}\n" for rule in rules))
+    remove_half_written(opt_outs_file(root))
+    every = dict.fromkeys([*remembered_rules(root), *rules])
+    write_atomically(opt_outs_file(root), head + "".join(f"{rule}\n" for rule in every))
 
 
 def _removed_before(root: Path) -> dict[Spot, str]:
@@ -101,13 +143,16 @@ def _spot(spot: Spot, **more: str) -> dict[str, str]:
     return {"id": spot.id, "repo": spot.repo, "path": spot.path, **more}
 
 
-def _decision_folders(workspace: Workspace) -> list[Path]:
+def _decision_folders(workspace: Workspace) -> tuple[list[Path], str | None]:
+    """The stages of the last run that have decisions, and why they cannot be told, where that is so."""
+    if not (workspace.root / LAST_RUN).exists():
+        return [], None  # no run was made yet: there are no decisions to look through
     try:
         _, plan = recall(workspace)
-    except UserError:
-        return []  # no run was made yet: there are no decisions to look through
+    except UserError as error:  # what was asked for is done, whatever has become of the last run's recipe
+        return [], str(error)
     stages = (plan.collect, plan.clean, plan.split)
-    return [stage.folder for stage in stages if (stage.folder / FOLDER).exists()]
+    return [stage.folder for stage in stages if (stage.folder / FOLDER).exists()], None
 
 
 # -- what holds it -----------------------------------------------------------------------------------------------------
@@ -222,6 +267,8 @@ def told(result: dict[str, Any]) -> list[str]:
             lines += [f"  {entry}" for entry in entries[:_SHOWN]]
             if len(entries) > _SHOWN:
                 lines.append(f"  and {len(entries) - _SHOWN:,} more; --json has all")
+    if result["held_back_unknown"] is not None:
+        lines.append(f"what was dropped because of it cannot be told: {result['held_back_unknown']}")
     if result["asked"] and not result["removed"]:
         lines.append("nothing in this workspace is named by what was asked now; later runs will leave it out")
     return lines

@@ -60,6 +60,8 @@ class Context:
 @rare_collection()  # a corpus has many files
 def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
     """Bring a study up to date; returns where its report is and what was done. The CLI's `kringle run`."""
+    from kringle.study.optout import require_finished
+
     started = time.monotonic()
     reporter = Reporter(quiet=quiet)
     recipe = without_opt_outs(resolve(options), options.work)
@@ -68,6 +70,7 @@ def run_study(options: Options, *, quiet: bool = False) -> dict[str, Any]:
     survey, suites, outside = _look_around(recipe, options.work)
     workspace = Workspace.open(options.work)
     workspace.lock(part)
+    require_finished(workspace.root)
     plan = make_plan(recipe, workspace, **outside)
     wanted = plan.until(options.until or (DATA_STAGES[-1] if part else None))
     if options.from_stage:
