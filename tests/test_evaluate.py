@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import training_fixtures as shared
+import yaml
 from jail_support import needs_jail
 from score_support import write_lines
 
 from kringle.errors import UserError
+from kringle.evaluation.bits_per_byte import token_bits
+from kringle.evaluation.measure import sample_suite
 from kringle.evaluation.samplers import KringleSampler, Prompt, TransformersSampler, open_sampler
-from kringle.evaluation.suites import load_suite
+from kringle.evaluation.suites import SHIPPED, Suite, load_suite
 from kringle.model.exchange import save
 from kringle.model.transformer import Transformer
+from kringle.study import evaluating
 from kringle.study.evaluating import evaluate_command
+from kringle.study.pipeline import _suite_fingerprint
+
+
+def tiny(path: Path, seed: int) -> Path:
+    model = Transformer(replace(shared.model_config("mqa"), context=512))
+    model.initialise(seed)
+    save(model, shared.tokenizer(), path)
+    return path
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = replace(shared.model_config("mqa"), context=512)
-    model = Transformer(config)
-    model.initialise(3)
-    path: Path = tmp_path_factory.mktemp("model") / "tiny"
-    save(model, shared.tokenizer(), path)
-    return path
+    return tiny(tmp_path_factory.mktemp("model") / "tiny", 3)
 
 
 TASKS = [
@@ -76,6 +88,88 @@ def test_docstrings_are_compared_and_not_run(folder: Path, tmp_path: Path) -> No
         load_suite("codexglue-docstrings", tmp_path)
 
 
+def docstrings(folder: Path, **changes: Any) -> str:
+    """A suite of two docstrings that nothing is run for, with other rules than the shipped one; its path."""
+    rows = [{"code": f'def {name}(a):\n    """{name}."""\n', "docstring_tokens": [name]} for name in ("add", "sub")]
+    write_lines(folder / "codexglue-code-to-text-python.jsonl", rows)
+    rules = yaml.safe_load((SHIPPED / "codexglue-docstrings.yaml").read_text())
+    path = folder / "rules.yaml"
+    path.write_text(yaml.safe_dump(rules | {"name": "short", "protocol": rules["protocol"] | changes}))
+    return str(path)
+
+
+def test_completions_are_kept_for_one_model_and_one_suite_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two models of one name, as after a training into the same folder: each gets what it gets in an empty folder."""
+    one, other = tiny(tmp_path / "a" / "tiny", 3), tiny(tmp_path / "b" / "tiny", 4)
+    suite = docstrings(tmp_path, max_new_tokens=9)
+
+    def drawn(model: Path, out: str) -> bytes:
+        evaluate_command(model, [suite], tmp_path / out, quiet=True)
+        return (tmp_path / out / "samples-short.jsonl").read_bytes()
+
+    first, fresh = drawn(one, "out"), drawn(other, "fresh")
+    assert first != fresh
+    assert drawn(other, "out") == fresh
+    (tmp_path / "out" / "samples-short.json").write_text('{"settings": ')
+    assert drawn(other, "out") == fresh
+    write = evaluating.write_atomically
+
+    def die(path: Path, text: str) -> None:
+        if path.name == "samples-short.json":
+            raise KeyboardInterrupt
+        write(path, text)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluating, "write_atomically", die)
+        with pytest.raises(KeyboardInterrupt):
+            drawn(one, "out")
+    assert drawn(other, "out") == fresh
+    docstrings(tmp_path, max_new_tokens=3)
+    assert drawn(other, "out") == drawn(other, "fresher") != fresh
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limit": 0}, "--limit: needs at least one problem, got 0"),
+        ({"limit": -5}, "--limit: needs at least one problem, got -5"),
+        ({"workers": 0}, "--workers: needs at least one worker, got 0"),
+        ({"temperature": -1.0}, "--temperature: temperature must be 0 .greedy. or a positive number, got -1.0"),
+        ({"top_p": 5.0}, "--top-p: top_p must be above 0 and at most 1, got 5.0"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(
+    folder: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        evaluate_command(folder, ["starter"], tmp_path / "out", quiet=True, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_no_folder_to_write_into(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UserError, match="out: is a file, not a folder"):
+        evaluate_command(folder, ["starter"], tmp_path / "out", quiet=True)
+
+
+def test_stop_strings_of_a_problem_replace_the_suites_in_a_study(folder: Path) -> None:
+    ours = KringleSampler(folder)
+    starter = load_suite("starter")
+    stops = tuple("abcdefghijklmnopqrstuvwxyz \n")
+    shared_stops = replace(starter, problems=starter.problems[:2], stop=stops)
+    own_stops = replace(starter, problems=tuple(replace(one, stop=stops) for one in starter.problems[:2]))
+
+    def drawn(suite: Suite) -> list[dict[str, Any]]:
+        return sample_suite(ours._model, ours._tokenizer, suite, samples=2, temperature=1.0, top_p=1.0)
+
+    assert drawn(own_stops) == drawn(shared_stops)
+    assert {row["finish"] for row in drawn(own_stops)} == {"stop"}
+    other_stops = replace(own_stops, problems=tuple(replace(one, stop=stops[1:]) for one in own_stops.problems))
+    assert _suite_fingerprint(own_stops) != _suite_fingerprint(other_stops)
+
+
 def test_transformers_measures_the_same_bits(folder: Path) -> None:
     pytest.importorskip("transformers")
     ours, theirs = open_sampler(folder), TransformersSampler(folder)
@@ -83,6 +177,33 @@ def test_transformers_measures_the_same_bits(folder: Path) -> None:
     pairs = [("def add(a, b):\n", "    return a + b\n"), ("", "x = 1\n")]
     assert ours.bits(pairs) == pytest.approx(theirs.bits(pairs), rel=1e-4)
     assert theirs.fills_gaps()
+
+
+def test_transformers_scores_every_token_of_a_long_text(folder: Path) -> None:
+    pytest.importorskip("transformers")
+    ours, theirs = KringleSampler(folder), TransformersSampler(folder)
+    head, tail = "x = 1\n" * 200, "def add(a, b):\n    return a + b\n" * 60
+    before, after = ours._tokenizer.encode(head), ours._tokenizer.encode(tail)
+    assert min(len(before), len(after)) > 512
+    (bits,) = token_bits(ours._model, [np.array([ours._tokenizer.specials.end_of_text, *before, *after])], 512)
+    assert theirs.bits([(head, tail), (head, "")]) == pytest.approx([bits[len(before) :].sum(), 0.0], rel=1e-4)
+
+
+def test_transformers_scores_whole_where_the_context_is_unknown(folder: Path, tmp_path: Path) -> None:
+    """BLOOM: no embeddings of positions, and nothing in its configuration that limits them."""
+    transformers = pytest.importorskip("transformers")
+    shutil.copytree(folder, tmp_path / "bloom", ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    torch.manual_seed(0)
+    config = transformers.BloomConfig(vocab_size=512, hidden_size=16, n_layer=1, n_head=2)
+    bloom = transformers.BloomForCausalLM(config).train(False)
+    bloom.save_pretrained(tmp_path / "bloom")
+    theirs = TransformersSampler(tmp_path / "bloom")
+    text = "x = 1\n" * 450
+    ids = torch.tensor([[theirs._tokenizer.eos_token_id, *theirs._tokenizer(text)["input_ids"]]])
+    assert ids.shape[1] > 2048
+    with torch.no_grad():
+        nats = float(bloom(ids, labels=ids).loss) * (ids.shape[1] - 1)
+    assert theirs.bits([("", text)]) == pytest.approx([nats / math.log(2)], rel=1e-4)
 
 
 def test_transformers_samples_alike(folder: Path) -> None:
@@ -95,8 +216,9 @@ def test_transformers_samples_alike(folder: Path) -> None:
     ours = sorted(KringleSampler(folder).sample(prompts[1:]), key=lambda one: one.prompt)
     theirs = sorted(TransformersSampler(folder).sample(prompts[1:]), key=lambda one: one.prompt)
     assert [one.text for one in ours] == [one.text for one in theirs]
-    (first,) = TransformersSampler(folder).sample(prompts[:1])
+    first, *others = TransformersSampler(folder).sample([replace(prompts[0], samples=3)])
     assert "\n\n" not in first.text
+    assert [(one.number, one.text) for one in others] == [(1, first.text), (2, first.text)]
 
 
 def test_long_prompts_are_cut_and_counted(folder: Path) -> None:

@@ -17,7 +17,7 @@ import training_fixtures as shared
 from kringle.errors import UserError
 from kringle.evaluation import sampling
 from kringle.evaluation.sampling import Settings, open_model, requests_of, sample_suite
-from kringle.evaluation.suites import load_suite
+from kringle.evaluation.suites import SHIPPED, load_suite
 from kringle.generation.fim_formats import formats, infilling_ids, recognise
 from kringle.model import exchange
 from kringle.model.transformer import Transformer
@@ -90,6 +90,37 @@ def test_a_broken_run_goes_on(model: Path, tmp_path: Path, monkeypatch: pytest.M
     record = sample_suite(model, "starter", out, SETTINGS, rows=16)
     assert record["drawn"] == record["samples"] - 50
     assert out.read_bytes() == whole.read_bytes()
+
+
+def test_a_partial_file_of_another_suite_or_of_somebody_else_is_left_alone(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = (SHIPPED / "starter.yaml").read_text()
+    suite = tmp_path / "rules.yaml"
+    suite.write_text(rules)
+    out, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
+    with monkeypatch.context() as patched:
+        patched.setattr(sampling.OwnModel, "sample", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            sample_suite(model, str(suite), out, SETTINGS, data_dir=SHIPPED)
+    header = partial.read_bytes()
+    suite.write_text(
+        rules.replace("max_new_tokens: 160", "max_new_tokens: 5").replace('stop: ["\\nclass", ', "stop: [")
+    )
+    with pytest.raises(UserError, match="was begun with another protocol, stop_strings"):
+        sample_suite(model, str(suite), out, SETTINGS, data_dir=SHIPPED)
+    suite.write_text(rules)
+    for strange in (b"my notes", b"my\nnotes\n", b"[]\n", header + b"{}\n", header + b"\0\n"):
+        partial.write_bytes(strange)
+        with pytest.raises(UserError, match=r"partial, line [12]: is nothing that kringle sample wrote"):
+            sample_suite(model, str(suite), out, SETTINGS, data_dir=SHIPPED)
+        assert partial.read_bytes() == strange
+    partial.write_bytes(header[:40])  # torn by a kill
+    assert sample_suite(model, str(suite), out, SETTINGS, data_dir=SHIPPED)["drawn"] > 0
+
+
+def interrupt(*arguments: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_the_command(model: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def bits_per_byte(documents: Sequence[DocumentBits]) -> BitsPerByte:
     return BitsPerByte(math.fsum(d.bits for d in documents) / size, languages, len(documents), size)
 
 
-class _Window(NamedTuple):
+class Window(NamedTuple):
     """Inputs `start .. end` of a sequence; the tokens after its positions `first .. end` are scored here."""
 
     sequence: int
@@ -73,7 +73,7 @@ class _Window(NamedTuple):
     end: int
 
 
-def _windows(lengths: Sequence[int], context: int) -> Iterator[_Window]:
+def scoring_windows(lengths: Sequence[int], context: int) -> Iterator[Window]:
     """Windows over sequences of `lengths` tokens, the first of each being context only (nothing predicts it)."""
     half = context // 2
     for number, length in enumerate(lengths):
@@ -82,7 +82,7 @@ def _windows(lengths: Sequence[int], context: int) -> Iterator[_Window]:
         while first < predictions:
             start = max(0, first - half)
             end = min(predictions, start + context)
-            yield _Window(number, start, first, end)
+            yield Window(number, start, first, end)
             first = end
 
 
@@ -96,7 +96,7 @@ def token_bits(model: Transformer, sequences: Sequence[np.ndarray], taught: int 
     device = next(model.parameters()).device
     context = taught or model.config.context
     bits = [np.zeros(max(0, len(s) - 1)) for s in sequences]
-    windows = sorted(_windows([len(s) for s in sequences], context), key=lambda w: w.start - w.end)
+    windows = sorted(scoring_windows([len(s) for s in sequences], context), key=lambda w: w.start - w.end)
     at = 0
     while at < len(windows):
         width = windows[at].end - windows[at].start

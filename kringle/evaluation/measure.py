@@ -142,7 +142,7 @@ def sample_suite(
     model was taught to expect before a file.
     """
     context = taught_positions(model.config.context)
-    protocol, stops = suite.protocol, tuple(stop.encode() for stop in suite.stop)
+    protocol = suite.protocol
     requests, truncated = [], []
     for problem in suite.problems:
         text = header + (problem.prompt.strip() if protocol.strip_prompt else problem.prompt)
@@ -159,7 +159,7 @@ def sample_suite(
                 top_p=top_p,
                 seed=MEASURE_SEED,
                 key=f"{suite.name}/{problem.task_id}",
-                stops=stops,
+                stops=tuple(stop.encode() for stop in suite.stops_for(problem)),
             )
         )
         truncated.append(not whole)

@@ -178,9 +178,10 @@ class TransformersSampler:
             raise UserError(f"transformers cannot load it: {error}", where=str(path)) from None
         self._model.train(False)
         settings = self._model.config
-        self._context = int(
-            getattr(settings, "max_position_embeddings", 0) or getattr(settings, "n_positions", 0) or 2048
-        )
+        # 0 where the model does not say, as BLOOM does not: it has no embeddings of positions.
+        said = getattr(settings, "max_position_embeddings", None) or getattr(settings, "n_positions", None) or 0
+        self._positions = max(0, int(said))
+        self._context = self._positions or 2048
         vocabulary = self._tokenizer.get_vocab()
         self._sentinels = next((three for three in _SENTINELS if all(word in vocabulary for word in three)), None)
 
@@ -204,10 +205,10 @@ class TransformersSampler:
                     tokens,
                     attention_mask=torch.ones_like(tokens),
                     max_new_tokens=budget,
-                    num_return_sequences=prompt.samples,
+                    num_return_sequences=prompt.samples if prompt.temperature > 0 else 1,
                     **options,
                 )
-            for number, row in enumerate(made):
+            for number, row in enumerate(made.expand(prompt.samples, -1)):  # greedily, all samples are one
                 text = self._tokenizer.decode(self._until_special(row[len(ids) :].tolist()))
                 yield Sampled(place, number, _cut(text, prompt.stops), truncated)
 
@@ -242,21 +243,30 @@ class TransformersSampler:
         return ids[:end]
 
     def bits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        import torch
-        import torch.nn.functional as F
-
         found = []
         for first, second in pairs:
             head = self._tokenizer(first, add_special_tokens=False)["input_ids"]
             tail = self._tokenizer(second, add_special_tokens=False)["input_ids"]
             start = self._tokenizer.bos_token_id if self._tokenizer.bos_token_id is not None else self._pad()
-            ids = [start, *head, *tail][-self._context :]
-            scored = min(len(tail), len(ids) - 1)
-            with torch.inference_mode():
-                logits = self._model(torch.tensor([ids])).logits[0, -scored - 1 : -1].float()
-            nats = F.cross_entropy(logits, torch.tensor(ids[-scored:]), reduction="sum")
-            found.append(float(nats) / math.log(2))
+            found.append(self._bits_after([start, *head, *tail], len(head)))
         return found
+
+    def _bits_after(self, ids: list[int], given: int) -> float:
+        """Bits of all tokens after the first `given` + 1, each scored once: in windows of the context, as ours are."""
+        import torch
+        import torch.nn.functional as F
+
+        from kringle.evaluation.bits_per_byte import scoring_windows
+
+        nats = 0.0
+        for _, start, first, end in scoring_windows([len(ids)], self._positions or len(ids)):
+            first = max(first, given)
+            if first >= end:
+                continue
+            with torch.inference_mode():
+                logits = self._model(torch.tensor([ids[start:end]])).logits[0, first - start :].float()
+            nats += float(F.cross_entropy(logits, torch.tensor(ids[first + 1 : end + 1]), reduction="sum"))
+        return nats / math.log(2)
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:

@@ -5,7 +5,7 @@
     multipl-e    a folder with one gzipped JSON file a problem                         (nuprl/MultiPL-E)
 
 Completions are appended to `OUT.partial` as they come, after one line that says what is being sampled; the wanted
-format is written whole at the end. A run that was broken goes on from that file if model, problems and settings are the
+format is written whole at the end. A run that was broken goes on from that file if model, suite and settings are the
 same, and refuses if they are not: since a sample depends on nothing but its own number, the result is the same.
 """
 
@@ -175,7 +175,6 @@ def requests_of(suite: Suite, model: Sampler, settings: Settings) -> tuple[list[
             prompt, shortened = model.infilling_prompt(text, suffix, kept), False
         else:
             prompt, shortened = model.prompt(text, kept)
-        stops = getattr(problem, "stop", None) or suite.stop
         requests.append(
             Request(
                 prompt,
@@ -186,7 +185,7 @@ def requests_of(suite: Suite, model: Sampler, settings: Settings) -> tuple[list[
                 top_k=settings.top_k,
                 seed=settings.seed,
                 key=f"{suite.name}/{problem.task_id}",
-                stops=tuple(stop.encode() for stop in stops),
+                stops=tuple(stop.encode() for stop in suite.stops_for(problem)),
             )
         )
         cut.append(shortened)
@@ -217,7 +216,9 @@ def sample_suite(
     header = {
         "suite": suite.name,
         "problems": suite.prompt_hash,
-        "model": _fingerprint(model_folder),
+        "stop_strings": suite.stop_hash,
+        "protocol": asdict(suite.protocol),
+        "model": model_fingerprint(model_folder),
         **asdict(settings),
         "precision": getattr(model, "precision", settings.precision),
     }
@@ -252,8 +253,8 @@ def sample_suite(
     }
 
 
-def _fingerprint(folder: Path) -> str:
-    """Which weights: SHA-256 over names, sizes and contents of configuration, tokenizer and weights."""
+def model_fingerprint(folder: Path) -> str:
+    """Which model: SHA-256 over names and contents of configuration, tokenizer and weights."""
     digest = hashlib.sha256()
     wanted = (".json", ".safetensors", ".bin", ".model", ".txt")
     for path in sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in wanted):
@@ -285,13 +286,15 @@ class _Partial:
         self.file: Any = None
 
     def open(self, header: dict[str, Any]) -> dict[tuple[int, int], dict[str, Any]]:
-        """Completions that are there already; a torn last line is cut off."""
+        """Completions that are there already; a torn last line is cut off. UserError for a file that was begun
+        otherwise, or by somebody else; it stays as it is."""
         done: dict[tuple[int, int], dict[str, Any]] = {}
         if self.path.exists():
-            lines = self.path.read_bytes().split(b"\n")
-            whole = lines[:-1]  # what follows the last line break was torn by a kill
+            *whole, torn = self.path.read_bytes().split(b"\n")  # what follows the last line break was torn by a kill
+            if not whole and not json.dumps(header).encode().startswith(torn):
+                raise self._refused(1)
             if whole:
-                before = json.loads(whole[0])
+                before = self._parsed(whole[0], 1)
                 if before != header:
                     names = sorted(key for key in {*before, *header} if before.get(key) != header.get(key))
                     raise UserError(
@@ -299,8 +302,10 @@ class _Partial:
                         where=str(self.path),
                         hint="delete it to begin anew, or choose another --out",
                     )
-                for line in whole[1:]:
-                    row = json.loads(line)
+                for place, line in enumerate(whole[1:], 2):
+                    row = self._parsed(line, place)
+                    if not {"problem", "sample", "completion"} <= row.keys():
+                        raise self._refused(place)
                     done[row["problem"], row["sample"]] = row
             with self.path.open("r+b") as file:
                 file.truncate(sum(len(line) + 1 for line in whole))
@@ -309,6 +314,22 @@ class _Partial:
         if not self.path.exists() or not self.path.stat().st_size:
             self.path.write_text(json.dumps(header) + "\n")
         return done
+
+    def _parsed(self, line: bytes, place: int) -> dict[str, Any]:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            raise self._refused(place) from None
+        if not isinstance(row, dict):
+            raise self._refused(place)
+        return row
+
+    def _refused(self, place: int) -> UserError:
+        return UserError(
+            "is nothing that kringle sample wrote",
+            where=f"{self.path}, line {place}",
+            hint="move it away to begin anew, or choose another --out",
+        )
 
     def __enter__(self) -> _Partial:
         self.file = self.path.open("a", encoding="utf-8")
@@ -360,7 +381,7 @@ def _multipl_e(problem: Problem, suite: Suite, settings: Settings, rows: list[di
         "language": {"python": "py", "javascript": "js"}.get(suite.language, suite.language),
         "prompt": problem.prompt,
         "tests": problem.test,
-        "stop_tokens": list(getattr(problem, "stop", None) or suite.stop),
+        "stop_tokens": list(suite.stops_for(problem)),
         "temperature": settings.temperature,
         "top_p": settings.top_p,
         "max_tokens": settings.max_new_tokens or suite.protocol.max_new_tokens,

@@ -95,6 +95,12 @@ class Suite:
         return hashlib.sha256(json.dumps(asked, separators=(",", ":")).encode("ascii")).hexdigest()
 
     @cached_property
+    def stop_hash(self) -> str:
+        """SHA-256 of canonical JSON of every problem's stop strings, in order."""
+        stops = [self.stops_for(problem) for problem in self.problems]
+        return hashlib.sha256(json.dumps(stops, separators=(",", ":")).encode("ascii")).hexdigest()
+
+    @cached_property
     def by_id(self) -> dict[str, Problem]:
         """Problems by their task id."""
         return {problem.task_id: problem for problem in self.problems}

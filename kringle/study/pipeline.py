@@ -210,7 +210,8 @@ def _look_around(recipe: Recipe, work: Path) -> tuple[Survey, dict[str, Path], d
 
 def _suite_fingerprint(suite: Suite) -> str:
     """Problems and rules: the same completions score differently under other stop strings or limits."""
-    rules = [suite.stop, asdict(suite.limits), asdict(suite.protocol)]
+    own_stops = {problem.task_id: problem.stop for problem in suite.problems if problem.stop}
+    rules = [suite.stop, asdict(suite.limits), asdict(suite.protocol), *filter(None, [own_stops])]
     solutions = [problem.canonical_solution for problem in suite.problems]  # decontamination searches for them
     return fingerprint(suite.prompt_hash, rules, solutions)
 
