@@ -15,8 +15,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Union
 
-import yaml
-
 from kringle.errors import UserError, unknown
 from kringle.settings import (
     DEFAULT_FIDELITY,
@@ -34,6 +32,7 @@ from kringle.settings import (
     check_batch,
     parse_folder,
 )
+from kringle.strict_yaml import parse_yaml
 
 
 def build(cls: type, raw: Any, path: str) -> Any:
@@ -159,30 +158,9 @@ _SECTIONS = {
 }
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe types; a key that comes twice is refused instead of the first being forgotten."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[typing.Hashable, Any]:
-        seen: set[str] = set()
-        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key.value}' comes twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def parse_recipe(text: str, where: str = "recipe") -> Recipe:
     """A recipe from its YAML text; raises `UserError` with the path of whatever is wrong."""
-    try:
-        raw = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"{where}, line {mark.line + 1}" if mark else where
-        raise UserError(f"not valid YAML: {getattr(error, 'problem', error)}", where=line) from None
-    except RecursionError:
-        raise UserError("not a recipe: nested too deeply", where=where) from None
+    raw = parse_yaml(text, where)
     if not isinstance(raw, dict):
         raise UserError("a recipe is a mapping with name, corpus, tokenizer, model, training, ablations", where=where)
     known = ("name", "fidelity", *_SECTIONS, "model", "training", "ablations", "controls", "seed_variance")

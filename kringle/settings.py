@@ -95,7 +95,7 @@ def _parse_opt_outs(value: Any, path: str) -> tuple[str, ...]:
 
 
 def _parse_leave_out(value: Any, path: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not set(value) <= set(ORIGINS):
+    if not isinstance(value, list) or not all(name in ORIGINS for name in value):
         raise UserError(f"expected a list out of {', '.join(ORIGINS)}, got {value!r}", where=path)
     return tuple(name for name in ORIGINS if name in value)
 

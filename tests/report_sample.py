@@ -62,16 +62,16 @@ ablations:
 """
 
 
-def wilson(hits: int, n: int, z: float = 1.959964) -> Estimate:
-    """Wilson's score interval (1927), 95%."""
+def wilson(hits: int, n: int, z: float = 1.644854) -> Estimate:
+    """Wilson's score interval (1927), 90% as in every study."""
     share = hits / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Estimate(share, centre - half, centre + half, 0.95, "Wilson score")
+    return Estimate(share, centre - half, centre + half, 0.90, "Wilson score")
 
 
 def bootstrap(value: float, half: float) -> Estimate:
-    return Estimate(value, value - half, value + half, 0.95, "bootstrap over files, 10,000 resamples")
+    return Estimate(value, value - half, value + half, 0.90, "bootstrap over files, 10,000 resamples")
 
 
 def training(name: str, seed: int, start: float, end: float, parameters: int, held_out: bool) -> Training:

@@ -224,7 +224,10 @@ def test_a_cached_npm_tarball_needs_no_npm(tmp_path: Path, monkeypatch: pytest.M
         ("pypi: []", "names no package under"),
         ("pypi: [{name: x, version: 1, sha256: abc}]", "not a file's name with its SHA-256"),
         ("pypi: [{name: x, version: 1, file: ../x, sha256: %s}]" % ("0" * 64), "not a file's name"),
-        ("pypi: {", "is not valid YAML"),
+        ("pypi: {", "not valid YAML"),
+        ("pypi: [{name: x, version: 2024-13-01}]", "line 1: not valid YAML: '2024-13-01' is no timestamp"),
+        ("pypi: 5", r"list\.yaml: pypi: expected a list of packages, got 5"),
+        (f"pypi: [{{name: x, version: 1, sha256: {{a: {'a' * 64}, b: {'b' * 64}}}}}]", "SHA-256 of the one file of x"),
     ],
 )
 def test_mistakes_in_a_list(tmp_path: Path, text: str, words: str) -> None:
@@ -343,6 +346,19 @@ def test_a_changed_archive_and_a_missing_one_are_one_line(tmp_path: Path) -> Non
     (folder / "demo_1.0.orig.tar.xz").unlink()
     with pytest.raises(UserError, match="which is not beside it"):
         debian(str(folder))
+
+
+def test_a_description_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    dsc = source_package(tmp_path / "deb") / "demo_1.0-1.dsc"
+    whole = dsc.read_text()
+    dsc.write_text(whole.replace("Files:", " 0000 demo_1.0.orig.tar.xz\nFiles:"))
+    with pytest.raises(
+        UserError, match=r"demo_1\.0-1\.dsc: has a checksum line without SHA-256, size and name: '0000 "
+    ):
+        debian(str(dsc.parent))
+    dsc.write_text("".join(line for line in whole.splitlines(keepends=True) if "orig" not in line))
+    with pytest.raises(UserError, match=r"debian/demo 1\.0-1: no file is an archive with upstream sources"):
+        debian(str(dsc.parent))
 
 
 @pytest.mark.skipif(shutil.which("dpkg-source") is None, reason="NOT CHECKED: dpkg-source is not installed")

@@ -102,6 +102,8 @@ def test_counts_and_shares() -> None:
         ("name: small", "name: small\nseed: 1", "recipe: unknown key 'seed'"),
         ("name: small\n", "", "recipe: the key 'name' is missing"),
         ("name: small", "name: [", "not valid YAML"),
+        ("name: small", "name: 2024-13-01", "recipe, line 2: not valid YAML: '2024-13-01' is no timestamp"),
+        ("{installed: {}}]}", "{installed: {}}], leave_out: [[vendored]]}", "corpus.leave_out: expected a list out of"),
     ],
 )
 def test_refusals_are_one_line_with_path_and_remedy(old: str, new: str, message: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 import training_fixtures as shared
 import yaml
@@ -22,17 +23,18 @@ from kringle.model.transformer import Transformer
 from kringle.study.model_card import measurements
 from kringle.study.release import release
 from kringle.study.results import Results
+from kringle.tokens.tokenizer import Tokenizer, train_tokenizer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-def workspace(folder: Path, results: Results) -> Path:
+def workspace(folder: Path, results: Results, tokenizer: Tokenizer | None = None) -> Path:
     (folder / "report").mkdir(parents=True)
     (folder / "report" / "results.json").write_text(results.to_json())
     for arm in results.arms:
         model = Transformer(shared.model_config("mha" if arm.name == "mha" else "mqa", context=160))
         model.initialise(arm.seed)
-        exchange.save(model, shared.tokenizer(), folder / "models" / f"{arm.name}-s{arm.seed}")
+        exchange.save(model, tokenizer or shared.tokenizer(), folder / "models" / f"{arm.name}-s{arm.seed}")
     return folder
 
 
@@ -104,7 +106,7 @@ def test_evaluation_results_have_intervals(out: Path) -> None:
         assert entries
         for entry in entries:
             EvalResultEntry(entry["dataset"]["id"], entry["dataset"]["task_id"], entry["value"], notes=entry["notes"])
-            assert re.match(r"95% interval [\d.e-]+ to [\d.e-]+ \(", entry["notes"])
+            assert re.match(r"90% interval [\d.e-]+ to [\d.e-]+ \(", entry["notes"])
             assert entry["date"] == sample().created
 
 
@@ -118,6 +120,57 @@ def test_pasted_examples_run(out: Path) -> None:
             assert done.stdout.strip()
 
 
+def test_the_example_has_the_tokens_of_the_models_own_tokenizer(tmp_path: Path) -> None:
+    hyphens = train_tokenizer(iter(shared.texts()), shared.VOCAB_SIZE, tmp_path / "tokenizer", "hyphen")
+    work = workspace(tmp_path / "work", sample(), hyphens)
+    release(work, tmp_path / "out", despite_notice=True)
+    text = (tmp_path / "out/fim/README.md").read_text()
+    assert "spelled with hyphens" in text
+    assert "fim_prefix" not in text
+    (prompt,) = re.findall(r'prompt = (".*")', text)
+    loaded = Tokenizer.load(tmp_path / "out/fim")
+    fim = [loaded.specials.fim_prefix, loaded.specials.fim_suffix, loaded.specials.fim_middle]
+    ids = tokenizers.Tokenizer.from_file(str(tmp_path / "out/fim/tokenizer.json")).encode(json.loads(prompt)).ids
+    assert [id for id in ids if id >= loaded.text_size] == fim
+
+
+ADAPT = """\
+name: adapt
+corpus:     {sources: [{folder: .}], languages: [python]}
+model:      {init: model}
+training:   {tokens: 1M, batch_tokens: 2048}
+ablations:
+  fim:      {}
+  no-fim:   {training: {skip: true}}
+"""
+
+
+def test_an_adapted_model_says_from_what_and_an_untouched_checkpoint_is_not_released(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapted, before = sample().arms[:2]
+    assert adapted.training is not None
+    adapted = replace(adapted, training=replace(adapted.training, init="santa-small"))
+    study = replace(
+        sample(), recipe=replace(sample().recipe, text=ADAPT), comparisons=(), examples=(), release_note=None
+    )
+    work = workspace(tmp_path / "work", replace(study, arms=(adapted, before)))
+    assert [one.name for one in release(work, tmp_path / "out")] == ["fim"]
+    assert "no-fim is left out: a checkpoint as it was" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["fim"]
+    text = (tmp_path / "out/fim/README.md").read_text()
+    assert "`santa-small` trained further on Python" in text
+    assert "`santa-small` has a licence" in text
+    assert "from scratch" not in text
+    older = workspace(tmp_path / "older", replace(study, arms=sample().arms[:2]))
+    with pytest.raises(UserError, match="does not name the checkpoint that fim went on from; write it again"):
+        release(older, tmp_path / "x")
+    alone = workspace(tmp_path / "alone", replace(study, arms=(before,)))
+    with pytest.raises(UserError, match="no-fim is a checkpoint as it was"):
+        release(alone, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
 def test_cards_tell_hashes_commands_and_limits(out: Path) -> None:
     import hashlib
 
@@ -129,6 +182,8 @@ def test_cards_tell_hashes_commands_and_limits(out: Path) -> None:
         assert results.corpus.fingerprint in text
         assert all(limit in text for limit in results.limitations)
         assert "follows no instructions" in text
+        assert "| value | 90% interval |" in text
+        assert "trained from scratch on" in text
     assert "was not trained to fill in" in (out / "no-fim" / "README.md").read_text()
 
 

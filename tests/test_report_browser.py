@@ -113,7 +113,7 @@ def test_hovering_tells_values(browser: Browser, pages: dict[str, Path]) -> None
     assert browser.evaluate("document.querySelector('.tip').hidden") is True
     browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
     told = browser.evaluate("[document.querySelector('.tip').hidden, document.querySelector('.tip').textContent]")
-    assert told == [False, "fim: exact match 6.2%, 95% interval 4.4% to 8.7% (31 of 500)"]
+    assert told == [False, "fim: exact match 6.2%, 90% interval 4.7% to 8.2% (31 of 500)"]
     assert browser.evaluate("document.querySelectorAll('svg.figure title').length") == 0
     browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=2, y=y)
     assert browser.evaluate("document.querySelector('.tip').hidden") is True

@@ -11,8 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from run_fixtures import MIT, Running, kringle, manifests, shared_recipe, unfinished, write_recipe
+from run_fixtures import (
+    MIT,
+    Running,
+    kringle,
+    manifests,
+    shared_corpus,
+    shared_recipe,
+    stages,
+    unfinished,
+    write_recipe,
+)
 
+from kringle.evaluation.suites import SHIPPED
 from kringle.workspace import Workspace
 
 GOOD = "def add(first, second):\n    return first + second\n"
@@ -173,6 +184,41 @@ def test_a_corpus_that_is_too_small(tmp_path: Path) -> None:
     assert {manifest["stage"] for manifest in manifests(work).values()} == {
         *("collect", "clean", "split", "annotate", "tokenizer", "encode", "attribution"),
     }
+
+
+def test_a_suite_that_a_study_cannot_measure(tmp_path: Path) -> None:
+    row = {
+        "task_id": "T/0",
+        "prompt": "def one():\n",
+        "entry_point": "one",
+        "canonical_solution": "    return 1\n",
+        "test": "def check(candidate):\n    assert candidate() == 1\n",
+    }
+    infill = {**row, "prompt": "def one():\n    return", "canonical_solution": " 1", "suffix": "\n"}
+    docstring = {"code": "def one():\n    return 1\n", "docstring_tokens": ["One"]}
+    for file, rows in (("infill", [infill]), ("docs", [docstring, {**docstring, "url": "two"}]), ("single", [row])):
+        (tmp_path / f"{file}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    rules = (SHIPPED / "codexglue-docstrings.yaml").read_text()
+    rules = re.sub(r"^prompt_hash:.*\n", "", rules, flags=re.M)
+    rules = re.sub(r"^name:.*", "name: docs", rules, flags=re.M)
+    (tmp_path / "docs.yaml").write_text(re.sub(r"^source:.*", "source: docs.jsonl", rules, flags=re.M))
+    source, work = small_folder(tmp_path / "source"), tmp_path / "work"
+    for suite, said in (
+        ("infill.jsonl", r"asks to fill in the middle of programs, and a study runs .* kringle evaluate MODEL --suite"),
+        ("docs.yaml", r"is measured by bleu, and a study runs .* kringle evaluate MODEL --suite docs"),
+        ("single.jsonl", "single has a single problem, and an interval needs at least two"),
+    ):
+        recipe = write_recipe(tmp_path / "recipe.yaml", source, suites=f"[{suite}]")
+        line = kringle("run", recipe, "--work", work, cwd=tmp_path).refused()
+        assert re.match(rf"evaluation\.suites: .*{said}", line), line
+        assert not work.exists()
+
+
+def test_lines_of_one_file_alone_are_too_few_to_fill_in(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", shared_corpus(), lines=1)
+    line = kringle("run", recipe, "--work", tmp_path / "work", "--until", "train").refused(notes=True)
+    assert line.startswith("evaluation.infilling_lines: fewer than two held-out files would have a line to fill in")
+    assert "annotate" not in stages(tmp_path / "work")
 
 
 def test_a_filter_that_leaves_nothing_is_named_with_its_ablation(tmp_path: Path) -> None:

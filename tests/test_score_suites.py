@@ -145,7 +145,10 @@ def test_unknown_and_unreadable_suites(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no suite called 'humanevil'; shipped are .*humaneval.*starter"):
         load_suite("humanevil")
     (tmp_path / "bad.yaml").write_text("a: [")
-    with pytest.raises(UserError, match="not a readable suite file"):
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_suite(tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_text("name: 2024-13-01")
+    with pytest.raises(UserError, match=r"bad\.yaml, line 1: not valid YAML: '2024-13-01' is no timestamp"):
         load_suite(tmp_path / "bad.yaml")
 
 

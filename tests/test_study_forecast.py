@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib import resources
 from pathlib import Path
 
 import pytest
 from run_fixtures import kringle
 
-from kringle.engine import default_workers
 from kringle.errors import UserError
 from kringle.recipe import load_recipe
 from kringle.study.forecast import GPUS, forecast
@@ -81,19 +81,44 @@ def test_what_is_not_known_is_not_guessed(tmp_path: Path) -> None:
             forecast("laptop", work=tmp_path, **wrong)  # type: ignore[arg-type]
 
 
-def test_this_machine_is_as_fast_as_it_was(tmp_path: Path) -> None:
+def trained(work: Path, *speeds: float, **summary: object) -> Path:
+    """A workspace in which models were trained so fast (tokens/s)."""
     settings = {"model": {"layers": 4, "width": 128, "context": 256}}
-    for number, speed in enumerate((4000.0, 5000.0, 6000.0)):
-        folder = tmp_path / f"stages/train@a-s{number}-x"
+    for number, speed in enumerate(speeds):
+        folder = work / f"stages/train@a-s{number}-x"
         folder.mkdir(parents=True)
-        summary = {"tokens_per_second": speed, "parameters": 1_000_000}
-        (folder / "manifest.json").write_text(json.dumps({"settings": settings, "summary": summary}))
-    found = forecast("laptop", work=tmp_path)
-    assert "5,000 tokens/s" in found.throughput
+        said = {"tokens_per_second": speed, "parameters": 1_000_000, "processes": 1, **summary}
+        (folder / "manifest.json").write_text(json.dumps({"settings": settings, "summary": said}))
+    return work
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "together", "side_by_side"),
+    [
+        ("cpu", 1, 2, 12),  # that few ran at once, and the other cores had nothing to do
+        ("cpu", 5, 2, 2),
+        ("cpu", 16, 1, 1),  # measured on a larger machine
+        ("cuda", 1, 1, 1),  # however many cores
+        ("cuda", 1, 3, 3),  # three shared the GPU, so it is three times as fast as each of them
+    ],
+)
+def test_this_machine_is_as_fast_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, threads: int, together: int, side_by_side: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
+    how = {"device": device, "threads": threads, "together": together}
+    work = trained(tmp_path, 4000.0, 5000.0, 0, 6000.0, 0, 0, **how)  # 0: checkpoints that were measured as they are
+    found = forecast("laptop", work=work)
+    assert f"5,000 tokens/s a training (median of 3), {side_by_side} side by side" in found.throughput
     assert found.price is None
     per_token = 6 * 1_000_000 + 12 * 4 * 128 * 256
-    side_by_side = found.flops / found.device_hours / 3600 / (5000 * per_token)
-    assert side_by_side == pytest.approx(default_workers())
+    assert found.flops / found.device_hours / 3600 / (5000 * per_token) == pytest.approx(side_by_side)
+
+
+def test_untouched_checkpoints_alone_tell_no_speed(tmp_path: Path) -> None:
+    work = trained(tmp_path, 0, device="cpu", threads=1, together=1)
+    with pytest.raises(UserError, match="holds no training whose speed could be used"):
+        forecast("laptop", work=work)
 
 
 def test_the_command_prints_and_tells() -> None:

@@ -28,9 +28,11 @@ def release(
     kringle release release/ --work kringle-work
     kringle release release/ --license apache-2.0 --owner my-name
     """
+    from kringle.progress import Reporter
     from kringle.study.release import release as write
 
-    released = write(work, out, license=license, owner=owner, despite_notice=despite_notice)  # type: ignore[arg-type]
+    say = Reporter().say
+    released = write(work, out, license=license, owner=owner, despite_notice=despite_notice, say=say)  # type: ignore[arg-type]
     for one in released:
         print(f"{one.folder}\n    {one.upload}")
     emit(as_json, {"released": [asdict(one) for one in released]})

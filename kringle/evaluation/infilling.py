@@ -17,17 +17,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from kringle.errors import UserError
 from kringle.evaluation.kept import INFILLING_TOKENS
-from kringle.generation.engine import ROWS, generate
 from kringle.generation.fim import infilling_prompt
 from kringle.generation.requests import Request
-from kringle.model.transformer import Transformer
 from kringle.randomness import stream
 from kringle.tokens.tokenizer import Tokenizer
 from kringle.training.batches import taught_positions
+
+if TYPE_CHECKING:
+    from kringle.model.transformer import Transformer
 
 PER_DOCUMENT = 5  # tasks from one file at most, so that a single long file does not decide the score
 MARGIN = 64  # tokens encoded beyond what a prompt may hold, so that a cut word cannot reach the part that is kept
@@ -147,7 +148,7 @@ def run(
     prompt: PromptFormat,
     *,
     new_tokens: int = INFILLING_TOKENS,
-    rows: int = ROWS,
+    rows: int | None = None,
 ) -> list[Result]:
     """Complete every task, greedily and once; results in the order of the tasks.
 
@@ -156,6 +157,8 @@ def run(
     model that breaks the line at once has answered with an empty one, which is wrong. Bytes that are no UTF-8 are shown
     as U+FFFD. UserError where the context leaves no room for a prompt beside `new_tokens`.
     """
+    from kringle.generation.engine import ROWS, generate  # needs PyTorch, which choosing tasks does not
+
     context = taught_positions(model.config.context)
     prompts = [make_prompt(tokenizer, task, prompt, context=context, new_tokens=new_tokens) for task in tasks]
     requests = [
@@ -163,7 +166,7 @@ def run(
         for ids, task in zip(prompts, tasks, strict=True)
     ]
     found: dict[int, Result] = {}
-    for completion in generate(model, tokenizer, requests, rows=rows):
+    for completion in generate(model, tokenizer, requests, rows=rows or ROWS):
         task, ids = tasks[completion.request], prompts[completion.request]
         text = completion.text.decode("utf-8", errors="replace")
         shown = sum(len(tokenizer.token_bytes[id]) for id in ids)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kringle.evaluation.infilling import PromptFormat, Task, make_tasks, run
-from kringle.model.transformer import Transformer
 from kringle.tokens.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from kringle.model.transformer import Transformer
 
 CHOOSING = 64  # tasks on which a model's format is chosen; none of them is among those that it is measured on
 

@@ -19,11 +19,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from kringle.errors import UserError
 from kringle.evaluation.jail.verdicts import Kind, Limits
 from kringle.evaluation.problems import FORMATS, Problem, detect, read_problems
+from kringle.strict_yaml import parse_yaml
 
 SHIPPED = Path(__file__).parent / "suites"
 # Where public sets are looked for beside the suite file and what the caller names; the first is an environment
@@ -212,9 +211,10 @@ def _suite_file(name_or_path: str | Path) -> Path:
 
 def _settings(path: Path) -> dict[str, Any]:
     try:
-        settings = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"not a readable suite file: {error}", where=str(path)) from None
+    settings = parse_yaml(text, str(path))
     _check(settings, _SETTINGS, _OPTIONAL, str(path))
     _check(settings["limits"], _LIMITS, {}, f"{path}: limits")
     _check(settings["protocol"], _PROTOCOL, _OPTIONAL_PROTOCOL, f"{path}: protocol")

@@ -50,6 +50,7 @@ class ArmJob:
     evaluation: EvaluationSettings
     threads: int
     until: str  # "train" or "evaluate"
+    together: int = 1  # how many arms share the machine, this one included
     notice: str | None = None  # what whoever receives the model must know of its data
 
     @property

@@ -227,7 +227,11 @@ def _arm_cost(arm: Arm, recipe: Recipe, measured: float | None, gpu: Gpu | None)
 
 
 def _measured(work: Path | None) -> tuple[float, str]:
-    """FLOP/s of all trainings in a workspace that ran side by side, and how that is known."""
+    """FLOP/s of as many trainings as this machine has room for at once, and how that is known.
+
+    On a CPU a training has its threads, and the cores that these leave have room for others; on a GPU as many shared it
+    as were run together. Trainings that do not say so are those of older versions, and are left out.
+    """
     from kringle.engine import default_workers
 
     hint = "name one with --work after a first run, or a GPU with --gpu"
@@ -239,16 +243,19 @@ def _measured(work: Path | None) -> tuple[float, str]:
     for path in sorted((work / "stages").glob("train@*/manifest.json")):
         manifest = json.loads(path.read_text(encoding="utf-8"))
         summary, shape = manifest["summary"], manifest["settings"]["model"]
-        if "tokens_per_second" in summary:
-            per_token = 6 * summary["parameters"] + 12 * shape["layers"] * shape["width"] * shape["context"]
-            found.append((summary["tokens_per_second"] * per_token, summary["tokens_per_second"]))
+        speed = summary.get("tokens_per_second")
+        if not speed or "threads" not in summary:  # no speed: a checkpoint that is measured as it is
+            continue
+        per_token = 6 * summary["parameters"] + 12 * shape["layers"] * shape["width"] * shape["context"]
+        side_by_side = summary["together"]
+        if summary["device"] == "cpu":
+            side_by_side = max(1, default_workers() // (summary["threads"] * summary["processes"]))
+        found.append((speed * per_token * side_by_side, speed, side_by_side))
     if not found:
         raise UserError("holds no training whose speed could be used", where=str(work), hint=hint)
-    side_by_side = default_workers()
-    flops = sorted(rate for rate, _ in found)[len(found) // 2]
-    tokens = sorted(rate for _, rate in found)[len(found) // 2]
+    flops, tokens, side_by_side = sorted(found)[len(found) // 2]
     told = f"measured here: {tokens:,.0f} tokens/s a training (median of {len(found)}), {side_by_side} side by side"
-    return flops * side_by_side, told
+    return flops, told
 
 
 def _learning_rates(base: Arm) -> tuple[tuple[int, float], ...]:

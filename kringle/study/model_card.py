@@ -30,12 +30,14 @@ LANGUAGES = {"python": "Python", "java": "Java", "javascript": "JavaScript"}
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card needs beside the results: the model's name on the Hub, the licence, its shape and its hashes."""
+    """What a card needs beside the results: the model's name on the Hub, the licence, its shape, its hashes and
+    the five special tokens as its tokenizer spells them, in the order of `kringle.tokens.tokenizer.SPECIAL_TOKENS`."""
 
     repository: str
     license: License
     config: Mapping[str, Any]
     hashes: Mapping[str, str]  # file name -> SHA-256
+    specials: tuple[str, ...]
 
 
 def measurements(arm: Arm) -> list[dict[str, Any]]:
@@ -144,7 +146,7 @@ def model_card(results: Results, arm: Arm, facts: Facts) -> str:
         _limits(results),
         _training(results, arm, facts),
         _evaluation(results, arm),
-        _license(results, facts),
+        _license(results, arm, facts),
         _reproduce(results, arm, facts),
     ]
     return f"---\n{front}---\n\n" + "\n\n".join(part.strip() for part in parts) + "\n"
@@ -157,8 +159,9 @@ def _what(results: Results, arm: Arm, facts: Facts) -> str:
     others = [f"`{other.name}`" for other in results.arms if other.name != arm.name and other.training is not None]
     base = "It is the base of the study." if arm.is_base else f"It differs from the base in one thing: {arm.summary}."
     family = f" The study's other models: {', '.join(dict.fromkeys(others))}." if others else ""
-    parameters = arm.training.parameters if arm.training else 0
-    return f"""A code model of {parameters:,} parameters, trained from scratch on {languages} in the ablation study
+    assert arm.training is not None
+    start = f"`{arm.training.init}` trained further" if arm.training.init else "trained from scratch"
+    return f"""A code model of {arm.training.parameters:,} parameters, {start} on {languages} in the ablation study
 *{results.study}*. {base}{family}
 
 Decoder-only transformer (`gpt_bigcode`): {c["n_layer"]} layers, width {c["n_embd"]}, {c["n_head"]} heads, {attention}
@@ -179,14 +182,21 @@ checkpoint = "{facts.repository}"
 tokenizer = AutoTokenizer.from_pretrained(checkpoint)
 model = AutoModelForCausalLM.from_pretrained(checkpoint)
 
-inputs = tokenizer("<|endoftext|>def print_hello():", return_tensors="pt", return_token_type_ids=False)
+inputs = tokenizer("{facts.specials[0]}def print_hello():", return_tensors="pt", return_token_type_ids=False)
 outputs = model.generate(**inputs, max_new_tokens=24, do_sample=False)
 print(tokenizer.decode(outputs[0]))
 ```
 
-A file begins after `<|endoftext|>`, as in training. End a prompt at the end of a word or line, without white space."""
+A file begins after `{facts.specials[0]}`, as in training. End a prompt at the end of a word or line, without white
+space."""
     if not fills_in(results, arm):
         return text + "\n\nThis model was not trained to fill in: it has no use for the fill-in-the-middle tokens."
+    end, before, middle, after, _ = facts.specials
+    spelling = (
+        "underscores, as in StarCoder (SantaCoder has hyphens)"
+        if "_" in before
+        else "hyphens, as in SantaCoder (StarCoder has underscores)"
+    )
     return (
         text
         + f"""
@@ -200,15 +210,15 @@ checkpoint = "{facts.repository}"
 tokenizer = AutoTokenizer.from_pretrained(checkpoint)
 model = AutoModelForCausalLM.from_pretrained(checkpoint)
 
-prompt = "<fim_prefix>def area(width, height):\\n    return<fim_suffix>\\n\\nprint(area(2, 3))\\n<fim_middle>"
+prompt = "{before}def area(width, height):\\n    return{after}\\n\\nprint(area(2, 3))\\n{middle}"
 inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
 outputs = model.generate(**inputs, max_new_tokens=24, do_sample=False)
 middle = outputs[0][inputs["input_ids"].shape[1] :].tolist()
-end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+end = tokenizer.convert_tokens_to_ids("{end}")
 print(tokenizer.decode(middle[: middle.index(end)] if end in middle else middle))
 ```
 
-The tokens are spelled with underscores, as in StarCoder (SantaCoder has hyphens). Cut at `<|endoftext|>` before
+The tokens are spelled with {spelling}. Cut at `{end}` before
 decoding: `skip_special_tokens` would hide where the middle ends. Pad on the left for batches."""
     )
 
@@ -244,10 +254,12 @@ seconds on {results.machine.cpu} ({results.machine.cores} cores), {t.tokens_per_
 
 
 def _evaluation(results: Results, arm: Arm) -> str:
+    measured = measurements(arm)
     rows = [
         f"| {m['dataset']} | {m['metric']} | {m['value']:.4g} | {m['low']:.4g} to {m['high']:.4g} | {m['note']} |"
-        for m in measurements(arm)
+        for m in measured
     ]
+    level = " or ".join(dict.fromkeys(f"{m['level']:.0%}" for m in measured))  # a report has one
     skipped = [f"- {suite.suite}: {suite.not_run}" for suite in arm.suites if suite.not_run]
     if arm.infilling is not None and arm.infilling.not_run:
         skipped.append(f"- infilling: {arm.infilling.not_run}")
@@ -258,7 +270,7 @@ def _evaluation(results: Results, arm: Arm) -> str:
         for c in results.comparisons
         if c.arm == arm.name
     ]
-    text = "## Evaluation\n\n| on | measure | value | 95% interval | how |\n| --- | --- | --- | --- | --- |\n"
+    text = f"## Evaluation\n\n| on | measure | value | {level} interval | how |\n| --- | --- | --- | --- | --- |\n"
     text += "\n".join(rows) if rows else "| nothing was measured | | | | |"
     if skipped:
         text += "\n\nNot run:\n\n" + "\n".join(skipped)
@@ -267,7 +279,7 @@ def _evaluation(results: Results, arm: Arm) -> str:
     return text
 
 
-def _license(results: Results, facts: Facts) -> str:
+def _license(results: Results, arm: Arm, facts: Facts) -> str:
     _, name, link = LICENSES[facts.license]
     uses = (
         " It permits use, changes and redistribution, with use restrictions that must be passed on to whoever gets the "
@@ -275,11 +287,13 @@ def _license(results: Results, facts: Facts) -> str:
         if facts.license == "openrail-m"
         else ""
     )
+    init = arm.training.init if arm.training else None
+    before = f" `{init}` has a licence and training data of its own, of which nothing is known here." if init else ""
     stamp = f"\n\n**{results.release_note}.** See `NOTICE`." if results.release_note else ""
     return f"""## Licence
 
 [{name}]({link}).{uses} The licences of the training data are those listed above; attribution may be due for code
-that the model repeats.{stamp}"""
+that the model repeats.{before}{stamp}"""
 
 
 def _reproduce(results: Results, arm: Arm, facts: Facts) -> str:

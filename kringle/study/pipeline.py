@@ -199,6 +199,7 @@ def _look_around(recipe: Recipe, work: Path) -> tuple[Survey, dict[str, Path], d
     names = sorted({*recipe.clean.decontaminate, *recipe.evaluation.suites} - files.keys())
     folder = recipe.evaluation.benchmarks
     suites = {name: load_suite(name, folder) for name in names}
+    _require_programs([suites[name] for name in recipe.evaluation.suites])
     found = survey(recipe.corpus)
     hashes = {name: _suite_fingerprint(suite) for name, suite in suites.items()}
     hashes |= {name: fingerprint(load_strings([name], files, "faithful").used) for name in files}
@@ -206,6 +207,26 @@ def _look_around(recipe: Recipe, work: Path) -> tuple[Survey, dict[str, Path], d
     if recipe.tokenizer.folder is not None:
         outside["tokenizer_folder"] = usable_tokenizer(recipe.tokenizer.folder, work)
     return found, {name: problems_file(name, folder) for name in suites} | files, outside
+
+
+def _require_programs(suites: Sequence[Suite]) -> None:
+    """A study lets models write programs from left to right and runs them; say which suites ask for something else, or
+    for too little to give an interval."""
+    for suite in suites:
+        instead = None
+        if any(problem.suffix for problem in suite.problems):
+            instead = "asks to fill in the middle of programs"
+        elif suite.protocol.measure != "execution":
+            instead = f"is measured by {suite.protocol.measure}"
+        if instead is not None:
+            raise UserError(
+                f"{suite.name} {instead}, and a study runs what was written from left to right",
+                where="evaluation.suites",
+                hint=f"leave it out, and measure the models with kringle evaluate MODEL --suite {suite.name}",
+            )
+        if len(suite.problems) < 2:
+            what = f"{suite.name} has a single problem, and an interval needs at least two"
+            raise UserError(what, where="evaluation.suites", hint="leave it out, or add problems")
 
 
 def _suite_fingerprint(suite: Suite) -> str:
@@ -248,9 +269,11 @@ def _tell_untrained(context: Context) -> None:
 
 
 def _require_items(plan: Plan) -> None:
-    """Intervals and paired differences need at least two held-out files; say so before any model is trained."""
+    """Intervals and paired differences need at least two held-out files, to score and to hide lines of; say so before
+    any model is trained."""
     from kringle.data.subsequence import Subsequence, split_ids
     from kringle.data.table import iter_row_groups
+    from kringle.evaluation.infilling import PER_DOCUMENT
     from kringle.evaluation.kept import choose_documents
 
     chosen = Subsequence(split_ids(plan.split.folder, "held-out"))
@@ -270,6 +293,25 @@ def _require_items(plan: Plan) -> None:
             where="evaluation.held_out",
             hint="add sources or hold out a larger share",
         )
+    # Of so many lines and files even the four fifths that are left for measuring cannot be those of one file.
+    enough = 2 * PER_DOCUMENT
+    if min(plan.recipe.evaluation.infilling_lines, files) <= enough and _files_with_hidden_lines(plan, set(ids)) < 2:
+        raise UserError(
+            "fewer than two held-out files would have a line to fill in, and an interval needs at least two",
+            where="evaluation.infilling_lines",
+            hint="raise it, or hold out a larger share",
+        )
+
+
+def _files_with_hidden_lines(plan: Plan, held_out: set[str]) -> int:
+    """Of how many held-out files a line is hidden."""
+    from kringle.data.table import iter_documents
+    from kringle.evaluation.prompt_choice import divide_tasks
+
+    documents = iter_documents(plan.documents, ["id", "language", "content"])
+    texts = [(d["id"], d["language"], d["content"]) for d in documents if d["id"] in held_out]
+    measured, _ = divide_tasks(texts, plan.recipe.evaluation.infilling_lines)
+    return len({task.document for task in measured})
 
 
 def _require_context(plan: Plan) -> None:
@@ -362,11 +404,14 @@ def _run_arms(context: Context, until: str) -> None:
     """Train and measure all arms, as many side by side as there are cores, one thread each where cores are few."""
     plan = context.plan
     threads, together = share_cores(parse_recipe(plan.recipe.text), default_workers())
-    engine = Engine(min(context.engine.workers, together))  # on this machine, whatever shares the data stages
-    jobs = [make_job(plan, run, until, threads) for run in plan.runs]
-    jobs = [j for j in jobs if j.train.manifest() is None or (until == "evaluate" and j.evaluate.manifest() is None)]
-    if not jobs:
+    runs = [
+        run for run in plan.runs
+        if run.train.manifest() is None or (until == "evaluate" and run.evaluate.manifest() is None)
+    ]  # fmt: skip
+    if not runs:
         return
+    engine = Engine(min(context.engine.workers, together))  # on this machine, whatever shares the data stages
+    jobs = [make_job(plan, run, until, threads, min(engine.workers, len(runs))) for run in runs]
     jobs.sort(key=lambda job: -job.units)  # the longest first, so that no core waits for one that began late
     titles = [job.train.name.removeprefix("train@") for job in jobs]
     with context.reporter.tasks(titles, [job.units for job in jobs], unit="steps") as counters:
@@ -391,8 +436,8 @@ def share_cores(written: Recipe, cores: int) -> tuple[int, int]:
     return threads, max(1, cores // threads)
 
 
-def make_job(plan: Plan, run: Run, until: str, threads: int) -> ArmJob:
-    """What a worker needs for one run."""
+def make_job(plan: Plan, run: Run, until: str, threads: int, together: int = 1) -> ArmJob:
+    """What a worker needs for one run, `together` of which share this machine."""
     return ArmJob(
         arm=run.arm,
         seed=run.seed,
@@ -405,6 +450,7 @@ def make_job(plan: Plan, run: Run, until: str, threads: int) -> ArmJob:
         encode=plan.encode.folder,
         evaluation=plan.recipe.evaluation,
         threads=threads,
+        together=together,
         until=until,
         notice=release_note(plan.collect),
     )

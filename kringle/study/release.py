@@ -2,8 +2,9 @@
 
 A folder holds weights, configurations and tokenizer as `transformers` loads them, `README.md` (the card) and
 `eval_results.yaml`. An ablation trained with several seeds is released with the first; the others get folders of their
-own, `NAME-seed-N`. Controls that a study added for itself are no ablations and are left out. Folders are written beside
-OUT and moved there together: OUT is there whole or not at all.
+own, `NAME-seed-N`. Controls that a study added for itself are no ablations and are left out, and so is a checkpoint
+that it measured as it was (`training.skip`): that is its maker's to release. Folders are written beside OUT and moved
+there together: OUT is there whole or not at all.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import shlex
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -21,6 +23,7 @@ from kringle.recipe import parse_recipe
 from kringle.study.model_card import Facts, License, eval_results, model_card
 from kringle.study.optout import models_with_opted_out
 from kringle.study.results import Arm, Results
+from kringle.tokens.tokenizer import Tokenizer
 
 MODEL_FILES = (
     "config.json",
@@ -42,10 +45,17 @@ class Released:
 
 
 def release(
-    work: Path, out: Path, *, license: License = "openrail-m", owner: str | None = None, despite_notice: bool = False
+    work: Path,
+    out: Path,
+    *,
+    license: License = "openrail-m",
+    owner: str | None = None,
+    despite_notice: bool = False,
+    say: Callable[[str], object] = print,
 ) -> list[Released]:
-    """Write the release of a workspace's last report. UserError, with nothing written, where something is missing, or
-    where the data's licences speak against it and `despite_notice` is not given."""
+    """Write the release of a workspace's last report; `say` is told which ablation is left out. UserError, with nothing
+    written, where something is missing, or where the data's licences speak against it and `despite_notice` is not
+    given."""
     if license not in get_args(License):
         raise UserError(f"licence is openrail-m or apache-2.0, not '{license}'", where="--license")
     report = work / "report" / "results.json"
@@ -56,8 +66,12 @@ def release(
         raise UserError(
             results.release_note, where="kringle release", hint="--despite-notice releases it with this stamp"
         )
-    ablations = {arm.name for arm in parse_recipe(results.recipe.text).arms}
-    arms = [arm for arm in results.arms if arm.training is not None and arm.name in ablations]
+    ablations = {arm.name: arm for arm in parse_recipe(results.recipe.text).arms}
+    done = [arm for arm in results.arms if arm.training is not None and arm.name in ablations]
+    arms = [arm for arm in done if not ablations[arm.name].training.skip]
+    untrained = ", ".join(dict.fromkeys(arm.name for arm in done if arm not in arms))
+    if untrained and not arms:
+        raise UserError(f"{untrained} is a checkpoint as it was: nothing was trained here", where=str(report))
     if not arms:
         raise UserError("the study has no trained model", where=str(report))
     stale = {Path(stage).name for stage in models_with_opted_out(work)}
@@ -65,6 +79,10 @@ def release(
     if opted_out := [name for name, stage in trained.items() if stage in stale]:
         what = f"{', '.join(opted_out)} learnt from documents that are opted out by now"
         raise UserError(what, where=str(work), hint="train again without them: kringle run")
+    for arm in arms:
+        if ablations[arm.name].model.init is not None and arm.training is not None and arm.training.init is None:
+            what = f"does not name the checkpoint that {arm.name} went on from"
+            raise UserError(what, where=str(report), hint="write it again with kringle report --work DIR")
     if out.exists():
         raise UserError("is there already", where=str(out), hint="choose another folder, or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -84,6 +102,8 @@ def release(
         fresh.rename(out)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+    if untrained:
+        say(f"note: {untrained} is left out: a checkpoint as it was, not trained here")
     return released
 
 
@@ -99,7 +119,7 @@ def _one(source: Path, target: Path, results: Results, arm: Arm, repository: str
             shutil.copyfile(source / name, target / name)
     hashes = {name: _sha256(target / name) for name in ("model.safetensors", "tokenizer.json", "config.json")}
     config = json.loads((target / "config.json").read_text())
-    facts = Facts(repository, license, config, hashes)
+    facts = Facts(repository, license, config, hashes, Tokenizer.load(target).special_tokens)
     (target / "README.md").write_text(model_card(results, arm, facts), encoding="utf-8")
     (target / "eval_results.yaml").write_text(eval_results(results, arm), encoding="utf-8")
 

@@ -46,7 +46,7 @@ Section = Literal[
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured value with its interval. `level` is the interval's coverage (0.95); `method` names how it was made, as
+    """A measured value with its interval. `level` is the interval's coverage (0.90); `method` names how it was made, as
     in "Wilson score" or "bootstrap over problems". An interval need not contain the value (a percentile bootstrap)."""
 
     value: float
@@ -59,7 +59,7 @@ class Estimate:
         if not self.low <= self.high:
             raise ValueError(f"an interval from {self.low} to {self.high}")
         if not 0 < self.level < 1:
-            raise ValueError(f"a coverage of {self.level}; expected a share such as 0.95")
+            raise ValueError(f"a coverage of {self.level}; expected a share such as 0.90")
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,8 @@ class HeldOutPoint:
 @dataclass(frozen=True)
 class Training:
     """One training run. `tokens` were seen, `unique_tokens` were there to be seen; `epochs` is their ratio;
-    `key_value_bytes` is the size of the cache per token in 16 bits."""
+    `key_value_bytes` is the size of the cache per token in 16 bits; `init` names the checkpoint that it went on from,
+    None from scratch."""
 
     parameters: int
     tokens: int
@@ -172,6 +173,7 @@ class Training:
     curve: tuple[LossPoint, ...]
     held_out_curve: tuple[HeldOutPoint, ...] = ()
     key_value_bytes: int | None = None
+    init: str | None = None
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,9 @@ def train_arm(job: ArmJob, out: Path, world: World | None = None, look: Look | N
         "documents": len(documents),
         "unique_tokens": int(np.diff(own.offsets)[documents].sum()),
         "bytes": int(store.sizes[documents].sum()),
+        "device": world.device.type,
+        "threads": job.threads,
+        "together": job.together,
     }
     if world.first:
         np.savez_compressed(out / DOCUMENTS, documents=documents, sizes=store.sizes[documents])

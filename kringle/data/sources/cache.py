@@ -14,9 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from kringle.errors import UserError
+from kringle.strict_yaml import parse_yaml
 
 KINDS = ("pypi", "npm", "debian")
 _BLOCK = 1 << 20
@@ -71,13 +70,14 @@ def load_list(text: str, kinds: tuple[str, ...]) -> list[Pinned]:
                 p.name.removesuffix(".yaml") for p in (resources.files("kringle.recipes") / "packages").iterdir()
             )
             raise UserError("no such list of packages", where=text, hint=f"give a file, or one of {', '.join(known)}")
-        raw = yaml.safe_load(content)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=text) from None
-    except yaml.YAMLError as error:
-        raise UserError(f"is not valid YAML: {getattr(error, 'problem', error)}", where=text) from None
+    raw = parse_yaml(content, text)
     if not isinstance(raw, dict) or not set(raw) <= set(KINDS):
         raise UserError(f"is no list of packages: a mapping with {', '.join(KINDS)}", where=text)
+    for kind, listed in raw.items():
+        if listed is not None and not isinstance(listed, list):
+            raise UserError(f"expected a list of packages, got {listed!r}", where=f"{text}: {kind}")
     entries = [(kind, entry) for kind in kinds for entry in raw.get(kind) or ()]
     if not entries:
         raise UserError(f"names no package under {' or '.join(kinds)}", where=text)
@@ -98,4 +98,7 @@ def _pinned(kind: str, entry: Any, where: str) -> Pinned:
     for file, value in files:
         if "/" in file or not file.strip(".") or len(value) != 64:
             raise UserError(f"not a file's name with its SHA-256: {file!r}: {value!r}", where=where)
+    if not files or (kind != "debian" and len(files) > 1):
+        one = "the files" if kind == "debian" else "the one file"
+        raise UserError(f"expected the SHA-256 of {one} of {name}, got {digest!r}", where=where)
     return Pinned(kind, name, version, files)

@@ -88,7 +88,11 @@ def _from_dsc(path: Path) -> Package:
         raise UserError("is no description of a source package", where=printable(str(path)))
     files = []
     for line in block[1].splitlines():
-        digest, _, name = line.split()
+        stated = line.split()
+        if len(stated) != 3:
+            what = f"has a checksum line without SHA-256, size and name: {line.strip()!r}"
+            raise UserError(what, where=printable(str(path)))
+        digest, _, name = stated
         file = path.parent / name
         if "/" in name or not file.is_file():
             raise UserError(f"names {name}, which is not beside it", where=printable(str(path)))
@@ -99,7 +103,10 @@ def _from_dsc(path: Path) -> Package:
 
 
 def _add(package: Package, found: Found) -> None:
-    """Containers of one package; a note where nothing says which licences its files are under."""
+    """Containers of one package; a note where nothing says which licences its files are under. `UserError` where none
+    of its files is an archive of upstream's."""
+    if not package.archives:
+        raise UserError("no file is an archive with upstream sources", where=f"debian/{package.name} {package.version}")
     text = read_copyright(package.packaging or package.archives[0][1], package.packaging is not None)
     if text is None or parse_copyright(text) is None:
         what = "its debian/copyright is not machine-readable, so the licences of its files are unknown"
