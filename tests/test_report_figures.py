@@ -110,7 +110,7 @@ def test_a_bar_of_nothing_still_has_its_interval_and_a_full_one_keeps_inside() -
         assert low == pytest.approx(axis + max(span.low, 0) * full)
         assert high == pytest.approx(axis + min(span.high, 1) * full)
     assert lines[0][0] == axis
-    assert lines[0][1] > axis + 2
+    assert lines[0][1] > axis + 1
     assert lines[2][1] == pytest.approx(bars[2][1])
     assert lines[2][0] < bars[2][1] - 0.5
 
