@@ -99,10 +99,11 @@ def test_a_recipe_that_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--only", "nofim"), r"--only: unknown ablation 'nofim'; known: fim, no-fim, mha, comments"),
+        (("--only", "nofim"), r"--only: unknown ablation 'nofim'; did you mean no-fim\?"),
+        (("--only", "stars"), r"--only: unknown ablation 'stars'; known: fim, no-fim, mha, comments"),
         (("--only", ","), r"--only: names no ablation; known: fim,"),
-        (("--until", "training"), r"--until: unknown stage 'training'; known: collect, clean,"),
-        (("--from", "trian"), r"--from: unknown stage 'trian'; known: collect, clean,"),
+        (("--until", "training"), r"--until: unknown stage 'training'; did you mean train\?"),
+        (("--from", "x"), r"--from: unknown stage 'x'; known: collect, clean,"),
         (("--from", "score", "--until", "split"), r"--from: 'score' comes after the last stage, 'split'"),
         (("--workers", "0"), r"--workers: needs at least one worker, got 0"),
         (("--allow-license", "GPL 2"), r"allow-license: not an SPDX licence expression: 'GPL 2'"),
