@@ -43,10 +43,8 @@ class RayEngine(Engine):
         *,
         names: Sequence[str] | None = None,
         on_tick: Callable[[int, float], None] | None = None,
-        sizes: Sequence[int] | None = None,
     ) -> Iterator[Any]:
-        """As `Engine.map`, but for two things: ticks stay on the machine where they arise, so `on_tick` is called for
-        none of them; and `sizes` make no difference, because a cluster's workers are the cluster's to start."""
+        """As `Engine.map`. Ticks stay on the machine where they arise: `on_tick` is called for none of them."""
         ray = self._ray
         names = [str(n) for n in names] if names is not None else [str(i) for i in range(len(payloads))]
         remote = ray.remote(num_cpus=1, max_retries=TRIES - 1)(_call)

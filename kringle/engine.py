@@ -7,7 +7,6 @@ maps over the machines of a Ray cluster; a `Part` is the share of one machine of
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import pickle
@@ -34,23 +33,12 @@ from kringle.errors import ShardError, UserError
 # half a second on it. Both are made for it: NumPy's threads start anew in a forked process, numba has none.
 SHARED = ["numpy", "numba"]
 
-# Bytes of text that are worth a worker's start, in CPU time: the stages of the chain need 0.1 to 0.6 s for 16 MB
-# (docs/scale.md), and every worker 0.1 to 0.5 s for libraries, kernels and patterns before a stage's first shard
-# (docs/decisions.md, "What 1% more files costs"). Idle cores are not counted: it is little work anyway.
-WORTH_A_WORKER = 16_000_000
-
 _channel: Connection | None = None  # to the parent, in a worker; None elsewhere
 
 
 def default_workers() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def enough_workers(workers: int, payloads: int, sizes: Sequence[int] | None) -> int:
-    """How many of the workers have something to do that is worth their start."""
-    wanted = min(workers, payloads)
-    return wanted if sizes is None else min(wanted, max(1, math.ceil(sum(sizes) / WORTH_A_WORKER)))
 
 
 def tick(amount: float = 1) -> None:
@@ -328,16 +316,12 @@ class Engine:
         *,
         names: Sequence[str] | None = None,
         on_tick: Callable[[int, float], None] | None = None,
-        sizes: Sequence[int] | None = None,
     ) -> Iterator[Any]:
         """Yield `function(payload)` for each payload, in order.
 
         `function` must be importable (a module's own) and payloads picklable. `on_tick(index, amount)` is called in
-        this thread for every `tick` in a worker. With `sizes`, the bytes of text behind each payload, no more workers
-        are used than those are worth, of the ones that wait as well.
-
-        Raises `ShardError` for the first fault that is seen, also when an earlier payload is still being worked on; a
-        `UserError` passes through as it is.
+        this thread for every `tick` in a worker. Raises `ShardError` for the first fault that is seen, also when an
+        earlier payload is still being worked on; a `UserError` passes through as it is.
         """
         if not payloads:
             return
@@ -345,7 +329,7 @@ class Engine:
         pool = self._pool()
         finished = False
         try:
-            pool.start(enough_workers(self.workers, len(payloads), sizes), function, payloads)
+            pool.start(min(self.workers, len(payloads)), function, payloads)
             done: dict[int, Any] = {}
             for number in range(len(payloads)):
                 while number not in done:

@@ -30,7 +30,7 @@ from typing import IO, Any, NamedTuple
 
 import kringle
 from kringle.code_version import code_fingerprint, library_versions
-from kringle.engine import WORTH_A_WORKER, Engine, Part, PartDone, Stopwatch
+from kringle.engine import Engine, Part, PartDone, Stopwatch
 from kringle.errors import UserError
 
 FORMAT = 1  # raised when the layout above changes
@@ -124,21 +124,12 @@ def _remove_hidden(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def text_size(table: Path) -> int:
-    """The bytes of text in a Parquet file of documents, about, by the size of the file: zstd makes a fourth to a fifth
-    of source code (268 GB in 56 GB, docs/scale.md; 12 MB of installed packages in 2.7 MB)."""
-    return 4 * table.stat().st_size
-
-
 class Task(NamedTuple):
-    """One shard's work: `function(payload, folder)` is run unless its fingerprint is already in the store. `size` is
-    the bytes of text that it works through, about and at most, or that take as long; by default what is worth a worker
-    of its own."""
+    """One shard's work: `function(payload, folder)` is run unless its fingerprint is already in the store."""
 
     name: str
     fingerprint: str
     payload: Any
-    size: int = WORTH_A_WORKER
 
 
 class ShardStore:
@@ -177,8 +168,7 @@ class ShardStore:
         mine = [i for i in missing if part is None or part.claims(folders[i].name)]
         others = sorted(set(missing) - set(mine))
         payloads = [(function, tasks[i].payload, folders[i]) for i in mine]
-        names, sizes = [tasks[i].name for i in mine], [tasks[i].size for i in mine]
-        for i, _ in zip(mine, engine.map(run_shard, payloads, names=names, sizes=sizes), strict=True):
+        for i, _ in zip(mine, engine.map(run_shard, payloads, names=[tasks[i].name for i in mine]), strict=True):
             if on_done:
                 on_done(i)
         if part is not None:

@@ -33,7 +33,6 @@ class InProcess(Engine):
         *,
         names: Sequence[str] | None = None,
         on_tick: Callable[[int, float], None] | None = None,
-        sizes: Sequence[int] | None = None,
     ) -> Iterator[Any]:
         for name, payload in zip(names or [], payloads, strict=True):
             self.ran.append(name)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kringle.engine import WORTH_A_WORKER, Engine, tick
+from kringle.engine import Engine, tick
 from kringle.errors import ShardError, UserError
 
 
@@ -64,14 +64,6 @@ def test_a_users_mistake_passes_through_and_a_dead_worker_is_named() -> None:
 
 def who(x: int) -> int:
     return os.getpid()
-
-
-def test_no_more_workers_begin_than_there_is_text_for() -> None:
-    assert len(set(Engine(3).map(who, range(4), sizes=[WORTH_A_WORKER // 4] * 4))) == 1
-    assert len(set(Engine(3).map(who, range(4), sizes=[0, 0, 0, WORTH_A_WORKER + 1]))) == 2
-    assert len(set(Engine(3).map(who, range(4), sizes=[WORTH_A_WORKER] * 4))) == 3
-    assert len(set(Engine(3).map(who, range(4)))) == 3
-    assert list(Engine(3).map(square, [], sizes=[])) == []
 
 
 def test_workers_stay_for_the_next_work_and_end_when_told() -> None:

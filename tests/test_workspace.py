@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kringle import workspace as workspaces
-from kringle.engine import WORTH_A_WORKER, Engine, Part
+from kringle.engine import Engine, Part
 from kringle.errors import ShardError, UserError
 from kringle.workspace import ShardStore, Stage, Task, Workspace, fingerprint, fingerprint_of_rows
 
@@ -116,24 +116,6 @@ def test_finished_shards_survive_a_fault_and_only_missing_ones_run_again(tmp_pat
     assert log.read_text().split() == ["one", "two", "broken", "three"]
     other_code = ShardStore(tmp_path / "shards", "other salt")
     assert other_code.map(Engine(1), write_payload, tasks(log, "one"))[0] != folders[0]
-
-
-class Sized(Engine):
-    """Remembers how much text it was told to be behind its payloads."""
-
-    def map(self, function: Any, payloads: Any, *, sizes: Any = None, **others: Any) -> Any:
-        self.sizes = sizes
-        yield from super().map(function, payloads, sizes=sizes, **others)
-
-
-def test_an_engine_is_told_how_much_text_is_behind_what_is_missing(tmp_path: Path) -> None:
-    log, engine = tmp_path / "log", Sized(1)
-    store = ShardStore(tmp_path / "shards", "salt")
-    one, two, three = tasks(log, "one", "two", "three")
-    store.map(engine, write_payload, [one])
-    assert engine.sizes == [WORTH_A_WORKER]  # nothing is known of it
-    store.map(engine, write_payload, [one._replace(size=7), two._replace(size=1000), three._replace(size=20)])
-    assert engine.sizes == [1000, 20]
 
 
 def test_what_is_not_a_workspace_is_refused(tmp_path: Path) -> None:

@@ -41,11 +41,11 @@ from kringle.data.table import (
     write_rows,
 )
 from kringle.data.text_statistics import text_statistics
-from kringle.engine import WORTH_A_WORKER, Engine
+from kringle.engine import Engine
 from kringle.errors import UserError
 from kringle.progress import Reporter
 from kringle.settings import CleanSettings, plain
-from kringle.workspace import ShardStore, Task, fingerprint, shard_summary, text_size, write_atomically
+from kringle.workspace import ShardStore, Task, fingerprint, shard_summary, write_atomically
 
 STEPS = ("max-line", "mean-line", "alphanumeric", "contamination")
 
@@ -83,7 +83,6 @@ def clean(
                 key.hex() if key else None,
             ),
             (part, settings, strings.used, fidelity, key),
-            WORTH_A_WORKER if key and fidelity == "faithful" else text_size(part),  # detectors like BigCode's are slow
         )
         for part in parts
     ]

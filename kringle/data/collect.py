@@ -56,10 +56,7 @@ def collect(
         survey, terms = _sampled(survey, corpus.max_bytes, terms, shards, engine, progress)
     chunks = partition(survey.selected)
     own = terms._replace(bound=1.0).fingerprint_parts()
-    tasks = [
-        Task(_name(chunk), fingerprint(chunk, own), (chunk, terms), sum(candidate.size for candidate in chunk))
-        for chunk in chunks
-    ]
+    tasks = [Task(_name(chunk), fingerprint(chunk, own), (chunk, terms)) for chunk in chunks]
     containers = [Task(c.name, fingerprint(c, terms.fingerprint_parts()), (c, terms)) for c in survey.containers]
     with progress.task("collect", len(survey.selected) + len(containers), unit="files") as counter:
         folders = _gathered(shards, engine, gather_candidates, tasks, terms, lambda i: counter.advance(len(chunks[i])))

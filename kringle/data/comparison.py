@@ -38,7 +38,7 @@ from kringle.data.subsequence import mark_of
 from kringle.data.table import identity, iter_row_groups, read_table, row_group_starts, text_bytes
 from kringle.engine import Engine
 from kringle.progress import Reporter
-from kringle.workspace import ShardStore, Task, fingerprint, shard_summary, text_size, write_atomically
+from kringle.workspace import ShardStore, Task, fingerprint, shard_summary, write_atomically
 
 # One gram in so many, those with the smallest hashes, is kept exactly: 62,000 grams of a shard of 16 MB, which is half
 # a megabyte. A share over 700 grams of a file, for 100 files, is then known to a percentage point or two.
@@ -52,7 +52,6 @@ SETS = 32
 # grams than this, a corpus of snippets, they are compared as all others.
 FEWEST_GRAMS = 20
 NEGLIGIBLE = 0.01
-GRAMS_A_BYTE = 8  # so many new grams are asked of a row group in the time (5 ns each) of a byte in the chain (40 ns)
 TOGETHER = 16  # shards that are compared with a further set in one task
 MATCH_GRAMS = 1 << 22  # of texts that are matched at once: an index of about 200 MB
 
@@ -105,10 +104,7 @@ def near_copies(
     work = out / "comparison"
     shutil.rmtree(work, ignore_errors=True)  # of a run that was killed here
     work.mkdir()
-    tasks = [
-        Task(place.part.name, fingerprint("held-out grams", mark_of(*place)), place, text_size(place.part))
-        for place in held
-    ]
+    tasks = [Task(place.part.name, fingerprint("held-out grams", mark_of(*place)), place) for place in held]
     with progress.task("held-out texts", len(tasks), unit="shards") as counter:
         groups = shards.map(engine, hash_texts, tasks, on_done=lambda _: counter.advance())
     texts = _Texts(groups)
@@ -120,19 +116,16 @@ def near_copies(
     missing = {own: texts.without(record.texts(own)) for own in dict.fromkeys(sets)}
     first: list[Task] = []
     further: dict[str, list[Known]] = {}  # by the set of texts
-    asked: dict[str, int] = {}  # how many grams each set has
     for place, mark, entries, own in zip(training, marks, known, sets, strict=True):
         if not len(new := missing[own]):
             continue
         name = record.add(texts.ids[new])
-        asked[name] = int(texts.sizes[new].sum())
         if not (work / name).exists():
             texts.write(new, work / name)
         if entries:
             further.setdefault(name, []).append(Known(place, mark, shards.folder(entries[0].task)))
         else:
-            work_on = First(place, mark, work / name)
-            first.append(Task(place.part.name, record.note(name, mark), work_on, text_size(place.part)))
+            first.append(Task(place.part.name, record.note(name, mark), First(place, mark, work / name)))
     batches = [
         (name, places[start : start + TOGETHER])
         for name, places in further.items()
@@ -143,7 +136,6 @@ def near_copies(
             f"{some[0].place.part.name} to {some[-1].place.part.name}",
             record.note(name, *(known.mark for known in some)),
             Further(some, work / name),
-            len(some) * asked[name] // GRAMS_A_BYTE,
         )
         for name, some in batches
     ]

@@ -18,19 +18,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kringle.data.duplicates import VERDICT, Duplicates, between
-from kringle.data.table import (
-    COPY,
-    DECISION,
-    DOCUMENT,
-    TableWriter,
-    iter_row_groups,
-    link,
-    shard_fingerprint,
-)
+from kringle.data.table import COPY, DECISION, DOCUMENT, TableWriter, iter_row_groups, link, shard_fingerprint
 from kringle.data.tally import COLUMNS, Tally
 from kringle.engine import Engine
 from kringle.progress import Reporter
-from kringle.workspace import ShardStore, Task, fingerprint, text_size
+from kringle.workspace import ShardStore, Task, fingerprint
 
 STEP = "exact-duplicate"
 ONE_COPY = "one file per content"
@@ -79,7 +71,7 @@ class Merge:
                 place = self._scratch / f"part-{len(jobs)}"
                 with pa.ipc.new_file(str(place), verdicts.schema) as writer:
                     writer.write_table(verdicts)
-                jobs.append(Task(task.name, digest, (file, place), text_size(file)))
+                jobs.append(Task(task.name, digest, (file, place)))
         with progress.task("exact duplicates", len(jobs), unit="shards") as counter:
             folders = shards.map(engine, write_part, jobs, on_done=lambda _: counter.advance())
         for number, part in enumerate(parts):

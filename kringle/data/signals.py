@@ -28,7 +28,7 @@ from kringle.engine import Engine
 from kringle.garbage import no_collection
 from kringle.progress import Reporter
 from kringle.settings import FertilityFilter, FilterSettings, NearDedupSettings, StarsFilter
-from kringle.workspace import ShardStore, Task, shard_summary, text_size, write_atomically
+from kringle.workspace import ShardStore, Task, shard_summary, write_atomically
 
 SIGNAL = pa.schema(
     [
@@ -179,7 +179,7 @@ def annotate(
     """
     ids = pa.schema([SIGNAL.field("id")])
     chosen = [(own.part, own.rows) for own in chosen_of(documents, survivors, ids) if len(own.rows)]
-    tasks = [Task(part.name, mark_of(part, rows), (part, rows), text_size(part)) for part, rows in chosen]
+    tasks = [Task(part.name, mark_of(part, rows), (part, rows)) for part, rows in chosen]
     with progress.task("annotate", len(tasks), unit="shards") as counter:
         folders = shards.map(engine, annotate_shard, tasks, on_done=lambda _: counter.advance())
     with TableWriter(out / "signals.parquet", SIGNAL) as writer:

@@ -55,7 +55,7 @@ def encode(
     """
     checksum = tokenizer_checksum(tokenizer)
     slices = plan_slices(documents, ids)
-    tasks = [Task(s.name, _fingerprint(checksum, s), _Work(s, tokenizer, checksum), s.size) for s in slices]
+    tasks = [Task(s.name, _fingerprint(checksum, s), _Work(s, tokenizer, checksum)) for s in slices]
     sizes = [s.size for s in slices]
     if not tasks:
         raise UserError("no documents to encode", where=str(documents), hint="loosen the filters or add sources")

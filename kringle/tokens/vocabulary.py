@@ -37,7 +37,7 @@ def train_on_documents(
     UserError where there are none, and where they do not fill a vocabulary of `vocab_size`.
     """
     slices = plan_slices(documents, ids)
-    tasks = [Task(s.name, s.fingerprint, s, s.size) for s in slices]
+    tasks = [Task(s.name, s.fingerprint, s) for s in slices]
     sizes = [s.size for s in slices]
     if not tasks:
         raise UserError("no documents to train a tokenizer on", where=str(documents), hint="loosen the filters")

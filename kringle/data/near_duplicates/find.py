@@ -25,7 +25,7 @@ from kringle.data.near_duplicates.shingles import shingle_sets
 from kringle.data.near_duplicates.verify import extremes, verified
 from kringle.engine import Engine
 from kringle.progress import Reporter
-from kringle.workspace import ShardStore, Task, fingerprint, text_size
+from kringle.workspace import ShardStore, Task, fingerprint
 
 CHUNK_SHINGLES = 1 << 23  # shingles of the components that are resolved at once, and held in memory: 64 MB
 
@@ -58,8 +58,7 @@ def find(
     witness. Documents of different `group` (N,) are never compared."""
     sizes = sum(shard.path.stat().st_size for shard in shards)
     tasks = [
-        Task(s.path.name, fingerprint("signatures", s.fingerprint, s.columns, method), (s, method), text_size(s.path))
-        for s in shards
+        Task(s.path.name, fingerprint("signatures", s.fingerprint, s.columns, method), (s, method)) for s in shards
     ]
     with progress.task(f"near-duplicates {method.name}", sizes / 1e6, unit="MB") as counter:
         folders = store.map(engine, sign, tasks, on_done=lambda i: counter.advance(shards[i].path.stat().st_size / 1e6))
@@ -228,7 +227,6 @@ def _resolve(
             shards[i].path.name,
             fingerprint("shingles", shards[i].fingerprint, shards[i].columns, method, rows[i].tolist()),
             (shards[i], method, rows[i]),
-            text_size(shards[i].path),
         )
         for i in range(len(shards))
         if len(rows[i])
