@@ -90,7 +90,8 @@ class KringleSampler:
     """Our own models and engine."""
 
     def __init__(self, path: Path) -> None:
-        from kringle.model.exchange import fim_training, load, model_name
+        from kringle.model.exchange import fim_training, load
+        from kringle.model.shape import model_name
 
         self.name = model_name(path)
         self._model, self._tokenizer = load(path)
@@ -168,7 +169,7 @@ class TransformersSampler:
                 where=str(path),
                 hint="install transformers to evaluate it all the same",
             ) from None
-        from kringle.model.exchange import model_name
+        from kringle.model.shape import model_name
 
         self.name = model_name(path)
         try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import pickle
 from collections.abc import Callable
 from dataclasses import asdict
@@ -114,12 +113,6 @@ def _fitted(
         why = f"{error} is missing" if isinstance(error, KeyError) else error
         raise UserError(f"weights do not fit the configuration ({why})", where=str(where)) from error
     return model
-
-
-def model_name(folder: Path) -> str:
-    """What a model is called: the name of its folder, or of the link to it, since a workspace's links all lead to
-    folders called `model`."""
-    return Path(os.path.abspath(folder)).name  # noqa: PTH100 - `resolve` would follow the link
 
 
 def check(folder: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from kringle.errors import UserError
@@ -82,3 +84,9 @@ class ModelConfig:
 def padded_vocabulary(size: int) -> int:
     """Embedding rows for a vocabulary of `size` ids, specials included: the next multiple of 128."""
     return -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
+def model_name(folder: Path) -> str:
+    """What a model is called: the name of its folder, or of the link to it, since a workspace's links all lead to
+    folders called `model`."""
+    return Path(os.path.abspath(folder)).name  # noqa: PTH100 - `resolve` would follow the link

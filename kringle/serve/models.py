@@ -202,7 +202,7 @@ def scored(scores: Any, following: Any, alternatives: int) -> tuple[list[float],
 def open_models(names: Sequence[str], options: ModelOptions, work: Path | None = None) -> list[ServedModel]:
     """Load every model, in order: a folder, or the name of a trained model of the workspace `work`. UserError, with
     none left open, for a missing folder, one that is no model, or a name that is given twice."""
-    from kringle.model.exchange import model_name
+    from kringle.model.shape import model_name
 
     folders: dict[str, Path] = {}
     for entry in names:

@@ -7,7 +7,6 @@ measured here.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 
 from kringle import __version__
 from kringle.machine import machine
+from kringle.model.shape import model_name
 from kringle.settings import Arm as RecipeArm
 from kringle.settings import Recipe
 from kringle.study import canary, memorisation, report, seeds
@@ -242,13 +242,8 @@ def _training(run: Run) -> Training:
         curve=_curve(run.train.folder / "log.jsonl"),
         held_out_curve=_held_out_curve(run.train.folder / "measures.jsonl", run.arm.training.batch_tokens),
         key_value_bytes=_key_value_bytes(run.arm),
-        init=_name(run.arm.model.init),
+        init=model_name(run.arm.model.init) if run.arm.model.init else None,
     )
-
-
-def _name(init: Path | None) -> str | None:
-    """What a checkpoint is called, as `kringle.model.exchange.model_name` has it, which needs PyTorch."""
-    return None if init is None else os.path.basename(os.path.abspath(init))  # noqa: PTH100, PTH119 - links stay
 
 
 def _held_out_curve(measures: Path, batch_tokens: int) -> tuple[HeldOutPoint, ...]:
