@@ -291,6 +291,40 @@ def test_partitions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(np.unique(whole)) < 40
 
 
+@pytest.mark.parametrize("order", ["rising", "falling", "mixed"])
+def test_a_long_chain_is_one_component(order: str) -> None:
+    count = 1000  # each shares a key with the next one, in one of two bands by turns
+    numbers = {
+        "rising": np.arange(count),
+        "falling": np.arange(count)[::-1],
+        "mixed": np.random.default_rng(0).permutation(count),
+    }[order]
+    keys = np.empty((2, count), dtype=np.uint64)
+    keys[0, numbers] = np.arange(count) // 2
+    keys[1, numbers] = (np.arange(count) + 1) // 2
+    eligible = np.ones(count, dtype=np.bool_)
+    assert not components([keys], np.array([0, count]), eligible, None).any()
+    eligible[numbers[500]] = False
+    found = components([keys], np.array([0, count]), eligible, None)
+    assert set(found.tolist()) == {numbers[:500].min(), numbers[500], numbers[501:].min()}
+
+
+@given(st.lists(st.lists(st.integers(0, 12), min_size=3, max_size=3), max_size=40))
+@settings(deadline=None)
+def test_components_are_those_of_a_search(rows: list[list[int]]) -> None:
+    keys = np.array(rows, dtype=np.uint64).reshape(-1, 3).T
+    count = keys.shape[1]
+    found = components([keys], np.array([0, count]), np.ones(count, dtype=np.bool_), None)
+    for first in range(count):
+        reached, new = {first}, [first]
+        while new:
+            one = new.pop()
+            near = set(np.flatnonzero((keys == keys[:, one : one + 1]).any(axis=0)).tolist()) - reached
+            reached |= near
+            new += near
+        assert found[first] == min(reached)
+
+
 @pytest.mark.parametrize("method", [Method.of(1, 0.85, "corrected"), Method.of(1, 0.85, "faithful")])
 def test_shingles_in_a_file_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method) -> None:
     contents = planted(3)
@@ -305,7 +339,7 @@ def test_shingles_in_a_file_change_nothing(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("numpy.memmap", counted)
     whole = run(tmp_path / "memory", contents, method)
     assert not made
-    monkeypatch.setattr("kringle.data.near_duplicates.find.CHUNK_SHINGLES", 1)
+    monkeypatch.setattr("kringle.data.near_duplicates.resolve.CHUNK_SHINGLES", 1)
     spilled = run(tmp_path / "disk", contents, method)
     assert made
     assert (whole.witness >= 0).any()
@@ -317,7 +351,7 @@ def test_a_disk_too_full_for_shingles_is_told(tmp_path: Path, monkeypatch: pytes
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("kringle.data.near_duplicates.find.CHUNK_SHINGLES", 1)
+    monkeypatch.setattr("kringle.data.near_duplicates.resolve.CHUNK_SHINGLES", 1)
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(OSError, match="No space left"):
         run(tmp_path, planted(3), Method.of(1, 0.85, "corrected"))

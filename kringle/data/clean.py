@@ -72,16 +72,13 @@ def clean(
     strings = load_strings(settings.decontaminate, benchmarks, fidelity)
     parts = document_shards(documents)
     key = corpus_key(recipe) if settings.pii else None
+    rules = fingerprint(
+        plain(replace(settings, near_dedup=None)), strings.used, fidelity, key.hex() if key else None
+    )  # once, because the benchmarks' texts are among them
     tasks = [
         Task(
             part.name,
-            fingerprint(
-                shard_fingerprint(part),
-                plain(replace(settings, near_dedup=None)),
-                strings.used,
-                fidelity,
-                key.hex() if key else None,
-            ),
+            fingerprint(shard_fingerprint(part), rules),
             (part, settings, strings.used, fidelity, key),
         )
         for part in parts
@@ -95,7 +92,8 @@ def clean(
         write_atomically(out / "near-duplicates.json", json.dumps(found.figures))
     tally = _Tally(steps)
     decisions = DecisionFiles(out)
-    with TableWriter(out / "survivors.parquet", SURVIVOR) as survivors:
+
+    def survivors() -> Iterator[pa.Table]:
         for number, (part, folder) in enumerate(zip(parts, folders, strict=True)):
             decisions.link(folder / "decisions.parquet")
             tally.add(shard_summary(folder))
@@ -103,10 +101,13 @@ def clean(
             gone = read_table(part, ["id", "size"]).take(rows) if len(rows) else None
             if gone is not None:
                 tally.give_way(gone, read_table(folder / "decisions.parquet", ["id", "step", "kept"]))
-            for group in iter_row_groups(folder / "survivors.parquet"):
+            for group in iter_row_groups(folder / "survivors.parquet", SURVIVOR.names):
                 if gone is not None:
                     group = group.filter(pc.invert(pc.is_in(group["id"], value_set=gone["id"].combine_chunks())))
-                survivors.write_table(group)
+                yield group
+
+    with TableWriter(out / "survivors.parquet", SURVIVOR) as writer:
+        writer.write_tables(survivors())
     if found is not None:
         decisions.write(found.decisions())
     summary = _summary(settings, tally, len(strings.used), strings.unused)

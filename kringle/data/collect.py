@@ -165,11 +165,11 @@ def partition(
     for position, candidate in enumerate(candidates):
         chunk.append(candidate)
         size += candidate.size
-        after = candidates[position + 1] if position + 1 < len(candidates) else None
-        together = after is not None and (after.repo, after.path) == (candidate.repo, candidate.path)
-        if not together and (draw(candidate) < candidate.size / average or size >= _LARGEST * average):
-            chunks.append(chunk)
-            chunk, size = [], 0
+        if draw(candidate) < candidate.size / average or size >= _LARGEST * average:
+            after = candidates[position + 1] if position + 1 < len(candidates) else None
+            if after is None or (after.repo, after.path) != (candidate.repo, candidate.path):
+                chunks.append(chunk)
+                chunk, size = [], 0
     return [*chunks, chunk] if chunk else chunks
 
 

@@ -24,6 +24,7 @@ _KEY = pa.schema([pa.field("key", pa.uint64()), pa.field("row", pa.int64())])
 _CANDIDATE = pa.schema(
     [pa.field("row", pa.int64()), *(DOCUMENT.field(name) for name in dict.fromkeys((*_ORDER, *_PLACE)))]
 )
+_METADATA = [name for name in DOCUMENT.names if name != "content"]
 VERDICT = pa.schema(
     [
         pa.field("row", pa.int64()),
@@ -59,13 +60,15 @@ class Duplicates:
     def __iter__(self) -> Iterator[pa.Table]:
         """For each shard, as `VERDICT`, what was found of those that have duplicates; rows are the shard's, rising."""
         loaded, block = -1, VERDICT.empty_table()
+        rows = np.zeros(0, np.int64)  # of the block
         for start, end in zip(self._starts[:-1].tolist(), self._starts[1:].tolist(), strict=True):
             found = [VERDICT.empty_table()]
             blocks = self._block(np.array([start, max(start, end - 1)])).tolist()
             for number in range(blocks[0], blocks[1] + 1):
                 if number != loaded:
                     loaded, block = number, self._verdicts.read(number).sort_by("row").combine_chunks()
-                if block.num_rows:
+                    rows = block["row"].to_numpy()
+                if np.searchsorted(rows, start) < np.searchsorted(rows, end):
                     found.append(between(block, start, end, 0))
             yield found[-1] if len(found) < 3 else pa.concat_tables(found)
 
@@ -108,12 +111,12 @@ def _partition(keys: NDArray[np.uint64], count: int) -> NDArray[np.int64]:
 
 
 def _keys(files: Sequence[Path], counts: Sequence[int], scratch: Path) -> Spill:
-    """The leading bits of all ids, with their rows."""
+    """The leading bits of all ids, with their rows. All metadata is read, for the passes that follow."""
     spill = Spill(scratch, "keys", _KEY, partitions_for(sum(counts)))
     start = end = 0
     for file, count in zip(files, counts, strict=True):
         end += count
-        for group in iter_row_groups(file, ["id"]):
+        for group in iter_row_groups(file, _METADATA):
             keys, rows = _leading(group["id"]), np.arange(start, start + group.num_rows)
             spill.write(pa.table({"key": keys, "row": rows}, schema=_KEY), _partition(keys, spill.count))
             start += group.num_rows

@@ -38,18 +38,15 @@ node_modules bower_components jspm_packages vendor vendors vendored _vendor _ven
 """
 _VENDOR_FOLDERS = frozenset(_VENDOR_NAMES.split())
 _PACKAGE_ROOTS = frozenset(("src", "java", "org", "com", "net", "io", "edu"))
-_VENDOR_FILES = re.compile(
-    r"""(?:
-        (?:^|/)(?:jquery|jquery[-.]ui|bootstrap|angular|ember|backbone|underscore|lodash|prototype|mootools|dojo|react
+_VENDOR_LIBRARIES = re.compile(
+    r"""(?:jquery|jquery[-.]ui|bootstrap|angular|ember|backbone|underscore|lodash|prototype|mootools|dojo|react
             |react-dom|vue|d3|three|zepto|modernizr|html5shiv|require|knockout|handlebars|moment|raphael|effects|controls
             |dragdrop|extjs|tiny_mce|tinymce|ckeditor|codemirror|highlight\.pack|polyfill|yui|gpx|sprockets|cordova)
-            (?:[-.]\d[\w.-]*)?(?:[-.](?:min|slim|core|bundle|custom|full))*\.js
-        |(?:^|/)(?:ez_setup|distribute_setup|get-pip|versioneer)\.py
-        |(?:^|/)(?:mvnw|gradlew)(?:\.bat)?
-        |(?:^|/)MavenWrapperDownloader\.java
-    )$""",
-    re.X | re.I,
+        (?:[-.]\d[\w.-]*)?(?:[-.](?:min|slim|core|bundle|custom|full))*\.js""",
+    re.X,
 )
+_VENDOR_SCRIPTS = frozenset(("ez_setup.py", "distribute_setup.py", "get-pip.py", "versioneer.py"))
+_VENDOR_BUILDERS = frozenset(("mvnw", "mvnw.bat", "gradlew", "gradlew.bat", "mavenwrapperdownloader.java"))
 _MINIFIED_NAME = re.compile(r"(?:[-.]|\b)min\.(?:js|mjs|cjs)$", re.I)
 _GENERATED_NAME = re.compile(
     r"(?:_pb2(?:_grpc)?\.pyi?|_pb\.js|_grpc_pb\.js|_pb\.d\.ts|(?:^|/)(?:gensrc|generated-sources|__generated__)/.*)$"
@@ -111,8 +108,10 @@ def of_path(path: str) -> Origin | None:
     # What is asked first is in every match, and costs a tenth of it.
     if "min." in lowered and _MINIFIED_NAME.search(path):
         return Origin("minified", "its name says so")
-    if match := _VENDOR_FILES.search(path, end):  # these are names: folders need no search
-        return Origin("vendored", f"a well-known library's file, {match[0].lstrip('/')}")
+    name = lowered[end:].lstrip("/")
+    script = name.endswith(".js") and _VENDOR_LIBRARIES.fullmatch(name)
+    if script or name in _VENDOR_SCRIPTS or name in _VENDOR_BUILDERS:
+        return Origin("vendored", f"a well-known library's file, {path[end:].lstrip('/')}")
     if ("_pb" in path or "gen" in path) and (match := _GENERATED_NAME.search(path)):
         return Origin("generated", f"its name ends as a generator's output does, {match[0].lstrip('/')[:40]}")
     return None

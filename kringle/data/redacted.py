@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,16 +127,21 @@ def publish(parts: Iterable[tuple[str, Path]], out: Path) -> dict[str, Any]:
     kinds: Counter[str] = Counter()
     formats: Counter[str] = Counter()
     files = 0
-    with TableWriter(out / "findings.parquet", FINDINGS) as writer:
+
+    def findings() -> Iterator[pa.Table]:
+        nonlocal files
         for name, shard in parts:
             link(shard / "documents.parquet", folder / name)
             found = read_table(shard / "findings.parquet")
-            writer.write_table(found)
             table = found.to_pydict()
             files += len(set(table["id"]))
             for kind, form, count in zip(table["kind"], table["format"], table["count"], strict=True):
                 kinds[kind] += count
                 formats[form] += count
+            yield found
+
+    with TableWriter(out / "findings.parquet", FINDINGS) as writer:
+        writer.write_tables(findings())
     told = ", ".join(f"{kinds[kind]:,} {name}" for kind, name in KINDS.items())
     note = f"replaced by stand-ins: {told} in {files:,} files"
     return {"files": files, "kinds": dict(kinds), "formats": dict(formats), "note": note}

@@ -183,9 +183,9 @@ def annotate(
     with progress.task("annotate", len(tasks), unit="shards") as counter:
         folders = shards.map(engine, annotate_shard, tasks, on_done=lambda _: counter.advance())
     with TableWriter(out / "signals.parquet", SIGNAL) as writer:
-        for folder in folders:
-            for group in iter_row_groups(folder / "signals.parquet"):
-                writer.write_table(group)
+        writer.write_tables(
+            group for folder in folders for group in iter_row_groups(folder / "signals.parquet", SIGNAL.names)
+        )
     table = read_table(out / "signals.parquet", ["comment_ratio", "stars"])
     ratios = table["comment_ratio"].to_numpy()
     notes = []

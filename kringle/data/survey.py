@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,9 @@ class Survey:
     fingerprint: str
 
 
+_CHANGES = attrgetter("source", "repo", "path", "language", "size", "mtime_ns", "licenses", "revision", "member")
+_CANONICAL = attrgetter("repo", "path", "source", "container", "member")
+_SIZE = attrgetter("size")
 _BY_TEXT = {"stack": stack, "packages": packages, "debian": debian}
 
 
@@ -85,9 +89,6 @@ def survey(corpus: CorpusSettings) -> Survey:
     reasons = [s.reason for s in skipped]
     out = np.zeros(len(skipped), dtype=np.bool_)
     decisions.append(Judged("survey", "a file of its own", skipped, out, witnesses=reasons))
-    rows = (
-        (c.source, c.repo, c.path, c.language, c.size, c.mtime_ns, c.licenses, c.revision, c.member) for c in candidates
-    )
     return Survey(
         candidates=tuple(candidates),
         selected=tuple(selected),
@@ -96,7 +97,7 @@ def survey(corpus: CorpusSettings) -> Survey:
         decisions=tuple(decisions),
         funnel=tuple(funnel),
         notes=(*found.notes, *_skipped_notes(skipped), *notes),
-        fingerprint=fingerprint_of_rows(rows, skipped, containers, counted),
+        fingerprint=fingerprint_of_rows(map(_CHANGES, candidates), skipped, containers, counted),
     )
 
 
@@ -108,7 +109,7 @@ def _part(container: Container) -> int:
 def canonical(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Candidates in order of (repo, path), each place on disk once: sources may overlap."""
     places: dict[tuple[str, str], Candidate] = {}
-    for candidate in sorted(candidates, key=lambda c: (c.repo, c.path, c.source, c.container, c.member)):
+    for candidate in sorted(candidates, key=_CANONICAL):
         places.setdefault((candidate.container, _place(candidate)), candidate)
     return list(places.values())
 
@@ -299,8 +300,8 @@ def sample(
 
 
 def _step(name: str, kept: Sequence[Candidate], dropped: dict[str, list[Candidate]]) -> dict[str, Any]:
-    counts = {reason: (len(files), sum(c.size for c in files)) for reason, files in dropped.items()}
-    return funnels.step(name, len(kept), sum(c.size for c in kept), counts)
+    counts = {reason: (len(files), sum(map(_SIZE, files))) for reason, files in dropped.items()}
+    return funnels.step(name, len(kept), sum(map(_SIZE, kept)), counts)
 
 
 def _by_size(groups: dict[str, list[Candidate]]) -> list[tuple[str, list[Candidate]]]:

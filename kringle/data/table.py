@@ -8,7 +8,6 @@ names it, never fewer rows. There is no update in place: a stage writes new tabl
 from __future__ import annotations
 
 import errno
-import functools
 import hashlib
 import os
 import shutil
@@ -22,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from kringle.data.columns import Columns, Footer, Stamp, stamp_of
 from kringle.errors import ShardError
 
 COPY = pa.struct(
@@ -235,11 +235,11 @@ def document_shards(folder: Path) -> list[Path]:
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A whole table, or some of its columns. Raises `CorruptTable` naming the file."""
-    batches = list(iter_row_groups(path, columns))
-    if batches:
-        return pa.concat_tables(batches)
-    schema = _open(path).schema_arrow
-    return (schema if columns is None else pa.schema([schema.field(name) for name in columns])).empty_table()
+    with _Reading(path) as file:
+        names = file.names(columns)
+        if groups := [file.read(number, names) for number in range(len(file.footer.rows))]:
+            return pa.concat_tables(groups)
+        return pa.schema([file.footer.schema.field(name) for name in names]).empty_table()
 
 
 def iter_row_groups(
@@ -247,27 +247,81 @@ def iter_row_groups(
 ) -> Iterator[pa.Table]:
     """One table per row group of a Parquet file, or of those numbered in `only`. Raises `CorruptTable` naming the
     file."""
-    file = _open(path)
-    try:
-        if missing := set(columns or ()) - set(file.schema_arrow.names):  # pyarrow itself would leave them out silently
-            raise CorruptTable(str(path), f"lacks the column {min(missing)}")
-        _check_copies(path, file.schema_arrow)
-        for number in range(file.num_row_groups) if only is None else only:
-            yield file.read_row_group(number, columns=columns, use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise CorruptTable(str(path), _reason(error)) from error
-    finally:
-        file.close()
+    with _Reading(path) as file:
+        names = file.names(columns)
+        for number in range(len(file.footer.rows)) if only is None else only:
+            yield file.read(number, names)
 
 
 def row_group_starts(path: Path) -> NDArray[np.int64]:
     """The first row of each row group of a Parquet file, and the number of all rows (groups + 1,)."""
-    file = _open(path)
+    with _Reading(path) as file:
+        return np.concatenate([[0], np.cumsum(file.footer.rows)]).astype(np.int64)
+
+
+_columns = Columns()
+
+
+class _Reading:
+    """A Parquet file that is opened when something is asked for that was not read a moment ago; use as a context
+    manager, which closes it. Whatever goes wrong is a `CorruptTable`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, None
+        self._stamp = _stamp(path)
+
+    def __enter__(self) -> _Reading:
+        footer = _columns.footer(self._stamp)
+        if footer is None:
+            metadata = self._opened().metadata
+            rows = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+            footer = Footer(self._opened().schema_arrow, rows)
+            _columns.keep_footer(self._stamp, footer)
+        self.footer: Footer = footer
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def names(self, columns: Sequence[str] | None) -> list[str]:
+        """These columns, or all."""
+        schema = self.footer.schema
+        if missing := set(columns or ()) - set(schema.names):  # pyarrow itself would leave them out silently
+            raise CorruptTable(str(self._path), f"lacks the column {min(missing)}")
+        _check_copies(self._path, schema)
+        return schema.names if columns is None else list(columns)
+
+    def read(self, group: int, names: Sequence[str]) -> pa.Table:
+        """Columns of a row group. Where the texts themselves are asked for, nothing is kept."""
+        if "content" in names or not names:  # a table of no columns would forget how many rows it has
+            return self._read(group, names)
+        found = {name: _columns.column(self._stamp, group, name) for name in names}
+        if lacking := [name for name in names if found[name] is None]:
+            table = self._read(group, lacking)
+            for name in lacking:
+                found[name] = table[name]
+                _columns.keep(self._stamp, group, name, table[name])
+        schema = pa.schema([self.footer.schema.field(name) for name in names])
+        return pa.Table.from_arrays(list(found.values()), schema=schema)
+
+    def _read(self, group: int, names: Sequence[str]) -> pa.Table:
+        try:
+            return self._opened().read_row_group(group, columns=names, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise CorruptTable(str(self._path), _reason(error)) from error
+
+    def _opened(self) -> pq.ParquetFile:
+        if self._file is None:
+            self._file = _open(self._path)
+        return self._file
+
+
+def _stamp(path: Path) -> Stamp:
     try:
-        rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    finally:
-        file.close()
-    return np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
+        return stamp_of(path)
+    except OSError as error:
+        raise CorruptTable(str(path), _reason(error)) from error
 
 
 def iter_documents(folder: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -310,11 +364,8 @@ def _reason(error: BaseException) -> str:
 
 def identity(path: Path) -> str:
     """The column that names a shard's contents: `content_id` where they were redacted, `id` otherwise."""
-    file = _open(path)
-    try:
-        return "content_id" if "content_id" in file.schema_arrow.names else "id"
-    finally:
-        file.close()
+    with _Reading(path) as file:
+        return "content_id" if "content_id" in file.footer.schema.names else "id"
 
 
 def shard_fingerprint(path: Path) -> str:
@@ -323,15 +374,19 @@ def shard_fingerprint(path: Path) -> str:
     What is hashed are the bytes that are stored, so nothing is decompressed and no row becomes an object; the same rows
     in other row groups have another fingerprint.
     """
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise CorruptTable(str(path), _reason(error)) from error
-    return _shard_fingerprint(path, status.st_size, status.st_mtime_ns, status.st_ino)
+    stamp = _stamp(path)
+    if (known := _fingerprints.get(stamp)) is None:
+        if len(_fingerprints) >= _FINGERPRINTS:
+            _fingerprints.clear()
+        known = _fingerprints[stamp] = _shard_fingerprint(path)
+    return known
 
 
-@functools.lru_cache(maxsize=10_000)  # several stages ask for those of the same shards, which are not changed in place
-def _shard_fingerprint(path: Path, size: int, mtime_ns: int, inode: int) -> str:
+_FINGERPRINTS = 10_000
+_fingerprints: dict[Stamp, str] = {}  # several stages ask for those of the same shards
+
+
+def _shard_fingerprint(path: Path) -> str:
     digest = hashlib.sha256()
     file = _open(path)
     try:

@@ -13,33 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kringle.data.compiled import compiled
-
 ROWS_IN_MEMORY = 1 << 24  # keys sorted at once: about 400 MB with everything that sorting needs
-
-
-@compiled
-def _find(parent: NDArray[np.int64], x: int) -> int:
-    while parent[x] != x:
-        parent[x] = parent[parent[x]]
-        x = parent[x]
-    return x
-
-
-@compiled
-def _join(keys: NDArray[np.uint64], numbers: NDArray[np.int64], parent: NDArray[np.int64]) -> None:
-    """Unite neighbours with equal keys; the root of a tree is its smallest number."""
-    for i in range(1, len(keys)):
-        if keys[i] == keys[i - 1]:
-            a, b = _find(parent, numbers[i]), _find(parent, numbers[i - 1])
-            if a != b:
-                parent[max(a, b)] = min(a, b)
-
-
-@compiled
-def _flatten(parent: NDArray[np.int64]) -> None:
-    for x in range(len(parent)):
-        parent[x] = parent[parent[x]]  # roots are smaller than what hangs on them, so this one is done already
 
 
 def components(
@@ -66,7 +40,7 @@ def components(
         for band in np.concatenate([matrix[first : first + at_once] for matrix in keys], axis=1):
             numbers = np.flatnonzero(eligible)
             _unite((band if group is None else band ^ group)[numbers], numbers, parent)
-    _flatten(parent)
+    _shorten(parent, np.arange(len(parent)))
     return parent
 
 
@@ -93,6 +67,46 @@ def _partition(
 
 
 def _unite(keys: NDArray[np.uint64], numbers: NDArray[np.int64], parent: NDArray[np.int64]) -> None:
-    """Unite the documents of these `numbers` (M,) that have equal `keys` (M,)."""
+    """Unite the documents of these `numbers` (M,) that have equal `keys` (M,): each with the first one of its key.
+
+    `parent` (N,) is a forest in which the root of a tree is its smallest number. Whole arrays of numbers are united at
+    once: of several roots that a root should hang on it takes the smallest, and what that leaves apart comes again.
+    """
     order = np.argsort(keys)  # in whatever order equal ones come, the same documents are united
-    _join(keys[order], numbers[order], parent)
+    keys, numbers = keys[order], numbers[order]
+    begins = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.zeros(0, np.int64)
+    counts = np.diff(np.append(begins, len(keys)))
+    several = counts > 1
+    begins, counts = begins[several], counts[several]
+    others = np.repeat(begins, counts - 1) + 1 + _counted(counts - 1)
+    a, b = numbers[np.repeat(begins, counts - 1)], numbers[others]
+    while len(a):
+        a, b = _roots(parent, a), _roots(parent, b)
+        apart = a != b
+        low, high = np.minimum(a[apart], b[apart]), np.maximum(a[apart], b[apart])
+        np.minimum.at(parent, high, low)
+        _shorten(parent, high)
+        a, b = low, high
+
+
+def _counted(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0, 1, ... up to each of the counts (K,), one after the other (sum of counts,)."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+
+
+def _roots(parent: NDArray[np.int64], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The roots (M,) of the trees that these numbers (M,) are in, on which they hang afterwards."""
+    found = parent[numbers]
+    while len(below := np.flatnonzero(parent[found] != found)):
+        found[below] = parent[found[below]]
+    parent[numbers] = found
+    return found
+
+
+def _shorten(parent: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
+    """Hang numbers (M,) on the roots of their trees, if those between are among them: every step halves the way."""
+    while len(numbers):
+        above = parent[parent[numbers]]
+        numbers, above = numbers[lower := above != parent[numbers]], above[lower]
+        parent[numbers] = above

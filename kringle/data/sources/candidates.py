@@ -151,10 +151,10 @@ class Lister:
 
     def add(self, entry: os.DirEntry[str], repo: str, path: str, licenses: tuple[str, ...], revision: str) -> None:
         """Consider one directory entry that is not a directory; `repo` and `path` as the file system spells them."""
-        if is_notebook(entry.name) and "python" in self.languages:
+        language = language_of_name(entry.name)
+        if language is None and is_notebook(entry.name) and "python" in self.languages:
             self.skip(repo, path, NOTEBOOK)
             return
-        language = language_of_name(entry.name)
         script = language is None and "." not in entry.name
         if entry.is_symlink():
             if script or language in self.languages:
