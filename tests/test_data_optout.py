@@ -300,6 +300,17 @@ def test_an_interrupted_opt_out_is_finished_by_any_other(encoded: Path, tmp_path
     kringle("run", recipe, "--until", "collect", "--work", work).succeeded()
 
 
+def test_decisions_that_a_killed_run_was_writing_are_no_hindrance(encoded: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(encoded / "untouched", work)
+    (collect,) = (work / "stages").glob("collect-*")
+    for killed in (".partial", ".part-1-of-2.partial"):
+        half = collect.with_name(collect.name + killed) / "decisions"
+        half.mkdir(parents=True)
+        (half / "part-00000.parquet").write_bytes(b"PAR1half")
+    assert len(opt_out(work, ["own0-repo0"], "keep")["removed"]) == 8
+
+
 def test_what_is_held_back_is_not_nothing_where_it_cannot_be_told(encoded: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     shutil.copytree(encoded / "untouched", work)

@@ -12,7 +12,7 @@ import training_fixtures as shared
 
 from kringle.errors import UserError
 from kringle.model import exchange
-from kringle.model.shape import FimTraining
+from kringle.model.shape import FIM_KEY, FimTraining
 from kringle.model.transformer import Transformer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -85,7 +85,7 @@ def test_how_it_was_trained_to_fill_in_stays_with_the_model(tmp_path: Path) -> N
     loaded.save_pretrained(tmp_path / "again")
     assert exchange.fim_training(tmp_path / "again") == FimTraining(0.5, 0.25)
     config = json.loads((known / "config.json").read_text())
-    (known / "config.json").write_text(json.dumps(config | {exchange.FIM_KEY: {"rate": "half"}}))
+    (known / "config.json").write_text(json.dumps(config | {FIM_KEY: {"rate": "half"}}))
     with pytest.raises(UserError, match="fim_training is"):
         exchange.fim_training(known)
 

@@ -19,6 +19,7 @@ from report_sample import sample
 
 from kringle.errors import UserError
 from kringle.model import exchange
+from kringle.model.shape import FimTraining
 from kringle.model.transformer import Transformer
 from kringle.study.model_card import measurements
 from kringle.study.release import release
@@ -34,7 +35,8 @@ def workspace(folder: Path, results: Results, tokenizer: Tokenizer | None = None
     for arm in results.arms:
         model = Transformer(shared.model_config("mha" if arm.name == "mha" else "mqa", context=160))
         model.initialise(arm.seed)
-        exchange.save(model, tokenizer or shared.tokenizer(), folder / "models" / f"{arm.name}-s{arm.seed}")
+        fim = FimTraining(0.0 if arm.name == "no-fim" else 0.5, 0.5)
+        exchange.save(model, tokenizer or shared.tokenizer(), folder / "models" / f"{arm.name}-s{arm.seed}", fim)
     return folder
 
 
@@ -138,7 +140,7 @@ ADAPT = """\
 name: adapt
 corpus:     {sources: [{folder: .}], languages: [python]}
 model:      {init: model}
-training:   {tokens: 1M, batch_tokens: 2048}
+training:   {tokens: 1M, batch_tokens: 2048, fim: {rate: 0}}
 ablations:
   fim:      {}
   no-fim:   {training: {skip: true}}
@@ -162,6 +164,7 @@ def test_an_adapted_model_says_from_what_and_an_untouched_checkpoint_is_not_rele
     assert "`santa-small` trained further on Python" in text
     assert "`santa-small` has a licence" in text
     assert "from scratch" not in text
+    assert "### Fill in the middle" in text  # what it went on from was trained to, by whatever recipe
     older = workspace(tmp_path / "older", replace(study, arms=sample().arms[:2]))
     with pytest.raises(UserError, match="does not name the checkpoint that fim went on from; write it again"):
         release(older, tmp_path / "x")

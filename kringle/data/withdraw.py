@@ -219,8 +219,10 @@ def _moved(row: dict[str, Any], taken: set[Spot]) -> dict[str, Any] | None:
 
 
 def decided(root: Path) -> list[Path]:
-    """The collect stages of a workspace that have decisions."""
-    return sorted(folder.parent for folder in (root / "stages").glob(f"collect-*/{FOLDER}"))
+    """The collect stages of a workspace that have decisions; those in the making, whose decisions a rerun writes anew,
+    have none yet."""
+    found = (folder.parent for folder in (root / "stages").glob(f"collect-*/{FOLDER}"))
+    return sorted(stage for stage in found if stage.suffix != ".partial")
 
 
 def _untold(stage: Path, found: Withdrawal) -> dict[Spot, str]:

@@ -22,12 +22,11 @@ import torch
 from torch import Tensor
 
 from kringle.errors import UserError
-from kringle.model.shape import FimTraining, ModelConfig
+from kringle.model.shape import FIM_KEY, FimTraining, ModelConfig
 from kringle.model.transformer import LAYER_NORM_EPSILON, Transformer
 from kringle.tokens.tokenizer import Tokenizer
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-FIM_KEY = "fim_training"  # our own key in `config.json`; `transformers` keeps what it does not know
 ROTARY_TYPE = "kringle_rotary"  # no model of `transformers`: it has no gpt_bigcode with rotary positions
 TANH_GELU = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")  # three names of one formula
 INITIALIZER_RANGE = 0.02  # of transformers; drawn from only by whoever adds layers to a loaded model
@@ -150,13 +149,7 @@ def describe(folder: Path) -> ModelConfig:
 def fim_training(folder: Path) -> FimTraining | None:
     """How the model in a directory was trained to fill in; None where its `config.json` does not say, as others' do
     not."""
-    said = configuration(folder).get(FIM_KEY)
-    if said is None:
-        return None
-    try:
-        return FimTraining(float(said["rate"]), float(said["spm"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{FIM_KEY} is {said!r} ({error!r})", where=str(folder / CONFIG_FILE)) from error
+    return FimTraining.of(configuration(folder), str(folder / CONFIG_FILE))
 
 
 def nearby(folder: Path) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from kringle.errors import UserError
 
+FIM_KEY = "fim_training"  # our own key in `config.json`; `transformers` keeps what it does not know
 VOCABULARY_MULTIPLE = 128  # Megatron pads the embedding to a multiple of 128 rows: 49,157 -> 49,280 (Megatron-LM fork)
 
 
@@ -19,6 +21,18 @@ class FimTraining:
 
     rate: float
     spm: float
+
+    @classmethod
+    def of(cls, configuration: Mapping[str, Any], where: str) -> FimTraining | None:
+        """What a model's `config.json` says of it; None where it says nothing, as others' do not. UserError names the
+        file `where`."""
+        said = configuration.get(FIM_KEY)
+        if said is None:
+            return None
+        try:
+            return cls(float(said["rate"]), float(said["spm"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{FIM_KEY} is {said!r} ({error!r})", where=where) from error
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ class Journal:
                 self._stream.flush()
             except (BrokenPipeError, ValueError):
                 self._stream = None  # whoever read the log is gone; the server is not
+            except OSError:  # a full disk, say: the line is lost, and the next one may not be
+                return
 
 
 class Handler(logging.Handler):

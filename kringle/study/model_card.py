@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import yaml
 
-from kringle.recipe import parse_recipe
 from kringle.study.results import Arm, Estimate, Results
 
 License = Literal["openrail-m", "apache-2.0"]
@@ -30,14 +29,16 @@ LANGUAGES = {"python": "Python", "java": "Java", "javascript": "JavaScript"}
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card needs beside the results: the model's name on the Hub, the licence, its shape, its hashes and
-    the five special tokens as its tokenizer spells them, in the order of `kringle.tokens.tokenizer.SPECIAL_TOKENS`."""
+    """What a card needs beside the results: the model's name on the Hub, the licence, its shape, its hashes, the five
+    special tokens as its tokenizer spells them, in the order of `kringle.tokens.tokenizer.SPECIAL_TOKENS`, and whether
+    it was trained to fill in, by the study or by whoever trained what the study began with."""
 
     repository: str
     license: License
     config: Mapping[str, Any]
     hashes: Mapping[str, str]  # file name -> SHA-256
     specials: tuple[str, ...]
+    fills_in: bool
 
 
 def measurements(arm: Arm) -> list[dict[str, Any]]:
@@ -125,15 +126,9 @@ def metadata(results: Results, arm: Arm, facts: Facts) -> dict[str, Any]:
         **({"license_link": link} if facts.license == "openrail-m" else {}),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["code", "gpt_bigcode", *(["fill-in-the-middle"] if fills_in(results, arm) else [])],
+        "tags": ["code", "gpt_bigcode", *(["fill-in-the-middle"] if facts.fills_in else [])],
         **({"model-index": [{"name": name, "results": index}]} if index else {}),
     }
-
-
-def fills_in(results: Results, arm: Arm) -> bool:
-    """Whether the model was trained to fill in, by the study's recipe."""
-    arms = {one.name: one for one in parse_recipe(results.recipe.text).arms}
-    return arms[arm.name].training.fim.rate > 0
 
 
 def model_card(results: Results, arm: Arm, facts: Facts) -> str:
@@ -167,7 +162,7 @@ def _what(results: Results, arm: Arm, facts: Facts) -> str:
 Decoder-only transformer (`gpt_bigcode`): {c["n_layer"]} layers, width {c["n_embd"]}, {c["n_head"]} heads, {attention}
 attention, context of {c["n_positions"]:,} tokens, vocabulary of {c["vocab_size"]:,}. Weights are in fp32.
 
-**What it is for**: continuing source code{", filling in a gap in it," if fills_in(results, arm) else ""} and comparing
+**What it is for**: continuing source code{", filling in a gap in it," if facts.fills_in else ""} and comparing
 this ablation with the others. **What it is not**: it follows no instructions and holds no conversation. Ask as code
 does, with a signature or a comment, not with a sentence that says what you want."""
 
@@ -189,7 +184,7 @@ print(tokenizer.decode(outputs[0]))
 
 A file begins after `{facts.specials[0]}`, as in training. End a prompt at the end of a word or line, without white
 space."""
-    if not fills_in(results, arm):
+    if not facts.fills_in:
         return text + "\n\nThis model was not trained to fill in: it has no use for the fill-in-the-middle tokens."
     end, before, middle, after, _ = facts.specials
     spelling = (

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import get_args
 
 from kringle.errors import UserError
+from kringle.model.shape import FimTraining
 from kringle.recipe import parse_recipe
 from kringle.study.model_card import Facts, License, eval_results, model_card
 from kringle.study.optout import models_with_opted_out
@@ -119,7 +120,9 @@ def _one(source: Path, target: Path, results: Results, arm: Arm, repository: str
             shutil.copyfile(source / name, target / name)
     hashes = {name: _sha256(target / name) for name in ("model.safetensors", "tokenizer.json", "config.json")}
     config = json.loads((target / "config.json").read_text())
-    facts = Facts(repository, license, config, hashes, Tokenizer.load(target).special_tokens)
+    fim = FimTraining.of(config, str(source / "config.json"))
+    fills_in = fim is not None and fim.rate > 0
+    facts = Facts(repository, license, config, hashes, Tokenizer.load(target).special_tokens, fills_in)
     (target / "README.md").write_text(model_card(results, arm, facts), encoding="utf-8")
     (target / "eval_results.yaml").write_text(eval_results(results, arm), encoding="utf-8")
 
