@@ -1,4 +1,4 @@
-"""Columns that are read again: under any name of a file, never after it has changed, within bounds."""
+"""ColumnCache that are read again: under any name of a file, never after it has changed, within bounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kringle.data import table
-from kringle.data.columns import Columns, Footer, Stamp
+from kringle.data.columns import ColumnCache, Footer, Stamp
 from kringle.data.table import DOCUMENT, SURVIVOR, CorruptTable, iter_row_groups, read_table, write_rows
 
 ROWS = [[f"{i:040x}", "r", f"f{i}.py", "python", i] for i in range(5)]
@@ -31,7 +31,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         found.append(path)
         return real(path, **named)
 
-    monkeypatch.setattr(table, "_columns", Columns())
+    monkeypatch.setattr(table, "_columns", ColumnCache())
     monkeypatch.setattr("pyarrow.parquet.ParquetFile", counted)
     return found
 
@@ -69,6 +69,18 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
         read_table(path, ["size"])
 
 
+def test_columns_of_two_files_never_lie_side_by_side(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    write_rows(path, SURVIVOR, ROWS)
+    write_rows(other, SURVIVOR, ROWS[::-1])
+    read_table(path, ["id"])
+    with table._Reading(path) as reading:
+        other.replace(path)
+        with pytest.raises(CorruptTable, match="was replaced while it was read"):
+            reading.read(0, ["id", "size"], keep=True)
+    assert read_table(path, ["id", "size"])["size"].to_pylist() == [row[4] for row in ROWS[::-1]]
+
+
 def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write_rows(path, SURVIVOR, ROWS)
@@ -80,12 +92,13 @@ def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
 
 def test_texts_are_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[str] = []
-    monkeypatch.setattr(table, "_columns", columns := Columns())
+    monkeypatch.setattr(table, "_columns", columns := ColumnCache())
     monkeypatch.setattr(columns, "keep", lambda stamp, group, name, column: held.append(name))
     row = dict.fromkeys(DOCUMENT.names, "") | {"size": 1, "stars": 1, "licenses": [], "copies": []}
     write_rows(tmp_path / "a.parquet", DOCUMENT, [list(row.values())])
     read_table(tmp_path / "a.parquet", ["id", "content"])
     read_table(tmp_path / "a.parquet")
+    list(iter_row_groups(tmp_path / "a.parquet", ["path"], keep=False))
     assert not held
     read_table(tmp_path / "a.parquet", ["id"])
     assert held == ["id"]
@@ -97,7 +110,7 @@ STAMP = Stamp(1, 2, 3, 4)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 400)), max_size=60))
 @settings(deadline=None)
 def test_never_more_than_the_limit_is_held(asked: list[tuple[int, int]]) -> None:
-    columns = Columns(limit=10_000)
+    columns = ColumnCache(limit=10_000)
     sizes: dict[int, int] = {}
     for group, length in asked:
         column = pa.chunked_array([pa.array(range(length), pa.int64())])
@@ -110,7 +123,7 @@ def test_never_more_than_the_limit_is_held(asked: list[tuple[int, int]]) -> None
 
 def test_what_was_asked_for_last_stays() -> None:
     column = pa.chunked_array([pa.array(range(100), pa.int64())])  # 800 bytes
-    columns = Columns(limit=4_000)
+    columns = ColumnCache(limit=4_000)
     for group in range(5):
         columns.keep(STAMP, group, "x", column)
     assert columns.column(STAMP, 0, "x") is not None
@@ -118,8 +131,20 @@ def test_what_was_asked_for_last_stays() -> None:
     assert [group for group in range(6) if columns.column(STAMP, group, "x") is not None] == [0, 2, 3, 4, 5]
 
 
+def test_shards_share_a_schema() -> None:
+    columns = ColumnCache()
+    for inode in range(2):
+        same = pa.schema([pa.field("id", pa.string())])
+        columns.keep_footer(STAMP._replace(inode=inode), Footer(same, (inode,)))
+    first, second = (columns.footer(STAMP._replace(inode=inode)) for inode in range(2))
+    assert first is not None
+    assert second is not None
+    assert first.schema is second.schema
+    assert (first.rows, second.rows) == ((0,), (1,))
+
+
 def test_threads_may_share_it() -> None:
-    columns = Columns(limit=3_000)
+    columns = ColumnCache(limit=3_000)
     column = pa.chunked_array([pa.array(range(50), pa.int64())])
     faults: list[Exception] = []
 

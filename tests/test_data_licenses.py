@@ -359,6 +359,7 @@ def test_whole_licence_texts(name: str, expected: str) -> None:
         ("COPYING", True),
         ("COPYING.LESSER", True),
         ("UNLICENSE", True),
+        ("LİCENSE", True),
         ("MIT-LICENSE.txt", True),
         ("LICENSES.third-party", True),
         ("license.py", False),

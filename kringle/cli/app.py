@@ -79,7 +79,9 @@ def _run() -> None:
         print(f"kringle: {error}", file=sys.stderr)
         sys.exit(2)
     except ShardError as error:
-        print(f"kringle: {error}; run the same command again to continue", file=sys.stderr)
+        mend = _MENDED_BY.get(error.cause.errno or 0) if isinstance(error.cause, OSError) else None
+        first = f"{mend} and " if mend else ""
+        print(f"kringle: {error}; {first}run the same command again to continue", file=sys.stderr)
         sys.exit(1)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:  # what typer makes of Ctrl-C

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 LIMIT = 32 << 20  # bytes of columns that are held: the ids, names and sizes of some 150,000 documents
-_FOOTERS = 10_000
+_FOOTERS, _SCHEMAS = 10_000, 100
 
 
 class Stamp(NamedTuple):
@@ -34,7 +34,7 @@ class Footer(NamedTuple):
     rows: tuple[int, ...]
 
 
-class Columns:
+class ColumnCache:
     """Footers, and columns of row groups by (file, row group, name); the ones that were asked for last are kept, up to
     `limit` bytes. Threads may share it."""
 
@@ -43,6 +43,7 @@ class Columns:
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[Stamp, int, str], tuple[pa.ChunkedArray, int]] = OrderedDict()
         self._footers: OrderedDict[Stamp, Footer] = OrderedDict()
+        self._schemas: dict[bytes, pa.Schema] = {}  # of thousands of shards, of which most have the same
 
     def footer(self, stamp: Stamp) -> Footer | None:
         """The footer of a file, if it was read before."""
@@ -51,7 +52,10 @@ class Columns:
     def keep_footer(self, stamp: Stamp, footer: Footer) -> None:
         """Keep a file's footer."""
         with self._lock:
-            self._footers[stamp] = footer
+            if len(self._schemas) >= _SCHEMAS:
+                self._schemas.clear()
+            schema = self._schemas.setdefault(footer.schema.serialize().to_pybytes(), footer.schema)
+            self._footers[stamp] = footer._replace(schema=schema)
             if len(self._footers) > _FOOTERS:
                 self._footers.popitem(last=False)
 

@@ -24,7 +24,6 @@ _KEY = pa.schema([pa.field("key", pa.uint64()), pa.field("row", pa.int64())])
 _CANDIDATE = pa.schema(
     [pa.field("row", pa.int64()), *(DOCUMENT.field(name) for name in dict.fromkeys((*_ORDER, *_PLACE)))]
 )
-_METADATA = [name for name in DOCUMENT.names if name != "content"]
 VERDICT = pa.schema(
     [
         pa.field("row", pa.int64()),
@@ -111,12 +110,12 @@ def _partition(keys: NDArray[np.uint64], count: int) -> NDArray[np.int64]:
 
 
 def _keys(files: Sequence[Path], counts: Sequence[int], scratch: Path) -> Spill:
-    """The leading bits of all ids, with their rows. All metadata is read, for the passes that follow."""
+    """The leading bits of all ids, with their rows."""
     spill = Spill(scratch, "keys", _KEY, partitions_for(sum(counts)))
     start = end = 0
     for file, count in zip(files, counts, strict=True):
         end += count
-        for group in iter_row_groups(file, _METADATA):
+        for group in iter_row_groups(file, ["id"]):
             keys, rows = _leading(group["id"]), np.arange(start, start + group.num_rows)
             spill.write(pa.table({"key": keys, "row": rows}, schema=_KEY), _partition(keys, spill.count))
             start += group.num_rows

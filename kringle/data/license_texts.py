@@ -25,7 +25,7 @@ _CODE = re.compile(r".*\.(?:py|pyc|js|java|json|html?|css|c|h|cpp|sh|ts|ya?ml|to
 def is_license_file(name: str) -> bool:
     """Whether a file of this name states the licence of the folder it lies in."""
     lowered = name.lower()
-    if "licen" not in lowered and "copying" not in lowered:  # nearly every name, and a fifth of what a look costs
+    if "cen" not in lowered and "copy" not in lowered:  # nearly every name, and a fifth of what a look costs
         return False
     return bool(_NAME.fullmatch(name)) and not _CODE.fullmatch(name)
 

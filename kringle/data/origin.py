@@ -43,7 +43,7 @@ _VENDOR_LIBRARIES = re.compile(
             |react-dom|vue|d3|three|zepto|modernizr|html5shiv|require|knockout|handlebars|moment|raphael|effects|controls
             |dragdrop|extjs|tiny_mce|tinymce|ckeditor|codemirror|highlight\.pack|polyfill|yui|gpx|sprockets|cordova)
         (?:[-.]\d[\w.-]*)?(?:[-.](?:min|slim|core|bundle|custom|full))*\.js""",
-    re.X,
+    re.X | re.I,
 )
 _VENDOR_SCRIPTS = frozenset(("ez_setup.py", "distribute_setup.py", "get-pip.py", "versioneer.py"))
 _VENDOR_BUILDERS = frozenset(("mvnw", "mvnw.bat", "gradlew", "gradlew.bat", "mavenwrapperdownloader.java"))
@@ -108,7 +108,7 @@ def of_path(path: str) -> Origin | None:
     # What is asked first is in every match, and costs a tenth of it.
     if "min." in lowered and _MINIFIED_NAME.search(path):
         return Origin("minified", "its name says so")
-    name = lowered[end:].lstrip("/")
+    name = path[end:].lstrip("/").lower()
     script = name.endswith(".js") and _VENDOR_LIBRARIES.fullmatch(name)
     if script or name in _VENDOR_SCRIPTS or name in _VENDOR_BUILDERS:
         return Origin("vendored", f"a well-known library's file, {path[end:].lstrip('/')}")

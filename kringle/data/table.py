@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from kringle.data.columns import Columns, Footer, Stamp, stamp_of
+from kringle.data.columns import ColumnCache, Footer, Stamp, stamp_of
 from kringle.errors import ShardError
 
 COPY = pa.struct(
@@ -237,20 +237,21 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A whole table, or some of its columns. Raises `CorruptTable` naming the file."""
     with _Reading(path) as file:
         names = file.names(columns)
-        if groups := [file.read(number, names) for number in range(len(file.footer.rows))]:
+        keep = "content" not in names
+        if groups := [file.read(number, names, keep=keep) for number in range(len(file.footer.rows))]:
             return pa.concat_tables(groups)
         return pa.schema([file.footer.schema.field(name) for name in names]).empty_table()
 
 
 def iter_row_groups(
-    path: Path, columns: Sequence[str] | None = None, only: Iterable[int] | None = None
+    path: Path, columns: Sequence[str] | None = None, only: Iterable[int] | None = None, *, keep: bool = True
 ) -> Iterator[pa.Table]:
     """One table per row group of a Parquet file, or of those numbered in `only`. Raises `CorruptTable` naming the
-    file."""
+    file. Without `keep`, columns are read from the file and not remembered, as `content` always is."""
     with _Reading(path) as file:
         names = file.names(columns)
         for number in range(len(file.footer.rows)) if only is None else only:
-            yield file.read(number, names)
+            yield file.read(number, names, keep=keep and "content" not in names)
 
 
 def row_group_starts(path: Path) -> NDArray[np.int64]:
@@ -259,7 +260,7 @@ def row_group_starts(path: Path) -> NDArray[np.int64]:
         return np.concatenate([[0], np.cumsum(file.footer.rows)]).astype(np.int64)
 
 
-_columns = Columns()
+_columns = ColumnCache()
 
 
 class _Reading:
@@ -292,9 +293,9 @@ class _Reading:
         _check_copies(self._path, schema)
         return schema.names if columns is None else list(columns)
 
-    def read(self, group: int, names: Sequence[str]) -> pa.Table:
-        """Columns of a row group. Where the texts themselves are asked for, nothing is kept."""
-        if "content" in names or not names:  # a table of no columns would forget how many rows it has
+    def read(self, group: int, names: Sequence[str], *, keep: bool) -> pa.Table:
+        """Columns of a row group, those that were read before and are remembered if `keep`."""
+        if not keep or not names:  # a table of no columns would forget how many rows it has
             return self._read(group, names)
         found = {name: _columns.column(self._stamp, group, name) for name in names}
         if lacking := [name for name in names if found[name] is None]:
@@ -314,6 +315,8 @@ class _Reading:
     def _opened(self) -> pq.ParquetFile:
         if self._file is None:
             self._file = _open(self._path)
+            if _stamp(self._path) != self._stamp:  # or columns of two files would lie side by side
+                raise CorruptTable(str(self._path), "was replaced while it was read")
         return self._file
 
 

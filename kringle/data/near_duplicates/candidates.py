@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-ROWS_IN_MEMORY = 1 << 24  # keys sorted at once: about 400 MB with everything that sorting needs
+ROWS_IN_MEMORY = 1 << 24  # keys sorted at once: 0.9 GB with everything that sorting needs
+_PAIRS = 1 << 20  # of documents that are united at once
 
 
 def components(
@@ -40,7 +41,8 @@ def components(
         for band in np.concatenate([matrix[first : first + at_once] for matrix in keys], axis=1):
             numbers = np.flatnonzero(eligible)
             _unite((band if group is None else band ^ group)[numbers], numbers, parent)
-    _shorten(parent, np.arange(len(parent)))
+    for start in range(0, len(parent), _PAIRS):
+        _roots(parent, np.arange(start, min(start + _PAIRS, len(parent))))
     return parent
 
 
@@ -67,19 +69,28 @@ def _partition(
 
 
 def _unite(keys: NDArray[np.uint64], numbers: NDArray[np.int64], parent: NDArray[np.int64]) -> None:
-    """Unite the documents of these `numbers` (M,) that have equal `keys` (M,): each with the first one of its key.
+    """Unite the documents of these `numbers` (M,) that have equal `keys` (M,), each with the first one of its key.
 
-    `parent` (N,) is a forest in which the root of a tree is its smallest number. Whole arrays of numbers are united at
-    once: of several roots that a root should hang on it takes the smallest, and what that leaves apart comes again.
+    `parent` (N,) is a forest in which the root of a tree is its smallest number.
     """
     order = np.argsort(keys)  # in whatever order equal ones come, the same documents are united
-    keys, numbers = keys[order], numbers[order]
-    begins = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.zeros(0, np.int64)
-    counts = np.diff(np.append(begins, len(keys)))
-    several = counts > 1
-    begins, counts = begins[several], counts[several]
-    others = np.repeat(begins, counts - 1) + 1 + _counted(counts - 1)
-    a, b = numbers[np.repeat(begins, counts - 1)], numbers[others]
+    keys = keys[order]
+    equal = keys[1:] == keys[:-1]  # each with the one before it
+    del keys
+    later = np.flatnonzero(equal) + 1
+    first = later[~equal[later - 2] | (later == 1)] - 1  # of those that are equal
+    for start in range(0, len(later), _PAIRS):
+        some = later[start : start + _PAIRS]
+        leader = first[np.searchsorted(first, some) - 1]
+        _join(numbers[order[leader]], numbers[order[some]], parent)
+
+
+def _join(a: NDArray[np.int64], b: NDArray[np.int64], parent: NDArray[np.int64]) -> None:
+    """Unite the trees that the numbers `a` (M,) and `b` (M,) are in, pair by pair.
+
+    All pairs at once: of several roots that a root should hang on it takes the smallest, and what that leaves apart
+    comes again.
+    """
     while len(a):
         a, b = _roots(parent, a), _roots(parent, b)
         apart = a != b
@@ -87,12 +98,6 @@ def _unite(keys: NDArray[np.uint64], numbers: NDArray[np.int64], parent: NDArray
         np.minimum.at(parent, high, low)
         _shorten(parent, high)
         a, b = low, high
-
-
-def _counted(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """0, 1, ... up to each of the counts (K,), one after the other (sum of counts,)."""
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
 
 
 def _roots(parent: NDArray[np.int64], numbers: NDArray[np.int64]) -> NDArray[np.int64]:

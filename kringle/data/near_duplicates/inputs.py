@@ -77,7 +77,7 @@ def batches(shard: Shard, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Tables of these columns. Raises `UserError` naming the file that cannot be read as what it is."""
     if shard.format == "parquet":
         try:
-            yield from iter_row_groups(shard.path, columns)
+            yield from iter_row_groups(shard.path, columns, keep=False)  # texts, by whatever name
         except CorruptTable as error:
             raise UserError(f"cannot be read as Parquet: {error.reason}", where=str(shard.path)) from None
         return

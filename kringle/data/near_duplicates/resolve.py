@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,25 +37,83 @@ class Gone(NamedTuple):
     contained: NDArray[np.float64]
 
 
-class _Files(NamedTuple):
-    """Folders of a shard's signatures, and of the shingle sets of some of its documents, whose rows are `rows.npy`."""
-
-    signatures: Path
-    sets: Path
-
-
 class Chunk(NamedTuple):
     """Components to be decided on together: the numbers of their documents (M,), component by component, of which each
-    begins and ends at one of the `borders` (components + 1,). `first` (shards,) are the numbers of the first documents
-    of the shards that any of them lies in, `files` those shards' files."""
+    begins and ends at one of the `borders` (components + 1,). `shard` (M,) is the place in `signed` and `spilled` of
+    the folders that have a document's signatures and its shingles, `row` (M,) its row among those signatures, `begin`
+    (M,) and `length` (M,) where its shingles are among those."""
 
     numbers: NDArray[np.int64]
     borders: NDArray[np.int64]
-    first: NDArray[np.int64]
-    files: Sequence[_Files]
+    shard: NDArray[np.int64]
+    row: NDArray[np.int64]
+    begin: NDArray[np.int64]
+    length: NDArray[np.int64]
+    signed: Sequence[Path]
+    spilled: Sequence[Path]
     method: Method
     most: int  # shingles in memory
     spill: Path  # where a file for more of them may lie
+
+
+class _Chunks(Sequence[Chunk]):
+    """The chunks of all components, each made when it is asked for: there may be many more than are worked on."""
+
+    def __init__(
+        self,
+        members: NDArray[np.int64],
+        borders: NDArray[np.int64],
+        signed: Sequence[Path],
+        spilled: Sequence[Path | None],
+        starts: NDArray[np.int64],
+        method: Method,
+        spill: Path,
+    ) -> None:
+        self._members, self._borders = members, borders
+        self._signed, self._spilled, self._starts, self._method, self._spill = signed, spilled, starts, method, spill
+        self._ordered = np.sort(members)
+        # Of the members in their order: those of a shard are those of its file, row by row.
+        places = [np.load(folder / "places.npy") for folder in spilled if folder is not None]
+        self._begin = np.concatenate([own[:-1] for own in places])
+        self._length = np.concatenate([np.diff(own) for own in places])
+        sizes = np.add.reduceat(self._length[np.searchsorted(self._ordered, members)], borders[:-1])
+        self._cuts = [0]  # of the components
+        size = 0
+        for component, own in enumerate(sizes.tolist()):
+            if component > self._cuts[-1] and size + own > CHUNK_SHINGLES:
+                self._cuts.append(component)
+                size = 0
+            size += own
+        self._cuts.append(len(sizes))
+
+    def __len__(self) -> int:
+        return len(self._cuts) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Chunk: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Chunk]: ...
+    def __getitem__(self, index: int | slice) -> Chunk | Sequence[Chunk]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        borders = self._borders[self._cuts[index] : self._cuts[index + 1] + 1]
+        numbers = self._members[borders[0] : borders[-1]]
+        at = np.searchsorted(self._ordered, numbers)
+        homes = np.searchsorted(self._starts, numbers, side="right") - 1
+        own, shard = np.unique(homes, return_inverse=True)
+        return Chunk(
+            numbers=numbers,
+            borders=borders - borders[0],
+            shard=shard,
+            row=numbers - self._starts[homes],
+            begin=self._begin[at],
+            length=self._length[at],
+            signed=[self._signed[i] for i in own.tolist()],
+            spilled=[folder for i in own.tolist() if (folder := self._spilled[i]) is not None],
+            method=self._method,
+            most=CHUNK_SHINGLES,
+            spill=self._spill,
+        )
 
 
 def resolve(
@@ -77,27 +136,10 @@ def resolve(
         if len(rows := ordered[cuts[i] : cuts[i + 1]] - starts[i]):
             name = fingerprint("shingles", shard.fingerprint, shard.columns, method, rows.tolist())
             tasks[i] = Task(shard.path.name, name, (shard, method, rows))
-    done = store.map(engine, shingle, list(tasks.values()))
-    files = {i: _Files(signed[i], folder) for i, folder in zip(tasks, done, strict=True)}
-    lengths = np.concatenate([np.diff(np.load(sets / "places.npy")) for _, sets in files.values()])  # as in `ordered`
-    sizes = np.add.reduceat(lengths[np.searchsorted(ordered, members)], borders[:-1])
-    chunks = []
-    first = 0
-    while first < len(sizes):
-        last = first + 1
-        size = int(sizes[first])
-        while last < len(sizes) and size + sizes[last] <= CHUNK_SHINGLES:
-            size += int(sizes[last])
-            last += 1
-        numbers = members[borders[first] : borders[last]]
-        within = np.unique(np.searchsorted(starts, numbers, side="right") - 1)
-        own = borders[first : last + 1] - borders[first]
-        chunks.append(
-            Chunk(
-                numbers, own, starts[within], [files[i] for i in within.tolist()], method, CHUNK_SHINGLES, store.root
-            )
-        )  # fmt: skip
-        first = last
+    del ordered
+    done = dict(zip(tasks, store.map(engine, shingle, list(tasks.values())), strict=True))
+    spilled = [done.get(i) for i in range(len(shards))]
+    chunks = _Chunks(members, borders, signed, spilled, starts, method, store.root)
     yield from engine.map(decide, chunks, names=[f"near-duplicates, chunk {i}" for i in range(len(chunks))])
 
 
@@ -105,7 +147,7 @@ def resolve(
 
 
 def shingle(payload: tuple[Shard, Method, NDArray[np.int64]], folder: Path) -> dict[str, Any]:
-    """One shard: the exact shingle sets of some of its rows, `sets.npy`, `places.npy` (rows + 1,) and `rows.npy`."""
+    """One shard: the exact shingle sets of some of its rows, `sets.npy` and `places.npy` (rows + 1,)."""
     shard, method, rows = payload
     sets: list[NDArray[np.uint64]] = []
     lengths: list[NDArray[np.int64]] = []
@@ -123,59 +165,34 @@ def shingle(payload: tuple[Shard, Method, NDArray[np.int64]], folder: Path) -> d
         first += table.num_rows
     np.save(folder / "sets.npy", np.concatenate([np.zeros(0, np.uint64), *sets]))
     np.save(folder / "places.npy", np.concatenate([[0], np.cumsum(np.concatenate([np.zeros(0, np.int64), *lengths]))]))
-    np.save(folder / "rows.npy", rows)
     return {"documents": len(rows)}
 
 
-class _Members:
-    """Keys, ranks and shingle sets of a chunk's documents, read from the shards' files as they are asked for."""
+def _of_shards(shard: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Each shard, and which of the documents (M,) are its own, of those whose shards these are (M,)."""
+    order = np.argsort(shard, kind="stable")
+    cuts = np.searchsorted(shard[order], np.arange(int(shard.max()) + 2)) if len(shard) else np.zeros(1, np.int64)
+    for number, (first, last) in enumerate(pairwise(cuts.tolist())):
+        yield number, order[first:last]
 
-    def __init__(self, chunk: Chunk) -> None:
-        self._chunk = chunk
-        self._rows = [np.load(file.sets / "rows.npy") for file in chunk.files]
 
-    def _home(self, numbers: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
-        """(shard, positions among `numbers`, rows in the shard)"""
-        shard = np.searchsorted(self._chunk.first, numbers, side="right") - 1
-        for s in np.unique(shard):
-            positions = np.flatnonzero(shard == s)
-            yield int(s), positions, numbers[positions] - self._chunk.first[s]
+def _matrix(chunk: Chunk, name: str, rows: int) -> NDArray[np.uint64]:
+    """The documents' columns (rows, M) of the shards' matrices of this name."""
+    out = np.empty((rows, len(chunk.numbers)), dtype=np.uint64)
+    for shard, own in _of_shards(chunk.shard):
+        out[:, own] = np.load(chunk.signed[shard] / name, mmap_mode="r")[:, chunk.row[own]]
+    return out
 
-    def _matrix(self, numbers: NDArray[np.int64], name: str, rows: int) -> NDArray[np.uint64]:
-        """Columns (rows, M) of the shards' matrices of this name"""
-        out = np.empty((rows, len(numbers)), dtype=np.uint64)
-        for shard, positions, own in self._home(numbers):
-            out[:, positions] = np.load(self._chunk.files[shard].signatures / name, mmap_mode="r")[:, own]
-        return out
 
-    def keys(self, numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """(M, bands)"""
-        return np.ascontiguousarray(self._matrix(numbers, "keys.npy", self._chunk.method.bands.bands).T)
-
-    def ranks(self, numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """(RANKS, M)"""
-        return self._matrix(numbers, "ranks.npy", RANKS)
-
-    def sets(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        """Shingles end to end, and where each document's begin (M + 1,)"""
-        homes = [
-            (shard, positions, np.searchsorted(self._rows[shard], own), self._places(shard))
-            for shard, positions, own in self._home(numbers)
-        ]
-        lengths = np.empty(len(numbers), dtype=np.int64)
-        for _, positions, at, source in homes:
-            lengths[positions] = source[at + 1] - source[at]
-        places = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        out = _room(int(places[-1]), self._chunk.most, self._chunk.spill)
-        for shard, positions, at, source in homes:
-            sets = np.load(self._chunk.files[shard].sets / "sets.npy", mmap_mode="r")
-            for position, place in zip(positions.tolist(), at.tolist(), strict=True):
-                out[places[position] : places[position + 1]] = sets[source[place] : source[place + 1]]
-        return out, places
-
-    def _places(self, shard: int) -> NDArray[np.int64]:
-        places: NDArray[np.int64] = np.load(self._chunk.files[shard].sets / "places.npy")
-        return places
+def _sets(chunk: Chunk) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """The documents' shingles end to end, and where each one's begin (M + 1,)."""
+    places = np.concatenate([[0], np.cumsum(chunk.length)]).astype(np.int64)
+    out = _room(int(places[-1]), chunk.most, chunk.spill)
+    for shard, own in _of_shards(chunk.shard):
+        sets = np.load(chunk.spilled[shard] / "sets.npy", mmap_mode="r")
+        for i, begin, length in zip(own.tolist(), chunk.begin[own].tolist(), chunk.length[own].tolist(), strict=True):
+            out[places[i] : places[i] + length] = sets[begin : begin + length]
+    return out, places
 
 
 def _room(shingles: int, most: int, folder: Path) -> NDArray[np.uint64]:
@@ -191,12 +208,15 @@ def _room(shingles: int, most: int, folder: Path) -> NDArray[np.uint64]:
 
 def decide(chunk: Chunk) -> Gone:
     """Which documents of a chunk are dropped."""
-    numbers, borders, method, source = chunk.numbers, chunk.borders, chunk.method, _Members(chunk)
-    if method.rule == "verified":
+    method, borders = chunk.method, chunk.borders
+    if method.rule == "verified":  # the best of each component first
         component = np.repeat(np.arange(len(borders) - 1), np.diff(borders))
-        numbers = numbers[np.lexsort((numbers, *source.ranks(numbers)[::-1], component))]
-    sets, places = source.sets(numbers)
-    keys = source.keys(numbers)
+        best = np.lexsort((chunk.numbers, *_matrix(chunk, "ranks.npy", RANKS)[::-1], component))
+        fields = ("numbers", "shard", "row", "begin", "length")
+        chunk = chunk._replace(**{name: getattr(chunk, name)[best] for name in fields})
+    numbers = chunk.numbers
+    sets, places = _sets(chunk)
+    keys = np.ascontiguousarray(_matrix(chunk, "keys.npy", method.bands.bands).T)
     witness = np.full(len(numbers), -1, dtype=np.int64)
     similarity = np.full(len(numbers), np.nan)
     contained = np.full(len(numbers), np.nan)
