@@ -41,6 +41,7 @@ from kringle.data.near_duplicates.find import find  # noqa: E402
 from kringle.data.near_duplicates.inputs import Columns, Shard, texts  # noqa: E402
 from kringle.data.near_duplicates.method import Method  # noqa: E402
 from kringle.data.near_duplicates.minhash import legacy_signatures, word_signatures  # noqa: E402
+from kringle.data.near_duplicates.shingles import body_start  # noqa: E402
 from kringle.engine import Engine  # noqa: E402
 from kringle.machine import machine, versions  # noqa: E402
 from kringle.progress import Reporter  # noqa: E402
@@ -143,7 +144,10 @@ WORD = re.compile(r"(?:\w|[^\x00-\x7f])+", re.ASCII)
 
 
 def grams(text: str) -> set[tuple[str, ...]]:
-    words = WORD.findall(text)
+    """What `corrected` compares: 5-grams of words, those of a leading notice of copyright or licence left out."""
+    data = text.encode()
+    start = body_start(np.frombuffer(data, np.uint8), 0, len(data))
+    words = WORD.findall(data[start:].decode())
     return {tuple(words[i : i + 5]) for i in range(len(words) - 4)}
 
 
@@ -165,7 +169,8 @@ def plant(text: str, draws: random.Random) -> str:
 
 def recall(found: dict[str, list[tuple[str, str]]], pairs: int) -> dict[str, Any]:
     draws = random.Random(0)
-    pool = [text for rows in found.values() for _, text in rows if 1500 < len(text) < 20_000]
+    texts_of_a_size = [text for rows in found.values() for _, text in rows if 1500 < len(text) < 20_000]
+    pool = [text for text in texts_of_a_size if grams(text)]  # not a notice alone
     chosen = draws.sample(pool, min(pairs, len(pool)))
     chosen += [draws.choice(pool) for _ in range(pairs - len(chosen))]
     copies = [plant(text, draws) for text in chosen]
