@@ -138,11 +138,10 @@ def test_requests_from_many_threads_advance_together() -> None:
 
 
 def test_a_full_queue_refuses() -> None:
-    with Service(endless(), TOKENS, rows=1, waiting=1) as service:
-        first = service.submit(Request([1], max_new_tokens=500))
+    with Service(endless(context=20_000), TOKENS, rows=1, waiting=1) as service:
+        first = service.submit(Request([1], max_new_tokens=19_000))  # which takes seconds, whatever this thread waits for
         assert first.next(20) is not None
         service.submit(Request([1], max_new_tokens=500))
-        time.sleep(0.1)
         with pytest.raises(UserError, match="1 requests are waiting"):
             service.submit(Request([1]))
 
