@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import replace
 
 import pytest
@@ -139,7 +138,7 @@ def test_requests_from_many_threads_advance_together() -> None:
 
 def test_a_full_queue_refuses() -> None:
     with Service(endless(context=20_000), TOKENS, rows=1, waiting=1) as service:
-        first = service.submit(Request([1], max_new_tokens=19_000))  # which takes seconds, whatever this thread waits for
+        first = service.submit(Request([1], max_new_tokens=19_000))  # seconds of work, whatever the test waits for
         assert first.next(20) is not None
         service.submit(Request([1], max_new_tokens=500))
         with pytest.raises(UserError, match="1 requests are waiting"):
