@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kringle.data import table
-from kringle.data.columns import ColumnCache, Footer, Stamp
+from kringle.data.columns import ColumnCache, Footer, Stamp, stamp_of
 from kringle.data.table import DOCUMENT, SURVIVOR, CorruptTable, iter_row_groups, read_table, write_rows
 
 ROWS = [[f"{i:040x}", "r", f"f{i}.py", "python", i] for i in range(5)]
@@ -69,15 +69,17 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
         read_table(path, ["size"])
 
 
-def test_columns_of_two_files_never_lie_side_by_side(tmp_path: Path) -> None:
+def test_columns_of_two_files_never_lie_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "ROW_GROUP_ROWS", 2)
     path, other = tmp_path / "a.parquet", tmp_path / "b.parquet"
     write_rows(path, SURVIVOR, ROWS)
     write_rows(other, SURVIVOR, ROWS[::-1])
-    read_table(path, ["id"])
-    with table._Reading(path) as reading:
-        other.replace(path)
-        with pytest.raises(CorruptTable, match="was replaced while it was read"):
-            reading.read(0, ["id", "size"], keep=True)
+    next(iter_row_groups(path, ["size"]))  # of the first group alone
+    groups = iter_row_groups(path, ["size"])
+    assert next(groups)["size"].to_pylist() == [0, 1]
+    other.replace(path)
+    with pytest.raises(CorruptTable, match="was replaced while it was read"):
+        next(groups)
     assert read_table(path, ["id", "size"])["size"].to_pylist() == [row[4] for row in ROWS[::-1]]
 
 
@@ -91,17 +93,20 @@ def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
 
 
 def test_texts_are_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held: list[str] = []
     monkeypatch.setattr(table, "_columns", columns := ColumnCache())
-    monkeypatch.setattr(columns, "keep", lambda stamp, group, name, column: held.append(name))
+    path = tmp_path / "a.parquet"
     row = dict.fromkeys(DOCUMENT.names, "") | {"size": 1, "stars": 1, "licenses": [], "copies": []}
-    write_rows(tmp_path / "a.parquet", DOCUMENT, [list(row.values())])
-    read_table(tmp_path / "a.parquet", ["id", "content"])
-    read_table(tmp_path / "a.parquet")
-    list(iter_row_groups(tmp_path / "a.parquet", ["path"], keep=False))
-    assert not held
-    read_table(tmp_path / "a.parquet", ["id"])
-    assert held == ["id"]
+    write_rows(path, DOCUMENT, [list(row.values())])
+
+    def held() -> list[str]:
+        return [name for name in DOCUMENT.names if columns.column(stamp_of(path), 0, name) is not None]
+
+    read_table(path, ["id", "content"])
+    read_table(path)
+    list(iter_row_groups(path, ["path"], keep=False))
+    assert held() == []
+    read_table(path, ["id"])
+    assert held() == ["id"]
 
 
 STAMP = Stamp(1, 2, 3, 4)
@@ -129,6 +134,18 @@ def test_what_was_asked_for_last_stays() -> None:
     assert columns.column(STAMP, 0, "x") is not None
     columns.keep(STAMP, 5, "x", column)
     assert [group for group in range(6) if columns.column(STAMP, group, "x") is not None] == [0, 2, 3, 4, 5]
+
+
+def test_a_fingerprint_is_worked_out_once_for_all_names_of_a_file(tmp_path: Path, opened: list[Path]) -> None:
+    write_rows(tmp_path / "a.parquet", SURVIVOR, ROWS)
+    os.link(tmp_path / "a.parquet", tmp_path / "b.parquet")
+    first = table.shard_fingerprint(tmp_path / "a.parquet")
+    read_table(tmp_path / "b.parquet", ["id"])
+    opened.clear()
+    assert table.shard_fingerprint(tmp_path / "b.parquet") == first
+    assert not opened
+    write_rows(tmp_path / "c.parquet", SURVIVOR, ROWS[::-1])
+    assert table.shard_fingerprint(tmp_path / "c.parquet") != first
 
 
 def test_shards_share_a_schema() -> None:

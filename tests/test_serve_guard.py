@@ -101,7 +101,7 @@ def ask(address: str, path: str = "/v1/completions", body: Any = None, **headers
     return call(address, path, {"prompt": "a", "max_tokens": 1} if body is None else body, headers=sent)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="NOT CHECKED: this system has no /dev/full")
 def test_a_full_disk_costs_lines_of_the_journal_and_nothing_else(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as stream, (tmp_path / "log").open("w") as disk:
         journal = Journal(stream)

@@ -2,7 +2,7 @@
 
 The stages of a run read the same ids, names and sizes of the same shards one after the other, under several names: a
 part of the document table is another name of a shard's file. Opening a file costs a few tenths of a millisecond
-whatever is asked of it, so a corpus that grows by a little would spend most of its time on that.
+whatever is asked of it, which is a good part of what a rerun costs where a corpus has grown by a little.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ class Stamp(NamedTuple):
 
 
 class Footer(NamedTuple):
-    """A file's columns, and the rows of each of its row groups."""
+    """A file's columns, the rows of each of its row groups, and the fingerprint of its rows once it was asked for."""
 
     schema: pa.Schema
     rows: tuple[int, ...]
+    fingerprint: str | None = None
 
 
 class ColumnCache:
-    """Footers, and columns of row groups by (file, row group, name); the ones that were asked for last are kept, up to
-    `limit` bytes. Threads may share it."""
+    """Footers of the last 10,000 files, and columns of row groups by (file, row group, name); the ones that were asked
+    for last are kept, up to `limit` bytes. Threads may share it."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit, self._held = limit, 0

@@ -59,15 +59,13 @@ class Duplicates:
     def __iter__(self) -> Iterator[pa.Table]:
         """For each shard, as `VERDICT`, what was found of those that have duplicates; rows are the shard's, rising."""
         loaded, block = -1, VERDICT.empty_table()
-        rows = np.zeros(0, np.int64)  # of the block
         for start, end in zip(self._starts[:-1].tolist(), self._starts[1:].tolist(), strict=True):
             found = [VERDICT.empty_table()]
             blocks = self._block(np.array([start, max(start, end - 1)])).tolist()
             for number in range(blocks[0], blocks[1] + 1):
                 if number != loaded:
                     loaded, block = number, self._verdicts.read(number).sort_by("row").combine_chunks()
-                    rows = block["row"].to_numpy()
-                if np.searchsorted(rows, start) < np.searchsorted(rows, end):
+                if block.num_rows:
                     found.append(between(block, start, end, 0))
             yield found[-1] if len(found) < 3 else pa.concat_tables(found)
 
@@ -94,6 +92,8 @@ class Duplicates:
 def between(verdicts: pa.Table, start: int, end: int, at: int) -> pa.Table:
     """The verdicts on rows from `start` on and before `end`, of verdicts with rising rows, as if `start` were `at`."""
     first, last = np.searchsorted(verdicts["row"].to_numpy(), [start, end])
+    if first == last:  # as of most shards
+        return VERDICT.empty_table()
     found = verdicts.slice(first, last - first)
     return found.set_column(0, VERDICT.field("row"), pc.add(found["row"], at - start))
 

@@ -45,8 +45,10 @@ _VENDOR_LIBRARIES = re.compile(
         (?:[-.]\d[\w.-]*)?(?:[-.](?:min|slim|core|bundle|custom|full))*\.js""",
     re.X | re.I,
 )
-_VENDOR_SCRIPTS = frozenset(("ez_setup.py", "distribute_setup.py", "get-pip.py", "versioneer.py"))
-_VENDOR_BUILDERS = frozenset(("mvnw", "mvnw.bat", "gradlew", "gradlew.bat", "mavenwrapperdownloader.java"))
+_TOOLS = """
+ez_setup.py distribute_setup.py get-pip.py versioneer.py mvnw mvnw.bat gradlew gradlew.bat mavenwrapperdownloader.java
+"""
+_VENDOR_TOOLS = frozenset(_TOOLS.split())
 _MINIFIED_NAME = re.compile(r"(?:[-.]|\b)min\.(?:js|mjs|cjs)$", re.I)
 _GENERATED_NAME = re.compile(
     r"(?:_pb2(?:_grpc)?\.pyi?|_pb\.js|_grpc_pb\.js|_pb\.d\.ts|(?:^|/)(?:gensrc|generated-sources|__generated__)/.*)$"
@@ -108,10 +110,9 @@ def of_path(path: str) -> Origin | None:
     # What is asked first is in every match, and costs a tenth of it.
     if "min." in lowered and _MINIFIED_NAME.search(path):
         return Origin("minified", "its name says so")
-    name = path[end:].lstrip("/").lower()
-    script = name.endswith(".js") and _VENDOR_LIBRARIES.fullmatch(name)
-    if script or name in _VENDOR_SCRIPTS or name in _VENDOR_BUILDERS:
-        return Origin("vendored", f"a well-known library's file, {path[end:].lstrip('/')}")
+    name = path[end:].lstrip("/")
+    if name.lower() in _VENDOR_TOOLS or (lowered.endswith(".js") and _VENDOR_LIBRARIES.fullmatch(name)):
+        return Origin("vendored", f"a well-known library's file, {name}")
     if ("_pb" in path or "gen" in path) and (match := _GENERATED_NAME.search(path)):
         return Origin("generated", f"its name ends as a generator's output does, {match[0].lstrip('/')[:40]}")
     return None

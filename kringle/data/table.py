@@ -274,9 +274,11 @@ class _Reading:
     def __enter__(self) -> _Reading:
         footer = _columns.footer(self._stamp)
         if footer is None:
-            metadata = self._opened().metadata
-            rows = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-            footer = Footer(self._opened().schema_arrow, rows)
+            try:
+                metadata, schema = self._opened().metadata, self._opened().schema_arrow
+            except (pa.ArrowException, OSError) as error:
+                raise CorruptTable(str(self._path), _reason(error)) from error
+            footer = Footer(schema, tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)))
             _columns.keep_footer(self._stamp, footer)
         self.footer: Footer = footer
         return self
@@ -305,6 +307,31 @@ class _Reading:
                 _columns.keep(self._stamp, group, name, table[name])
         schema = pa.schema([self.footer.schema.field(name) for name in names])
         return pa.Table.from_arrays(list(found.values()), schema=schema)
+
+    def fingerprint(self) -> str:
+        """See `shard_fingerprint`."""
+        known = self.footer.fingerprint
+        if known is None:
+            known = self._hashed()
+            self.footer = self.footer._replace(fingerprint=known)
+            _columns.keep_footer(self._stamp, self.footer)
+        return known
+
+    def _hashed(self) -> str:
+        digest = hashlib.sha256()
+        metadata = self._opened().metadata
+        digest.update(self._opened().schema_arrow.serialize())
+        with self._path.open("rb") as stored:
+            for number in range(metadata.num_row_groups):
+                group = metadata.row_group(number)
+                digest.update(group.num_rows.to_bytes(8, "little"))
+                for column in (group.column(i) for i in range(group.num_columns)):
+                    if column.path_in_schema != "content":
+                        stored.seek(
+                            column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
+                        )
+                        digest.update(stored.read(column.total_compressed_size))
+        return digest.hexdigest()[:32]
 
     def _read(self, group: int, names: Sequence[str]) -> pa.Table:
         try:
@@ -377,37 +404,8 @@ def shard_fingerprint(path: Path) -> str:
     What is hashed are the bytes that are stored, so nothing is decompressed and no row becomes an object; the same rows
     in other row groups have another fingerprint.
     """
-    stamp = _stamp(path)
-    if (known := _fingerprints.get(stamp)) is None:
-        if len(_fingerprints) >= _FINGERPRINTS:
-            _fingerprints.clear()
-        known = _fingerprints[stamp] = _shard_fingerprint(path)
-    return known
-
-
-_FINGERPRINTS = 10_000
-_fingerprints: dict[Stamp, str] = {}  # several stages ask for those of the same shards
-
-
-def _shard_fingerprint(path: Path) -> str:
-    digest = hashlib.sha256()
-    file = _open(path)
-    try:
-        metadata = file.metadata
-        digest.update(file.schema_arrow.serialize())
-        with path.open("rb") as stored:
-            for number in range(metadata.num_row_groups):
-                group = metadata.row_group(number)
-                digest.update(group.num_rows.to_bytes(8, "little"))
-                for column in (group.column(i) for i in range(group.num_columns)):
-                    if column.path_in_schema != "content":
-                        stored.seek(
-                            column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
-                        )
-                        digest.update(stored.read(column.total_compressed_size))
-    finally:
-        file.close()
-    return digest.hexdigest()[:32]
+    with _Reading(path) as file:
+        return file.fingerprint()
 
 
 def text_bytes(column: pa.ChunkedArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

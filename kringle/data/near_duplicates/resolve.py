@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,66 +56,6 @@ class Chunk(NamedTuple):
     spill: Path  # where a file for more of them may lie
 
 
-class _Chunks(Sequence[Chunk]):
-    """The chunks of all components, each made when it is asked for: there may be many more than are worked on."""
-
-    def __init__(
-        self,
-        members: NDArray[np.int64],
-        borders: NDArray[np.int64],
-        signed: Sequence[Path],
-        spilled: Sequence[Path | None],
-        starts: NDArray[np.int64],
-        method: Method,
-        spill: Path,
-    ) -> None:
-        self._members, self._borders = members, borders
-        self._signed, self._spilled, self._starts, self._method, self._spill = signed, spilled, starts, method, spill
-        self._ordered = np.sort(members)
-        # Of the members in their order: those of a shard are those of its file, row by row.
-        places = [np.load(folder / "places.npy") for folder in spilled if folder is not None]
-        self._begin = np.concatenate([own[:-1] for own in places])
-        self._length = np.concatenate([np.diff(own) for own in places])
-        sizes = np.add.reduceat(self._length[np.searchsorted(self._ordered, members)], borders[:-1])
-        self._cuts = [0]  # of the components
-        size = 0
-        for component, own in enumerate(sizes.tolist()):
-            if component > self._cuts[-1] and size + own > CHUNK_SHINGLES:
-                self._cuts.append(component)
-                size = 0
-            size += own
-        self._cuts.append(len(sizes))
-
-    def __len__(self) -> int:
-        return len(self._cuts) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> Chunk: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Chunk]: ...
-    def __getitem__(self, index: int | slice) -> Chunk | Sequence[Chunk]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        borders = self._borders[self._cuts[index] : self._cuts[index + 1] + 1]
-        numbers = self._members[borders[0] : borders[-1]]
-        at = np.searchsorted(self._ordered, numbers)
-        homes = np.searchsorted(self._starts, numbers, side="right") - 1
-        own, shard = np.unique(homes, return_inverse=True)
-        return Chunk(
-            numbers=numbers,
-            borders=borders - borders[0],
-            shard=shard,
-            row=numbers - self._starts[homes],
-            begin=self._begin[at],
-            length=self._length[at],
-            signed=[self._signed[i] for i in own.tolist()],
-            spilled=[folder for i in own.tolist() if (folder := self._spilled[i]) is not None],
-            method=self._method,
-            most=CHUNK_SHINGLES,
-            spill=self._spill,
-        )
-
-
 def resolve(
     members: NDArray[np.int64],
     borders: NDArray[np.int64],
@@ -136,11 +76,48 @@ def resolve(
         if len(rows := ordered[cuts[i] : cuts[i + 1]] - starts[i]):
             name = fingerprint("shingles", shard.fingerprint, shard.columns, method, rows.tolist())
             tasks[i] = Task(shard.path.name, name, (shard, method, rows))
-    del ordered
-    done = dict(zip(tasks, store.map(engine, shingle, list(tasks.values())), strict=True))
-    spilled = [done.get(i) for i in range(len(shards))]
-    chunks = _Chunks(members, borders, signed, spilled, starts, method, store.root)
+    spilled = dict(zip(tasks, store.map(engine, shingle, list(tasks.values())), strict=True))
+    places = [np.load(folder / "places.npy") for folder in spilled.values()]  # of a shard's members, row by row
+    at = np.searchsorted(ordered, members)
+    begin, length = (
+        np.concatenate([own[:-1] for own in places])[at],
+        np.concatenate([np.diff(own) for own in places])[at],
+    )
+    del ordered, places, at
+    home = np.searchsorted(starts, members, side="right") - 1
+    row = members - starts[home]
+    chunks = []
+    for first, last in pairwise(_cuts(np.add.reduceat(length, borders[:-1]))):
+        own = slice(borders[first], borders[last])
+        homes, shard_of = np.unique(home[own], return_inverse=True)
+        chunks.append(
+            Chunk(
+                numbers=members[own],
+                borders=borders[first : last + 1] - borders[first],
+                shard=shard_of,
+                row=row[own],
+                begin=begin[own],
+                length=length[own],
+                signed=[signed[i] for i in homes.tolist()],
+                spilled=[spilled[i] for i in homes.tolist()],
+                method=method,
+                most=CHUNK_SHINGLES,
+                spill=store.root,
+            )
+        )
     yield from engine.map(decide, chunks, names=[f"near-duplicates, chunk {i}" for i in range(len(chunks))])
+
+
+def _cuts(sizes: NDArray[np.int64]) -> list[int]:
+    """Where to cut components of these sizes in shingles (C,) into chunks: 0, ..., C. A chunk has no more than
+    `CHUNK_SHINGLES`, or is a single component."""
+    cuts, size = [0], 0
+    for component, own in enumerate(sizes.tolist()):
+        if component > cuts[-1] and size + own > CHUNK_SHINGLES:
+            cuts.append(component)
+            size = 0
+        size += own
+    return [*cuts, len(sizes)]
 
 
 # -- in a worker -------------------------------------------------------------------------------------------------------
