@@ -17,8 +17,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
@@ -32,6 +32,7 @@ from kringle.errors import ShardError, UserError
 # What nearly every worker needs is loaded once, by the process that workers are forked from: each of them would spend
 # half a second on it. Both are made for it: NumPy's threads start anew in a forked process, numba has none.
 SHARED = ["numpy", "numba"]
+_PATH = ("PYTHONPATH", "PYTHONSAFEPATH")  # what tells a new Python where to look for modules
 
 _channel: Connection | None = None  # to the parent, in a worker; None elsewhere
 
@@ -108,7 +109,7 @@ class Outcome:
     peak_memory: int
 
 
-def _serve(channel: Connection) -> None:
+def _serve(channel: Connection, path: Mapping[str, str | None]) -> None:
     """A worker's life: take (function, index, payload) from its own channel, send ticks and the outcome back.
 
     Nothing is shared between workers, above all no lock: a worker may be ended at any moment, and one that dies while
@@ -116,6 +117,7 @@ def _serve(channel: Connection) -> None:
     """
     global _channel
     _channel = channel
+    _set_environment(path)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what to do
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     parent = multiprocessing.parent_process()
@@ -135,6 +137,29 @@ def _serve(channel: Connection) -> None:
                 message = ("fault", portable(error))
             channel.send(message)
             del function, payload, message  # nothing is held while it waits
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@contextmanager
+def _same_path() -> Iterator[None]:
+    """Have a Python that is started meanwhile look for modules where this process does.
+
+    Left to itself it would begin with the current folder, which holds whatever the user keeps there: a `numpy.py`, or a
+    `socket.py`.
+    """
+    before = {name: os.environ.get(name) for name in _PATH}
+    try:
+        _set_environment({"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"})
+        yield
+    finally:
+        _set_environment(before)
 
 
 def measured(function: Callable[[Any], Any], payload: Any) -> Outcome:
@@ -183,15 +208,19 @@ class _Pool:
             self._processes.pop(channel).join()
             channel.close()
         context = multiprocessing.get_context("forkserver")
-        resource_tracker.ensure_running()  # first, because starting it lifts the block
+        with _same_path():
+            resource_tracker.ensure_running()  # first, because starting it lifts the block
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            if sys.platform == "linux":  # on macOS a forked process may not use the system's BLAS
+            # On macOS a forked process may not use the system's BLAS; a path with a colon in it cannot be handed on.
+            if sys.platform == "linux" and not any(os.pathsep in entry for entry in sys.path):
                 forkserver.set_forkserver_preload(SHARED)
-            forkserver.ensure_running()
+            with _same_path():
+                forkserver.ensure_running()
+            path = {name: os.environ.get(name) for name in _PATH}
             while len(self._processes) < workers:
                 ours, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(theirs,))
+                process = context.Process(target=_serve, args=(theirs, path))
                 process.start()
                 theirs.close()
                 self._processes[ours] = process

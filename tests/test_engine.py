@@ -249,3 +249,21 @@ def test_the_process_that_workers_are_forked_from_never_sees_ctrl_c() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(done.stdout, 16) & 1 << (signal.SIGINT - 1)
+
+
+def test_files_in_the_current_folder_are_not_taken_for_libraries(tmp_path: Path) -> None:
+    """The processes that the engine starts are told in a `-c` what to do, and that begins with the current folder."""
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("numpy", "numba", "socket", "signal"):
+        (here / f"{name}.py").write_text(f"open({str(tmp_path / name)!r}, 'w').close()\n")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\n"
+        "from kringle.engine import Engine\n"
+        "if __name__ == '__main__':\n"
+        "    for name in ('PYTHONPATH', 'PYTHONSAFEPATH'):\n"
+        "        assert list(Engine(1).map(os.getenv, [name])) == [os.getenv(name)]\n"
+    )
+    subprocess.run([sys.executable, script], cwd=here, check=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "script.py"]

@@ -70,7 +70,7 @@ def test_tokens_outside_the_vocabulary_are_refused(tmp_path: Path, tokens: list[
         TokenStore.write(tmp_path / "store", rows([tokens]), vocab_size=300)
 
 
-@pytest.mark.parametrize("name", ["tokens.bin", "offsets.npy", "sizes.npy", "languages.npy", "ids.bin"])
+@pytest.mark.parametrize("name", ["tokens.bin", "offsets.npy", "hashes.npy", "sizes.npy", "languages.npy", "ids.bin"])
 def test_a_truncated_or_missing_file_is_a_clear_error(tmp_path: Path, name: str) -> None:
     TokenStore.write(tmp_path / "store", rows([[1, 2, 3], [4]]))
     file = tmp_path / "store" / name
@@ -82,17 +82,29 @@ def test_a_truncated_or_missing_file_is_a_clear_error(tmp_path: Path, name: str)
         TokenStore.open(tmp_path / "store")
 
 
-def test_a_changed_byte_is_found(tmp_path: Path) -> None:
-    store = TokenStore.write(tmp_path / "store", rows([[1, 2, 3], [4]]))
-    for name in ("ids.bin", "tokens.bin"):
-        file = tmp_path / "store" / name
-        raw = bytearray(file.read_bytes())
-        raw[0] ^= 1
-        file.write_bytes(raw)
-        with pytest.raises(UserError, match=f"{name} does not match its checksum"):
-            TokenStore.open(tmp_path / "store") if name == "ids.bin" else store.verify()
-        raw[0] ^= 1
-        file.write_bytes(raw)
+@pytest.mark.parametrize("name", ["offsets.npy", "hashes.npy", "sizes.npy", "languages.npy", "ids.bin"])
+def test_a_changed_byte_is_found(tmp_path: Path, name: str) -> None:
+    TokenStore.write(tmp_path / "store", rows([[1, 2, 3], [4]]))
+    _change(tmp_path / "store" / name, -1)
+    with pytest.raises(UserError, match=f"{name} does not match its checksum"):
+        TokenStore.open(tmp_path / "store")
+
+
+def test_a_changed_token_is_found_and_its_document_named(tmp_path: Path) -> None:
+    store = TokenStore.write(tmp_path / "store", rows([[1, 2, 3], [], [4], [5, 6]]))
+    store.verify()
+    _change(tmp_path / "store" / "tokens.bin", 3)
+    with pytest.raises(UserError, match=f"the tokens of document {store.ids[2]} do not match their checksum;"):
+        store.verify()
+    _change(tmp_path / "store" / "tokens.bin", 0)
+    with pytest.raises(UserError, match=f"document {store.ids[0]} do not match their checksum, nor those of 1 more"):
+        store.verify()
+
+
+def _change(file: Path, place: int) -> None:
+    raw = bytearray(file.read_bytes())
+    raw[place] ^= 1
+    file.write_bytes(raw)
 
 
 def test_no_store_and_a_damaged_manifest_are_one_line(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def _milliseconds(suite: Suite, sources: Sequence[Completion]) -> list[float]:
     """CPU time of each right program with its tests, in one plain interpreter: these are the suite's own solutions."""
     texts = [suite.by_id[one.task_id].whole(one.text) + suite.by_id[one.task_id].tests for one in sources]
     done = subprocess.run(
-        [sys.executable, "-c", _TIMER], input=json.dumps(texts), capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-c", _TIMER], input=json.dumps(texts), capture_output=True, text=True, check=True
     )
     taken: list[float] = json.loads(done.stdout)
     return taken

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kringle.data.compiled import compiled
+from kringle.compiled import unlocked
 
 GRAM = 5  # tokens, as in SantaCoder's near-duplicate filter (recipe of the paper, section 5.3)
 HALF = 0.5  # a text is a near-copy when at least this share of its grams is contained
@@ -52,14 +52,14 @@ SKETCH_BITS = 6
 SKETCH_PARTS = 8
 
 
-@compiled
+@unlocked
 def _mix(x: np.uint64) -> np.uint64:
     x = (x ^ (x >> _S30)) * _MIX1
     x = (x ^ (x >> _S27)) * _MIX2
     return x ^ (x >> _S31)
 
 
-@compiled
+@unlocked
 def _hash(
     data: NDArray[np.uint8], begin: int, end: int, word: NDArray[np.bool_], grams: NDArray[np.uint64], at: int
 ) -> int:
@@ -91,7 +91,7 @@ def _hash(
     return at
 
 
-@compiled
+@unlocked
 def _hash_rows(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],
@@ -172,7 +172,7 @@ def _distinct(grams: NDArray[np.uint64]) -> float:
     return min(len(grams), -bits * float(np.log(1 - _count_marks(grams, marks) / bits)))
 
 
-@compiled
+@unlocked
 def _count_marks(grams: NDArray[np.uint64], marks: NDArray[np.uint8]) -> int:
     """How many bits of `marks` the grams set."""
     mask = np.uint64(8 * len(marks) - 1)
@@ -186,21 +186,21 @@ def _count_marks(grams: NDArray[np.uint64], marks: NDArray[np.uint8]) -> int:
     return count
 
 
-@compiled
+@unlocked
 def _marks(gram: np.uint64) -> np.uint64:
     """The four bits (some may be the same) that a gram sets in its word."""
     low, high = (_ONE << (gram & _LOW6)) | (_ONE << ((gram >> _S6) & _LOW6)), gram >> _S12
     return low | (_ONE << (high & _LOW6)) | (_ONE << ((high >> _S6) & _LOW6))
 
 
-@compiled
+@unlocked
 def _add(grams: NDArray[np.uint64], part: int, words: NDArray[np.uint64]) -> None:
     count = np.uint64(len(words))
     for gram in grams:
         words[((gram >> _S32) * count) >> _S32, part] |= _marks(gram)
 
 
-@compiled
+@unlocked
 def _may_hold(
     grams: NDArray[np.uint64], starts: NDArray[np.int64], words: NDArray[np.uint64], may: NDArray[np.uint8]
 ) -> None:
@@ -283,7 +283,7 @@ def _slots(keys: NDArray[np.uint64]) -> NDArray[np.int32]:
     return slots
 
 
-@compiled
+@unlocked
 def _fill(keys: NDArray[np.uint64], slots: NDArray[np.int32]) -> None:
     mask = np.uint64(len(slots) - 1)
     for number in range(len(keys)):
@@ -316,7 +316,7 @@ class Matcher:
         _match(probes.grams, probes.starts, first, *self._index, *state)
 
 
-@compiled
+@unlocked
 def _match(
     grams: NDArray[np.uint64],
     begins: NDArray[np.int64],

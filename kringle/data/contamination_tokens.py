@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kringle.data.compiled import compiled
+from kringle.compiled import unlocked
 from kringle.data.contamination import BenchmarkString
 from kringle.data.near_duplicates.shingles import GOLDEN, REAL_WORD, SPACE, mix, shingle_of
 
@@ -27,7 +27,7 @@ COMMON = 3  # tasks
 _SHOWN = 200  # characters of matched text that a decision shows
 
 
-@compiled
+@unlocked
 def _tokens(
     data: NDArray[np.uint8], word: NDArray[np.bool_], hashes: NDArray[np.uint64], starts: NDArray[np.int64]
 ) -> int:
@@ -66,7 +66,7 @@ def tokenize(text: str) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     return hashes[:count], places[:, :count]
 
 
-@compiled
+@unlocked
 def _scan(
     tokens: NDArray[np.uint64],
     lengths: NDArray[np.int64],

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kringle.data.compiled import compiled
+from kringle.compiled import unlocked
 
 _ASCII_ALPHANUMERIC = np.array([c < 128 and chr(c).isalnum() for c in range(256)])
 _ASCII_LINE_END = np.zeros(256, dtype=np.bool_)
@@ -25,7 +25,7 @@ class TextStatistics(NamedTuple):
     alphanumeric: float
 
 
-@compiled
+@unlocked
 def _scan(data: NDArray[np.uint8], alphanumeric: NDArray[np.bool_], line_end: NDArray[np.bool_]) -> tuple[int, ...]:
     """Longest line, characters in lines, lines, characters, and ASCII letters and digits of UTF-8 text."""
     longest, inside, lines, characters, counted = 0, 0, 0, 0, 0

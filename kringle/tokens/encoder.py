@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kringle.compiled import compiled, inlined
 from kringle.tokens.character_classes import class_table
-from kringle.tokens.compiled import compiled, inlined
 from kringle.tokens.pretokens import Bytes, next_border
 
 Ids = NDArray[np.int32]

@@ -7,39 +7,18 @@ save one pass over two bytes a token.
 
 from __future__ import annotations
 
-import hashlib
+import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 
-from kringle.tokens.store import FILES, FORMAT, TokenStore, appearing, finish, read_manifest
+from kringle.tokens.store import FILES, FORMAT, HASH_BYTES, TokenStore, appearing, finish, read_manifest
 
 _BLOCK = 1 << 20  # bytes of tokens or ids at once
-
-
-class _Output:
-    """A file that is written from its beginning to its end, and its SHA-256."""
-
-    def __init__(self, path: Path) -> None:
-        self._file, self._digest = path.open("wb"), hashlib.sha256()
-
-    def write(self, data: Any) -> None:
-        """Append bytes, or an array's."""
-        self._file.write(data)
-        self._digest.update(data)
-
-    def header(self, dtype: np.dtype[Any], length: int) -> None:
-        """Begin an array (length,) as `numpy.save` does."""
-        descr = npy.dtype_to_descr(dtype)
-        npy.write_array_header_1_0(self, {"descr": descr, "fortran_order": False, "shape": (length,)})
-
-    def close(self) -> str:
-        """SHA-256 of what was written."""
-        self._file.close()
-        return self._digest.hexdigest()
 
 
 def join_stores(folder: Path, parts: Sequence[Path]) -> TokenStore:
@@ -56,32 +35,32 @@ def join_stores(folder: Path, parts: Sequence[Path]) -> TokenStore:
             raise ValueError(f"{part} differs from {parts[0]} in {', '.join(differing)}")
     documents = sum(manifest["documents"] for manifest in manifests)
     with appearing(folder) as partial:
-        outputs = {name: _Output(partial / name) for name in FILES}
         languages: dict[str, int] = {}
         tokens = 0
-        try:
-            outputs["offsets.npy"].header(np.dtype(np.int64), documents + 1)
-            outputs["sizes.npy"].header(np.dtype(np.int64), documents)
-            outputs["languages.npy"].header(np.dtype(np.uint16), documents)
-            outputs["offsets.npy"].write(np.zeros(1, dtype=np.int64))
+        with ExitStack() as stack:
+            outputs = {name: stack.enter_context((partial / name).open("wb")) for name in FILES}
+            _begin(outputs["offsets.npy"], np.int64, documents + 1)
+            _begin(outputs["hashes.npy"], np.uint8, documents, HASH_BYTES)
+            _begin(outputs["sizes.npy"], np.int64, documents)
+            _begin(outputs["languages.npy"], np.uint16, documents)
+            outputs["offsets.npy"].write(np.zeros(1, dtype=np.int64).data)
             for store in map(TokenStore.open, parts):
                 codes = [languages.setdefault(name, len(languages)) for name in store.manifest["languages"]]
-                outputs["languages.npy"].write(
-                    np.array(codes, dtype=np.uint16)[np.load(store.folder / "languages.npy")]
-                )
-                outputs["offsets.npy"].write(store.offsets[1:] + tokens)
-                outputs["sizes.npy"].write(store.sizes)
+                renamed = np.array(codes, dtype=np.uint16)[np.load(store.folder / "languages.npy")]
+                outputs["languages.npy"].write(renamed.data)
+                outputs["offsets.npy"].write((store.offsets[1:] + tokens).data)
+                outputs["hashes.npy"].write(np.load(store.folder / "hashes.npy").data)
+                outputs["sizes.npy"].write(store.sizes.data)
                 for name in ("tokens.bin", "ids.bin"):
-                    _copy(store.folder / name, outputs[name])
+                    with (store.folder / name).open("rb") as file:
+                        shutil.copyfileobj(file, outputs[name], _BLOCK)
                 tokens += len(store.tokens)
-        finally:
-            checksums = {name: output.close() for name, output in outputs.items()}
         about = {"format": FORMAT, "documents": documents, "tokens": tokens, **alike, "languages": list(languages)}
-        finish(partial, about, checksums)
+        finish(partial, about)
     return TokenStore.open(folder)
 
 
-def _copy(path: Path, output: _Output) -> None:
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            output.write(block)
+def _begin(file: BinaryIO, dtype: type[np.generic], *shape: int) -> None:
+    """Begin an array as `numpy.save` does."""
+    descr = npy.dtype_to_descr(np.dtype(dtype))
+    npy.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kringle.tokens.compiled import compiled, inlined
+from kringle.compiled import compiled, inlined
 from kringle.tokens.words import Words
 
 _PRIME = np.uint64(0x9FB21C651E98DF25)  # as in the encoder

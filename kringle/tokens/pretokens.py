@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kringle.compiled import compiled, inlined
 from kringle.tokens.character_classes import LETTER, NUMBER, SPACE, SYMBOL
-from kringle.tokens.compiled import compiled, inlined
 
 Bytes = NDArray[np.uint8]
 

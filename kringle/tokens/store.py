@@ -7,6 +7,7 @@ around pieces when batches are cut, so one store serves every ablation. Does not
     manifest.json   format, counts, type of the tokens, languages, tokenizer, size and SHA-256 of each file below
     tokens.bin      (N,) little-endian unsigned integers of the smallest width that fits, documents end to end
     offsets.npy     (D + 1,) int64: document i is tokens[offsets[i] : offsets[i + 1]]
+    hashes.npy      (D, 32) uint8: SHA-256 of each document's part of tokens.bin, which has no other checksum
     sizes.npy       (D,) int64: original bytes
     languages.npy   (D,) uint16: index into the manifest's languages
     ids.bin         ids as UTF-8, one a line
@@ -19,8 +20,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,11 @@ import numpy as np
 
 from kringle.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 WIDTHS = tuple(np.dtype(f"<u{width}") for width in (1, 2, 4))
-FILES = ("tokens.bin", "offsets.npy", "sizes.npy", "languages.npy", "ids.bin")
+FILES = ("tokens.bin", "offsets.npy", "hashes.npy", "sizes.npy", "languages.npy", "ids.bin")
 _READ = 1 << 20  # bytes at once where files are read through
+HASH_BYTES = hashlib.sha256().digest_size
 
 Document = tuple[str, str, int, np.ndarray]
 """Id, language, original size in bytes, tokens (T,)."""
@@ -54,6 +57,18 @@ def file_checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
+def document_hashes(tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """SHA-256 (D, 32) uint8 of each document among tokens (N,) that `offsets` (D + 1,) divide.
+
+    One for each, and not one for all, so that stores are joined without a look at their tokens, and damage is told by
+    document.
+    """
+    data = tokens.view(np.uint8)
+    ends = (offsets * tokens.itemsize).tolist()
+    hashes = b"".join(hashlib.sha256(data[start:end].data).digest() for start, end in pairwise(ends))
+    return np.frombuffer(hashes, dtype=np.uint8).reshape(len(offsets) - 1, HASH_BYTES)
+
+
 class TokenStore:
     """A store opened for reading; tokens stay on disk until they are touched."""
 
@@ -63,11 +78,7 @@ class TokenStore:
         self.tokenizer: str = manifest["tokenizer"]  # checksum of the tokenizer file; empty if the writer gave none
         self.offsets: np.ndarray = np.load(folder / "offsets.npy")
         self.sizes: np.ndarray = np.load(folder / "sizes.npy")
-        self.tokens: np.ndarray = (
-            np.memmap(folder / "tokens.bin", dtype=manifest["dtype"], mode="r")
-            if manifest["tokens"]
-            else np.empty(0, dtype=manifest["dtype"])  # an empty file cannot be mapped
-        )
+        self.tokens: np.ndarray = _mapped(folder, manifest["tokens"], np.dtype(manifest["dtype"]))
 
     def __len__(self) -> int:
         count: int = self.manifest["documents"]
@@ -111,9 +122,12 @@ class TokenStore:
         return cls(folder, manifest)
 
     def verify(self) -> None:
-        """Read all tokens and compare the checksum; UserError if a byte has changed since the store was written."""
-        if file_checksum(self.folder / "tokens.bin") != self.manifest["files"]["tokens.bin"]["sha256"]:
-            raise _damaged(self.folder, "tokens.bin does not match its checksum")
+        """Read all tokens and compare the checksums; UserError if a byte has changed since the store was written."""
+        differ = document_hashes(self.tokens, self.offsets) != np.load(self.folder / "hashes.npy")
+        if damaged := np.flatnonzero(differ.any(axis=1)).tolist():
+            more = f", nor those of {len(damaged) - 1:,} more" if len(damaged) > 1 else ""
+            what = f"the tokens of document {self.ids[damaged[0]]} do not match their checksum{more}"
+            raise _damaged(self.folder, what)
 
     def documents(self) -> Iterator[Document]:
         """All documents in order, as `write` takes them."""
@@ -170,6 +184,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _mapped(folder: Path, tokens: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """The tokens (N,) of a store."""
+    if not tokens:
+        return np.empty(0, dtype=dtype)  # an empty file cannot be mapped
+    return np.memmap(folder / "tokens.bin", dtype=dtype, mode="r", shape=(tokens,))
+
+
 def _damaged(folder: Path, what: str) -> UserError:
     return UserError(f"token store is damaged: {what}", where=str(folder), hint="delete it and encode again")
 
@@ -205,7 +226,9 @@ def _write(folder: Path, documents: Iterable[Document], vocab_size: int | None, 
             offsets.append(offsets[-1] + len(tokens))
     finally:
         file.close()
-    np.save(folder / "offsets.npy", np.array(offsets, dtype=np.int64))
+    divided = np.array(offsets, dtype=np.int64)
+    np.save(folder / "offsets.npy", divided)
+    np.save(folder / "hashes.npy", document_hashes(_mapped(folder, offsets[-1], dtype), divided))
     np.save(folder / "sizes.npy", np.array(sizes, dtype=np.int64))
     np.save(folder / "languages.npy", np.array(codes, dtype=np.uint16))
     (folder / "ids.bin").write_bytes("".join(f"{id}\n" for id in ids).encode("utf-8"))
@@ -218,12 +241,14 @@ def _write(folder: Path, documents: Iterable[Document], vocab_size: int | None, 
         "tokenizer": tokenizer,
         "languages": list(languages),
     }
-    finish(folder, manifest, {name: file_checksum(folder / name) for name in FILES})
+    finish(folder, manifest)
 
 
-def finish(folder: Path, manifest: dict[str, Any], checksums: Mapping[str, str]) -> None:
-    """Write a store's manifest, given what it says of the documents and each file's SHA-256; all of it to the disk."""
-    files = {name: {"bytes": (folder / name).stat().st_size, "sha256": checksums[name]} for name in FILES}
+def finish(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write a store's manifest, given what it says of the documents; all files to the disk."""
+    files: dict[str, dict[str, Any]] = {name: {"bytes": (folder / name).stat().st_size} for name in FILES}
+    for name in FILES[1:]:
+        files[name]["sha256"] = file_checksum(folder / name)
     (folder / "manifest.json").write_text(json.dumps({**manifest, "files": files}, indent=1) + "\n")
     for name in (*FILES, "manifest.json"):
         with (folder / name).open("rb") as written:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kringle.compiled import compiled
 from kringle.tokens.character_classes import class_table
-from kringle.tokens.compiled import compiled
 from kringle.tokens.pretokens import Bytes, next_border
 
 _PRIME = np.uint64(0x9FB21C651E98DF25)  # as in the encoder

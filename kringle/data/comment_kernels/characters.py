@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kringle.data.compiled import compiled
+from kringle.compiled import unlocked
 
 WORD = np.zeros(256, dtype=np.bool_)
 WORD[[c for c in range(128) if chr(c).isalnum() or chr(c) == "_"]] = True
@@ -14,7 +14,7 @@ SPACE[[9, 10, 11, 12, 13, 28, 29, 30, 31, 32]] = True
 UNSURE = -1
 
 
-@compiled
+@unlocked
 def characters(data: NDArray[np.uint8], start: int, end: int) -> int:
     """Characters of UTF-8 in data[start:end]."""
     count = 0
@@ -23,7 +23,7 @@ def characters(data: NDArray[np.uint8], start: int, end: int) -> int:
     return count
 
 
-@compiled
+@unlocked
 def after_comment(data: NDArray[np.uint8], p: int) -> int:
     """Place after the `*/` of the comment that begins at p; -1 where it has none."""
     for q in range(p + 2, len(data) - 1):
@@ -32,7 +32,7 @@ def after_comment(data: NDArray[np.uint8], p: int) -> int:
     return -1
 
 
-@compiled
+@unlocked
 def is_word(data: NDArray[np.uint8], start: int, end: int, text: bytes) -> bool:
     """Whether data[start:end] is `text`."""
     if end - start != len(text):

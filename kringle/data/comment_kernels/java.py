@@ -10,37 +10,37 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kringle.compiled import unlocked
 from kringle.data.comment_kernels.characters import SPACE, UNSURE, WORD, after_comment, characters, is_word
-from kringle.data.compiled import compiled
 
 _ROOT, _CLASS, _VAR, _IMPORT = 0, 1, 2, 3
 
 
-@compiled
+@unlocked
 def _is_name(byte: int) -> bool:
     return bool(WORD[byte]) or byte == 36
 
 
-@compiled
+@unlocked
 def _begins_name(byte: int) -> bool:
     return _is_name(byte) and not 48 <= byte <= 57
 
 
-@compiled
+@unlocked
 def _spaces(data: NDArray[np.uint8], p: int) -> int:
     while p < len(data) and SPACE[data[p]]:
         p += 1
     return p
 
 
-@compiled
+@unlocked
 def _word_end(data: NDArray[np.uint8], p: int) -> int:
     while p < len(data) and WORD[data[p]]:
         p += 1
     return p
 
 
-@compiled
+@unlocked
 def _is_plain_keyword(data: NDArray[np.uint8], start: int, end: int) -> bool:
     """Words that the lexer takes before it looks for a method."""
     n = end - start
@@ -75,7 +75,7 @@ def _is_plain_keyword(data: NDArray[np.uint8], start: int, end: int) -> bool:
     return is_word(data, start, end, b"continue") or is_word(data, start, end, b"instanceof")
 
 
-@compiled
+@unlocked
 def _method(data: NDArray[np.uint8], p: int) -> int:
     """Place after `type ... name (` that begins at p, or -1."""
     words = 0
@@ -98,7 +98,7 @@ def _method(data: NDArray[np.uint8], p: int) -> int:
     return -1
 
 
-@compiled
+@unlocked
 def _record(data: NDArray[np.uint8], p: int) -> int:
     """Place after `record` where a line begins at p with it, modifiers before it; -1 otherwise."""
     p = _spaces(data, p)
@@ -119,7 +119,7 @@ def _record(data: NDArray[np.uint8], p: int) -> int:
         p = r
 
 
-@compiled
+@unlocked
 def java_comments(data: NDArray[np.uint8]) -> int:
     """Characters in comments of a text that ends with a line break; UNSURE where the lexer's ways cannot be told."""
     total, p, state = 0, 0, _ROOT

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kringle.compiled import unlocked
 from kringle.data.comment_kernels.characters import SPACE, UNSURE, WORD, after_comment, characters, is_word
-from kringle.data.compiled import compiled
 
 
-@compiled
+@unlocked
 def _before_expression(data: NDArray[np.uint8], start: int, end: int) -> bool:
     """Words after which a slash begins a regular expression."""
     n = end - start
@@ -78,7 +78,7 @@ def _before_expression(data: NDArray[np.uint8], start: int, end: int) -> bool:
     return is_word(data, start, end, b"instanceof")
 
 
-@compiled
+@unlocked
 def _regular_expression(data: NDArray[np.uint8], p: int) -> int:
     """Place after the regular expression that begins at p, -1 where the lexer finds none, -2 where only Unicode's
     tables know."""
@@ -116,7 +116,7 @@ def _regular_expression(data: NDArray[np.uint8], p: int) -> int:
     return -1
 
 
-@compiled
+@unlocked
 def _operator_end(data: NDArray[np.uint8], p: int) -> int:
     """Place after the operator or mark at p. What matters is which `=` belongs to it: that of `==>` is no arrow's."""
     byte, size = data[p], len(data)
@@ -140,7 +140,7 @@ def _operator_end(data: NDArray[np.uint8], p: int) -> int:
     return q
 
 
-@compiled
+@unlocked
 def _string_end(data: NDArray[np.uint8], p: int) -> int:
     """Place after the string that begins at p; -1 where it never ends."""
     quote = data[p]
@@ -155,7 +155,7 @@ def _string_end(data: NDArray[np.uint8], p: int) -> int:
     return -1
 
 
-@compiled
+@unlocked
 def javascript_comments(data: NDArray[np.uint8]) -> int:
     """Characters in comments of a text that ends with a line break; UNSURE where the lexer's ways cannot be told."""
     total, p, size = 0, 0, len(data)

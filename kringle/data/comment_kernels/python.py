@@ -14,8 +14,8 @@ import keyword
 import numpy as np
 from numpy.typing import NDArray
 
+from kringle.compiled import unlocked
 from kringle.data.comment_kernels.characters import WORD
-from kringle.data.compiled import compiled
 
 _NAME, _INFIX, _STATEMENT, _PREFIX, _CONSTANT = 0, 1, 2, 3, 4  # kinds of words
 _INFIX_WORDS = ("if", "else", "and", "or", "in", "not", "is", "for", "async", "as", "from", "import")
@@ -56,7 +56,7 @@ _DEEPEST = 100
 MOST_DOCSTRINGS = 4096
 
 
-@compiled
+@unlocked
 def _keyword(data: NDArray[np.uint8], start: int, end: int) -> tuple[int, np.uint64]:
     """(kind, packed word) of a word; `_NAME` for one that is no keyword."""
     if end - start > 8:
@@ -72,7 +72,7 @@ def _keyword(data: NDArray[np.uint8], start: int, end: int) -> tuple[int, np.uin
     return _NAME, np.uint64(0)
 
 
-@compiled
+@unlocked
 def _number_end(data: NDArray[np.uint8], p: int) -> int:
     """Place after the number that begins at p; -1 for one that Python 3 may not take."""
     size = len(data)
@@ -116,7 +116,7 @@ def _number_end(data: NDArray[np.uint8], p: int) -> int:
     return p
 
 
-@compiled
+@unlocked
 def _string_end(data: NDArray[np.uint8], p: int, formatted: bool) -> int:
     """Place after the string whose quotes begin at p; -1 where it does not end, or where versions read it differently:
     a quote or # inside the braces of a formatted one."""
@@ -160,7 +160,7 @@ def _string_end(data: NDArray[np.uint8], p: int, formatted: bool) -> int:
     return -1
 
 
-@compiled
+@unlocked
 def _blank(data: NDArray[np.uint8], p: int) -> bool:
     """Whether white space beyond ASCII begins at p, as `str.strip` knows it."""
     first, second = data[p], data[p + 1]
@@ -175,7 +175,7 @@ def _blank(data: NDArray[np.uint8], p: int) -> bool:
     return bool(wide or (first == 0xE2 and second == 0x81 and third == 0x9F))
 
 
-@compiled
+@unlocked
 def python_scan(data: NDArray[np.uint8], counts: NDArray[np.int64], docstrings: NDArray[np.int64]) -> bool:
     """Scan a file; False where a parser must decide.
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kringle.data.compiled import compiled
+from kringle.compiled import unlocked
 from kringle.data.near_duplicates.bands import PERMUTATIONS, Bands
 from kringle.data.near_duplicates.sha1 import LANES, SHORT, WORDS, sha1_low32, sha1_low32_lanes
 from kringle.data.near_duplicates.shingles import (
@@ -70,7 +70,7 @@ def word_permutations(bands: Bands) -> tuple[NDArray[np.uint32], NDArray[np.uint
 # -- faithful ----------------------------------------------------------------------------------------------------------
 
 
-@compiled
+@unlocked
 def _fields(
     data: NDArray[np.uint8],
     start: int,
@@ -109,7 +109,7 @@ def _fields(
     return count, filled
 
 
-@compiled
+@unlocked
 def _permute_legacy(h: np.uint64, a: NDArray[np.uint64], b: NDArray[np.uint64], lowest: NDArray[np.uint32]) -> None:
     """The minima (256,) with one more hash, as the definition says it."""
     for k in range(len(a)):
@@ -119,7 +119,7 @@ def _permute_legacy(h: np.uint64, a: NDArray[np.uint64], b: NDArray[np.uint64], 
         lowest[k] = min(lowest[k], np.uint32(x))
 
 
-@compiled
+@unlocked
 def _permute_four(
     h0: np.uint64,
     h1: np.uint64,
@@ -146,7 +146,7 @@ def _permute_four(
         above[k] = min(lowest, np.uint32(x + (x >> _S61)))
 
 
-@compiled
+@unlocked
 def _minima(
     hashes: NDArray[np.uint64],
     count: int,
@@ -173,7 +173,7 @@ def _minima(
             _permute_legacy(hashes[i], a, b, lowest)
 
 
-@compiled
+@unlocked
 def _distinct(
     tokens: NDArray[np.uint64],
     count: int,
@@ -207,7 +207,7 @@ def _distinct(
     return found
 
 
-@compiled
+@unlocked
 def _learn(
     waiting: NDArray[np.int64],
     digests: NDArray[np.uint32],
@@ -224,7 +224,7 @@ def _learn(
         hashes[i] = np.uint64(digest)
 
 
-@compiled
+@unlocked
 def _legacy(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],
@@ -285,7 +285,7 @@ def _legacy(
         _minima(hashes, found, a, b, b1, minima[document])
 
 
-@compiled
+@unlocked
 def _band_keys(minima: NDArray[np.uint32], bands: int, rows: int, keys: NDArray[np.uint64]) -> None:
     for document in range(len(minima)):
         for band in range(bands):
@@ -319,14 +319,14 @@ def legacy_signatures(
 # -- corrected ---------------------------------------------------------------------------------------------------------
 
 
-@compiled
+@unlocked
 def _permute(h: np.uint32, a: NDArray[np.uint32], b: NDArray[np.uint32], lowest: NDArray[np.uint32]) -> None:
     for k in range(len(a)):
         x = np.uint32(a[k] * h + b[k])
         lowest[k] = min(lowest[k], x)
 
 
-@compiled
+@unlocked
 def _words(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kringle.data.compiled import compiled
+from kringle.compiled import unlocked
 
 WORDS = 80  # of 32 bits: a block of 16, expanded
 LANES = 32  # short messages hashed side by side; with 16, LLVM unrolls the loops over lanes instead of vectorizing them
 SHORT = 55  # bytes: the longest message that fits one block with its padding
 
 
-@compiled
+@unlocked
 def _word(data: NDArray[np.uint8], p: int) -> np.uint32:
     """The four bytes from `p` on, the first one highest."""
     return np.uint32(
@@ -23,7 +23,7 @@ def _word(data: NDArray[np.uint8], p: int) -> np.uint32:
     )
 
 
-@compiled
+@unlocked
 def _block(data: NDArray[np.uint8], first: int, end: int, length: int, words: NDArray[np.uint32]) -> None:
     """Write the 64 bytes that begin at `first` into words[:16], with the message's padding after `end`."""
     if first + 64 <= end:
@@ -43,19 +43,19 @@ def _block(data: NDArray[np.uint8], first: int, end: int, length: int, words: ND
         words[15] = np.uint32((length << 3) & 0xFFFFFFFF)
 
 
-@compiled
+@unlocked
 def _swapped(x: np.uint32) -> np.uint32:
     """The four bytes in the other order."""
     high = (x & np.uint32(0xFF)) << np.uint32(24) | (x & np.uint32(0xFF00)) << np.uint32(8)
     return np.uint32(high | ((x >> np.uint32(8)) & np.uint32(0xFF00)) | (x >> np.uint32(24)))
 
 
-@compiled
+@unlocked
 def _turned(x: np.uint32, bits: int) -> np.uint32:
     return np.uint32((x << np.uint32(bits)) | (x >> np.uint32(32 - bits)))
 
 
-@compiled
+@unlocked
 def sha1_low32(data: NDArray[np.uint8], start: int, end: int, words: NDArray[np.uint32]) -> np.uint64:
     """First four bytes, little-endian, of the SHA-1 of data[start:end]; `words` (WORDS,) is scratch."""
     h0, h1, h2, h3, h4 = (
@@ -96,7 +96,7 @@ def sha1_low32(data: NDArray[np.uint8], start: int, end: int, words: NDArray[np.
     return np.uint64(_swapped(h0))
 
 
-@compiled
+@unlocked
 def _fill_lane(data: NDArray[np.uint8], start: int, length: int, words: NDArray[np.uint32], lane: int) -> None:
     """Write a message of up to `SHORT` bytes, padded, into a lane of the first 16 rows of `words`, which hold zeros."""
     whole = length >> 2
@@ -113,7 +113,7 @@ def _fill_lane(data: NDArray[np.uint8], start: int, length: int, words: NDArray[
 # that they are vectors of independent lanes: eight times as fast as one message after another.
 
 
-@compiled
+@unlocked
 def _expand(words: NDArray[np.uint32]) -> None:
     for t in range(64):
         for lane in range(LANES):
@@ -122,7 +122,7 @@ def _expand(words: NDArray[np.uint32]) -> None:
             words[i + 16 * LANES] = _turned(x, 1)
 
 
-@compiled
+@unlocked
 def _rounds(words: NDArray[np.uint32], states: NDArray[np.uint32]) -> None:
     for t in range(20):
         for lane in range(LANES):
@@ -150,7 +150,7 @@ def _rounds(words: NDArray[np.uint32], states: NDArray[np.uint32]) -> None:
             states[i + 5 * LANES] = np.uint32(total + np.uint32(b ^ c ^ d) + np.uint32(0xCA62C1D6))
 
 
-@compiled
+@unlocked
 def sha1_low32_lanes(
     data: NDArray[np.uint8],
     starts: NDArray[np.int64],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kringle.data.compiled import compiled
+from kringle.compiled import unlocked
 
 ASCII_WORD = np.zeros(256, dtype=np.bool_)
 ASCII_WORD[[c for c in range(128) if chr(c).isalnum() or chr(c) == "_"]] = True
@@ -25,7 +25,7 @@ _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # S
 _S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)
 
 
-@compiled
+@unlocked
 def mix(x: np.uint64) -> np.uint64:
     """SplitMix64's finalizer: a bijection in which every output bit depends on every input bit."""
     x = (x ^ (x >> _S30)) * _MIX1
@@ -33,7 +33,7 @@ def mix(x: np.uint64) -> np.uint64:
     return x ^ (x >> _S31)
 
 
-@compiled
+@unlocked
 def tokens_of(
     data: NDArray[np.uint8], start: int, end: int, word: NDArray[np.bool_], tokens: NDArray[np.uint64]
 ) -> int:
@@ -57,7 +57,7 @@ def tokens_of(
     return count
 
 
-@compiled
+@unlocked
 def _mentions_rights(data: NDArray[np.uint8], start: int, end: int) -> bool:
     """Whether the bytes hold `copyright` or `license`, in any case."""
     for p in range(start, end - 6):
@@ -74,7 +74,7 @@ def _mentions_rights(data: NDArray[np.uint8], start: int, end: int) -> bool:
     return False
 
 
-@compiled
+@unlocked
 def body_start(data: NDArray[np.uint8], start: int, end: int) -> int:
     """Where a file begins after its notice of copyright and licence: leading comments (`/* */`, lines of `#` or `//`)
     that speak of them. Such a notice is the same in thousands of files and longer than many of them."""
@@ -105,7 +105,7 @@ def body_start(data: NDArray[np.uint8], start: int, end: int) -> int:
         body = p
 
 
-@compiled
+@unlocked
 def shingle_of(tokens: NDArray[np.uint64], first: int, ngram: int) -> np.uint64:
     """Hash of the `ngram` tokens from `first` on."""
     value = tokens[first]
@@ -114,7 +114,7 @@ def shingle_of(tokens: NDArray[np.uint64], first: int, ngram: int) -> np.uint64:
     return mix(value)
 
 
-@compiled
+@unlocked
 def sequence_hash(data: NDArray[np.uint8], start: int, end: int, word: NDArray[np.bool_]) -> np.uint64:
     """Hash of all tokens in their order, punctuation included: equal for texts that differ in white space alone."""
     value = GOLDEN
@@ -137,7 +137,7 @@ def sequence_hash(data: NDArray[np.uint8], start: int, end: int, word: NDArray[n
     return value
 
 
-@compiled
+@unlocked
 def _sets(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],
@@ -193,7 +193,7 @@ def shingle_sets(
     return out[: places[-1]], places
 
 
-@compiled
+@unlocked
 def common(a: NDArray[np.uint64], b: NDArray[np.uint64], least: int) -> int:
     """How many elements two sorted sets share; gives up, with what was found so far, once `least` is out of reach."""
     i, j, shared = 0, 0, 0

@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kringle.data.compiled import compiled
+from kringle.compiled import unlocked
 from kringle.data.near_duplicates.shingles import GOLDEN, common, mix
 
 
-@compiled
+@unlocked
 def verified(
     sets: NDArray[np.uint64],
     places: NDArray[np.int64],

@@ -122,7 +122,7 @@ def pip_indexes() -> tuple[list[str], list[Path]]:
 
 
 def _pip(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-P", *arguments], capture_output=True, text=True, check=False)
     return done.stdout if done.returncode == 0 else ""
 
 
