@@ -1,7 +1,9 @@
 """Functions compiled by numba, their machine code kept between processes wherever this installation can write it.
 
 numba is loaded by the first call of the first of them: a process that only hands out work, or finds everything done,
-does without it.
+does without it. Kept code is made again when the function's own file changes; numba does not look at other files, so
+after a change here, or in a function of another file that it calls, remove `__pycache__`. The kernels of
+`kringle.generation` need other options and are made there.
 """
 
 from __future__ import annotations
@@ -17,26 +19,32 @@ R = TypeVar("R")
 class Kernel(Generic[P, R]):
     """A function as machine code, made or fetched at its first call; other kernels may call it from theirs."""
 
+    __wrapped__: Callable[P, R]
+
     def __init__(self, function: Callable[P, R], **options: Any) -> None:
         functools.update_wrapper(self, function)
-        self._function, self._options = function, options
+        self._options = options
 
     def __call__(self, *arguments: P.args, **named: P.kwargs) -> R:
         result: R = self._made(*arguments, **named)
         return result
+
+    def __reduce__(self) -> str:
+        return self.__wrapped__.__qualname__  # as a function: by its name
 
     @functools.cached_property
     def _made(self) -> Any:
         import numba
 
         try:
-            return numba.njit(cache=True, **self._options)(self._function)
+            made = numba.njit(cache=True, **self._options)(self.__wrapped__)
         except RuntimeError:  # numba found no writable place: neither beside the file nor in the user's cache folder
-            return numba.njit(**self._options)(self._function)
+            made = numba.njit(**self._options)(self.__wrapped__)
+        return self.__dict__.setdefault("_made", made)  # one for all threads: numba holds it by a weak reference
 
     @property
     def _numba_type_(self) -> Any:
-        """What numba asks an object for that a kernel calls."""
+        """What `numba.typeof` asks an object for that a kernel refers to."""
         return self._made._numba_type_
 
 
@@ -52,5 +60,5 @@ def unlocked(function: Callable[P, R]) -> Kernel[P, R]:
 
 
 def inlined(function: Callable[P, R]) -> Kernel[P, R]:
-    """As `compiled`, for a small function that belongs into the loops that call it."""
+    """As `compiled`, for a small function that belongs in the loops that call it."""
     return Kernel(function, forceinline=True)

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
@@ -32,7 +32,8 @@ from kringle.errors import ShardError, UserError
 # What nearly every worker needs is loaded once, by the process that workers are forked from: each of them would spend
 # half a second on it. Both are made for it: NumPy's threads start anew in a forked process, numba has none.
 SHARED = ["numpy", "numba"]
-_PATH = ("PYTHONPATH", "PYTHONSAFEPATH")  # what tells a new Python where to look for modules
+_SAFE_PATH = "PYTHONSAFEPATH"
+_starting = threading.Lock()  # held while the environment of this process is changed
 
 _channel: Connection | None = None  # to the parent, in a worker; None elsewhere
 
@@ -109,7 +110,7 @@ class Outcome:
     peak_memory: int
 
 
-def _serve(channel: Connection, path: Mapping[str, str | None]) -> None:
+def _serve(channel: Connection, safe_path: str | None) -> None:
     """A worker's life: take (function, index, payload) from its own channel, send ticks and the outcome back.
 
     Nothing is shared between workers, above all no lock: a worker may be ended at any moment, and one that dies while
@@ -117,7 +118,7 @@ def _serve(channel: Connection, path: Mapping[str, str | None]) -> None:
     """
     global _channel
     _channel = channel
-    _set_environment(path)
+    _set_safe_path(safe_path)  # what it is in the parent, for whatever this worker starts
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what to do
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     parent = multiprocessing.parent_process()
@@ -139,27 +140,27 @@ def _serve(channel: Connection, path: Mapping[str, str | None]) -> None:
             del function, payload, message  # nothing is held while it waits
 
 
-def _set_environment(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-
-
 @contextmanager
-def _same_path() -> Iterator[None]:
-    """Have a Python that is started meanwhile look for modules where this process does.
+def _safe_path() -> Iterator[None]:
+    """Interpreters that are started inside this block do not look for modules in the current folder.
 
-    Left to itself it would begin with the current folder, which holds whatever the user keeps there: a `numpy.py`, or a
-    `socket.py`.
+    The fork server and the resource tracker are told what to do with `-c`, so they would begin there, where the user
+    keeps whatever they like: a `numpy.py`, or a `socket.py`. Not so under `python -E`, which ignores the variable.
     """
-    before = {name: os.environ.get(name) for name in _PATH}
-    try:
-        _set_environment({"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"})
-        yield
-    finally:
-        _set_environment(before)
+    with _starting:
+        before = os.environ.get(_SAFE_PATH)
+        os.environ[_SAFE_PATH] = "1"
+        try:
+            yield
+        finally:
+            _set_safe_path(before)
+
+
+def _set_safe_path(value: str | None) -> None:
+    if value is None:
+        os.environ.pop(_SAFE_PATH, None)
+    else:
+        os.environ[_SAFE_PATH] = value
 
 
 def measured(function: Callable[[Any], Any], payload: Any) -> Outcome:
@@ -208,19 +209,18 @@ class _Pool:
             self._processes.pop(channel).join()
             channel.close()
         context = multiprocessing.get_context("forkserver")
-        with _same_path():
+        with _safe_path():
             resource_tracker.ensure_running()  # first, because starting it lifts the block
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            # On macOS a forked process may not use the system's BLAS; a path with a colon in it cannot be handed on.
-            if sys.platform == "linux" and not any(os.pathsep in entry for entry in sys.path):
+            if sys.platform == "linux":  # on macOS a forked process may not use the system's BLAS
                 forkserver.set_forkserver_preload(SHARED)
-            with _same_path():
+            with _safe_path():
                 forkserver.ensure_running()
-            path = {name: os.environ.get(name) for name in _PATH}
+            safe_path = os.environ.get(_SAFE_PATH)
             while len(self._processes) < workers:
                 ours, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(theirs, path))
+                process = context.Process(target=_serve, args=(theirs, safe_path))
                 process.start()
                 theirs.close()
                 self._processes[ours] = process

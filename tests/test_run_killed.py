@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from run_fixtures import Running, Study, finished_study, kringle, manifests, models, results, timeless, unfinished
 
+from kringle.errors import UserError
 from kringle.study import teaching
 from kringle.study.last_run import recall
 from kringle.study.pipeline import make_job
@@ -108,3 +111,15 @@ def test_a_training_that_goes_on_counts_the_steps_before(
     assert 1 < again[0] <= stop
     assert again[1:] == [1] * (len(again) - 1)
     assert sum(again) == steps
+
+
+def test_a_damaged_token_store_is_not_trained_on(study: Study, tmp_path: Path) -> None:
+    _, plan = recall(Workspace.open(study.work, create=False))
+    job = make_job(plan, plan.runs[0], "train", threads=1)
+    job = replace(job, encode=shutil.copytree(job.encode, tmp_path / "encode"))
+    tokens = job.encode / "store" / "tokens.bin"
+    raw = bytearray(tokens.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    tokens.write_bytes(raw)
+    with pytest.raises(UserError, match=r"token store is damaged: the tokens of document [0-9a-f]{40} do not match"):
+        teaching.train_arm(job, tmp_path)

@@ -87,7 +87,7 @@ def test_a_changed_byte_is_found(tmp_path: Path, name: str) -> None:
     TokenStore.write(tmp_path / "store", rows([[1, 2, 3], [4]]))
     _change(tmp_path / "store" / name, -1)
     with pytest.raises(UserError, match=f"{name} does not match its checksum"):
-        TokenStore.open(tmp_path / "store")
+        TokenStore.open(tmp_path / "store").verify()
 
 
 def test_a_changed_token_is_found_and_its_document_named(tmp_path: Path) -> None:

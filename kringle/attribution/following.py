@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from kringle.attribution.kernels import (
@@ -27,14 +26,13 @@ from kringle.attribution.kernels import (
     tag_of,
 )
 from kringle.attribution.seeds import SeedTable
+from kringle.compiled import unlocked
 
 CHECKPOINT = 256  # tokens
 CROWD = 8  # stretches that overlap at one place
 PATIENCE = 4096  # seeds that are followed inside known stretches of one place until it counts as crowded
 MOST_KNOWN = 64  # stretches that overlap at one place; of more, seeds are followed twice
 FULLY_FOLLOWED = 64  # seeds inside a known stretch, for other places of it; further ones only to reach beyond it
-
-_kernel = njit(nogil=True, cache=True)
 
 
 class Texts(NamedTuple):
@@ -53,7 +51,7 @@ class Texts(NamedTuple):
     marks: NDArray[np.uint32]  # (M,): bytes
 
 
-@_kernel
+@unlocked
 def checkpoints(tokens: NDArray[np.unsignedinteger], starts: NDArray[np.int64], out: NDArray[np.uint32]) -> int:
     """Fill the byte that every `CHECKPOINT`-th token begins at; returns the size of the document in bytes."""
     at = 0
@@ -64,7 +62,7 @@ def checkpoints(tokens: NDArray[np.unsignedinteger], starts: NDArray[np.int64], 
     return at
 
 
-@_kernel
+@unlocked
 def _token_at(
     tokens: NDArray[np.unsignedinteger], first: int, starts: NDArray[np.int64], marks: NDArray[np.uint32], place: int
 ) -> tuple[int, int]:
@@ -85,14 +83,14 @@ def _token_at(
         token += 1
 
 
-@_kernel
+@unlocked
 def _place_in(texts: Texts, document: int, place: int) -> tuple[int, int]:
     """`_token_at` of a document."""
     marks = texts.marks[texts.mark_starts[document] : texts.mark_starts[document + 1]]
     return _token_at(texts.tokens, texts.firsts[document], texts.starts, marks, place)
 
 
-@_kernel
+@unlocked
 def _agreement(text: Bytes, at: int, texts: Texts, document: int, place: int) -> tuple[int, int]:
     """(start, end) of the longest text[start:end] around `at` that the document has around its byte `place`; end == at
     where the two differ there."""
@@ -128,7 +126,7 @@ def _agreement(text: Bytes, at: int, texts: Texts, document: int, place: int) ->
     return start, end
 
 
-@_kernel
+@unlocked
 def _compare(text: Bytes, at: int, before: int, after: int, texts: Texts, document: int, place: int) -> int:
     """-1, 0 or 1: how the document compares with the text, first in the `after` bytes from `place` and `at` on, then in
     the `before` bytes before them, the nearest first. A document that has ended comes first."""
@@ -164,7 +162,7 @@ def _compare(text: Bytes, at: int, before: int, after: int, texts: Texts, docume
     return 0
 
 
-@_kernel
+@unlocked
 def _origin(sample_starts: NDArray[np.int64], sample: int) -> tuple[int, int]:
     """(document, byte of it) that a sample was taken at."""
     low, high = 0, len(sample_starts) - 1
@@ -177,7 +175,7 @@ def _origin(sample_starts: NDArray[np.int64], sample: int) -> tuple[int, int]:
     return low, (sample - sample_starts[low]) * STEP
 
 
-@_kernel
+@unlocked
 def _equal_range(
     text: Bytes, at: int, before: int, after: int, low: int, high: int, through: bool, seeds: SeedTable, texts: Texts
 ) -> tuple[int, int]:
@@ -203,7 +201,7 @@ def _equal_range(
     return first_equal, last_equal
 
 
-@_kernel
+@unlocked
 def _plan(
     text: Bytes,
     at: int,
@@ -248,7 +246,7 @@ def _plan(
             break
 
 
-@_kernel
+@unlocked
 def _add(known: NDArray[np.int64], count: int, start: int, end: int) -> int:
     """Add text[start:end] to the `count` known stretches (start, end), none inside another, in order; returns how many
     there are then, or -1 if it is one of them, -2 if it is inside one, -3 if there is no room."""
@@ -270,7 +268,7 @@ def _add(known: NDArray[np.int64], count: int, start: int, end: int) -> int:
     return left + 1
 
 
-@_kernel
+@unlocked
 def search(text: Bytes, shift: int, seeds: SeedTable, texts: Texts, found: NDArray[np.int64]) -> int:
     """Fill rows (start, end, document, byte of it) of `found` (C, 4) with the stretches text[start:end], `SHORTEST`
     bytes or more, that documents share, as far as there is room; returns how many there are in all.
@@ -391,7 +389,7 @@ def search(text: Bytes, shift: int, seeds: SeedTable, texts: Texts, found: NDArr
     return count
 
 
-@_kernel
+@unlocked
 def spread(
     tokens: NDArray[np.unsignedinteger],
     first: int,

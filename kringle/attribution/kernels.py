@@ -13,8 +13,9 @@ so whatever a sample that was left out would have led to, one that was kept lead
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from kringle.compiled import unlocked
 
 SHORTEST = 50  # bytes: what counts as a copy; a character has one or more of them
 SEED = 16  # two words of 64 bits
@@ -32,17 +33,15 @@ _MULTIPLIER_1, _MULTIPLIER_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _S8, _S27, _S30, _S31 = np.uint64(8), np.uint64(27), np.uint64(30), np.uint64(31)
 
-_kernel = njit(nogil=True, cache=True)
 
-
-@_kernel
+@unlocked
 def _mix(x: np.uint64) -> np.uint64:
     x = (x ^ (x >> _S30)) * _MULTIPLIER_1
     x = (x ^ (x >> _S27)) * _MULTIPLIER_2
     return x ^ (x >> _S31)
 
 
-@_kernel
+@unlocked
 def _word(text: Bytes, start: int, length: int) -> np.uint64:
     value = np.uint64(0)
     for i in range(start, start + length):
@@ -50,12 +49,12 @@ def _word(text: Bytes, start: int, length: int) -> np.uint64:
     return value
 
 
-@_kernel
+@unlocked
 def seed_hash_at(text: Bytes, at: int) -> np.uint64:
     return _mix(_mix(_word(text, at, 8) + _GOLDEN) ^ _word(text, at + 8, 8))
 
 
-@_kernel
+@unlocked
 def tag_of(text: Bytes, start: int, end: int) -> np.uint8:
     """1 to 255 of the `SIDE` bytes from `start`; `NO_TAG` where the text does not have them all."""
     if start < 0 or end > len(text):
@@ -65,7 +64,7 @@ def tag_of(text: Bytes, start: int, end: int) -> np.uint8:
     return np.uint8(1 + value % np.uint64(255))
 
 
-@_kernel
+@unlocked
 def sample(
     text: Bytes, shift: int, buckets: NDArray[np.uint32], tags: NDArray[np.uint8], around: NDArray[np.uint64]
 ) -> None:
@@ -90,7 +89,7 @@ def sample(
         around[i] = value
 
 
-@_kernel
+@unlocked
 def without_white_space(text: Bytes, out: Bytes, places: NDArray[np.int64]) -> int:
     """Copy all bytes but white space to `out`, and where each came from to `places`; returns how many."""
     count = 0
@@ -103,7 +102,7 @@ def without_white_space(text: Bytes, out: Bytes, places: NDArray[np.int64]) -> i
     return count
 
 
-@_kernel
+@unlocked
 def decode(tokens: NDArray[np.unsignedinteger], starts: NDArray[np.int64], blob: Bytes, text: Bytes) -> None:
     """Fill `text` with the bytes behind tokens: token t is blob[starts[t] : starts[t + 1]]."""
     at = 0
@@ -113,7 +112,7 @@ def decode(tokens: NDArray[np.unsignedinteger], starts: NDArray[np.int64], blob:
             at += 1
 
 
-@_kernel
+@unlocked
 def sort(buckets: NDArray[np.uint32], directory: NDArray[np.int64], entries: NDArray[np.uint32]) -> None:
     """Fill `entries` with the numbers of the samples, bucket by bucket, in order, and `directory` (B + 1,), which is
     given as zeros, with where each bucket begins."""
@@ -127,7 +126,7 @@ def sort(buckets: NDArray[np.uint32], directory: NDArray[np.int64], entries: NDA
         cursor[buckets[i]] += 1
 
 
-@_kernel
+@unlocked
 def thin(directory: NDArray[np.int64], entries: NDArray[np.uint32], around: NDArray[np.uint64]) -> int:
     """Leave `KEPT` samples of each surroundings in a bucket, the first ones, in place; returns how many are left."""
     left = 0
@@ -152,7 +151,7 @@ def thin(directory: NDArray[np.int64], entries: NDArray[np.uint32], around: NDAr
     return left
 
 
-@_kernel
+@unlocked
 def contexts(text: Bytes, places: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[np.int16]) -> None:
     """For the seeds at `places` fill rows of `out` (H, SHORTEST + BEFORE): the `SHORTEST` bytes from the first one on,
     then the `BEFORE` ones before it, the nearest first; -1 outside the text."""
@@ -165,7 +164,7 @@ def contexts(text: Bytes, places: NDArray[np.int64], rows: NDArray[np.int64], ou
             out[rows[i], SHORTEST + j] = text[at] if at >= 0 else -1
 
 
-@_kernel
+@unlocked
 def _comes_after(context: NDArray[np.int16], a: int, b: int, backward: bool) -> bool:
     for j in range(SEED if backward else SHORTEST):
         if context[a, j] != context[b, j]:
@@ -177,7 +176,7 @@ def _comes_after(context: NDArray[np.int16], a: int, b: int, backward: bool) -> 
     return False
 
 
-@_kernel
+@unlocked
 def sort_contexts(context: NDArray[np.int16], rows: NDArray[np.int64], backward: bool) -> None:
     """Sort `rows` of `context` in place: by what follows from the seed on, or (`backward`) by the seed and what comes
     before it. A stable merge sort."""

@@ -78,6 +78,8 @@ def train_arm(job: ArmJob, out: Path, world: World | None = None, look: Look | N
     if settings.skip:
         shutil.rmtree(out / "scratch", ignore_errors=True)
         return {**_untrained(job, out), **summary}
+    if world.first:
+        store.verify()  # weeks of training are worth the reading
     name = job.train.name.removeprefix("train@")
     trackers = open_trackers(settings.track, out / "tracking", name, plain(job.arm)) if world.first else []
 

@@ -1,4 +1,4 @@
-"""Several token stores as one, without looking at a document: files are read through in blocks and laid end to end.
+"""Several token stores as one, without looking at a document: files are laid end to end.
 
 The store is the same, byte for byte, as one that was written from all the documents. Tokens are copied, because a batch
 is cut from one mapped array: a store that referred to its parts would cost every reader a search for each document, to
@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from kringle.tokens.store import FILES, FORMAT, HASH_BYTES, TokenStore, appearing, finish, read_manifest
+from kringle.tokens.store import FILES, FORMAT, HASH_BYTES, HASHES, TOKENS, TokenStore, appearing, finish, read_manifest
 
 _BLOCK = 1 << 20  # bytes of tokens or ids at once
 
@@ -24,9 +24,9 @@ _BLOCK = 1 << 20  # bytes of tokens or ids at once
 def join_stores(folder: Path, parts: Sequence[Path]) -> TokenStore:
     """Write `folder` with the documents of all `parts`, of which there is at least one, in order.
 
-    Memory holds one part's offsets and sizes, and the whole's once it is opened: 16 bytes a document. UserError where a
-    part is damaged, ValueError where parts were encoded with different tokenizers. A folder that exists is replaced; it
-    appears whole or not at all.
+    Memory holds one part's offsets, sizes and checksums, 50 bytes a document, and the whole's offsets and sizes once it
+    is opened, 16 bytes a document. UserError where a part is damaged, ValueError where parts were encoded with
+    different tokenizers. A folder that exists is replaced; it appears whole or not at all.
     """
     manifests = [read_manifest(part) for part in parts]
     alike = {name: manifests[0][name] for name in ("dtype", "vocab_size", "tokenizer")}
@@ -40,7 +40,7 @@ def join_stores(folder: Path, parts: Sequence[Path]) -> TokenStore:
         with ExitStack() as stack:
             outputs = {name: stack.enter_context((partial / name).open("wb")) for name in FILES}
             _begin(outputs["offsets.npy"], np.int64, documents + 1)
-            _begin(outputs["hashes.npy"], np.uint8, documents, HASH_BYTES)
+            _begin(outputs[HASHES], np.uint8, documents, HASH_BYTES)
             _begin(outputs["sizes.npy"], np.int64, documents)
             _begin(outputs["languages.npy"], np.uint16, documents)
             outputs["offsets.npy"].write(np.zeros(1, dtype=np.int64).data)
@@ -49,9 +49,9 @@ def join_stores(folder: Path, parts: Sequence[Path]) -> TokenStore:
                 renamed = np.array(codes, dtype=np.uint16)[np.load(store.folder / "languages.npy")]
                 outputs["languages.npy"].write(renamed.data)
                 outputs["offsets.npy"].write((store.offsets[1:] + tokens).data)
-                outputs["hashes.npy"].write(np.load(store.folder / "hashes.npy").data)
+                outputs[HASHES].write(np.load(store.folder / HASHES).data)
                 outputs["sizes.npy"].write(store.sizes.data)
-                for name in ("tokens.bin", "ids.bin"):
+                for name in (TOKENS, "ids.bin"):
                     with (store.folder / name).open("rb") as file:
                         shutil.copyfileobj(file, outputs[name], _BLOCK)
                 tokens += len(store.tokens)

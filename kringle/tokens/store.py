@@ -4,10 +4,11 @@ A store is a folder that appears whole or not at all. It holds text tokens only:
 around pieces when batches are cut, so one store serves every ablation. Does not cover: encoding
 (`kringle.tokens.encode`) and choosing documents; a view of a store is a list of document numbers.
 
-    manifest.json   format, counts, type of the tokens, languages, tokenizer, size and SHA-256 of each file below
+    manifest.json   format, counts, type of the tokens, languages, tokenizer, size of each file below, and SHA-256 of
+                    each but tokens.bin
     tokens.bin      (N,) little-endian unsigned integers of the smallest width that fits, documents end to end
     offsets.npy     (D + 1,) int64: document i is tokens[offsets[i] : offsets[i + 1]]
-    hashes.npy      (D, 32) uint8: SHA-256 of each document's part of tokens.bin, which has no other checksum
+    hashes.npy      (D, 32) uint8: SHA-256 of each document's bytes in tokens.bin
     sizes.npy       (D,) int64: original bytes
     languages.npy   (D,) uint16: index into the manifest's languages
     ids.bin         ids as UTF-8, one a line
@@ -22,7 +23,6 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,10 @@ from kringle.errors import UserError
 
 FORMAT = 2
 WIDTHS = tuple(np.dtype(f"<u{width}") for width in (1, 2, 4))
-FILES = ("tokens.bin", "offsets.npy", "hashes.npy", "sizes.npy", "languages.npy", "ids.bin")
+TOKENS, HASHES = "tokens.bin", "hashes.npy"
+FILES = (TOKENS, "offsets.npy", HASHES, "sizes.npy", "languages.npy", "ids.bin")
 _READ = 1 << 20  # bytes at once where files are read through
+_DOCUMENTS = 1 << 16  # whose checksums are compared at once
 HASH_BYTES = hashlib.sha256().digest_size
 
 Document = tuple[str, str, int, np.ndarray]
@@ -60,13 +62,15 @@ def file_checksum(path: Path) -> str:
 def document_hashes(tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """SHA-256 (D, 32) uint8 of each document among tokens (N,) that `offsets` (D + 1,) divide.
 
-    One for each, and not one for all, so that stores are joined without a look at their tokens, and damage is told by
-    document.
+    One for each, and not one for all, so that stores are joined without hashing their tokens again, and damage is told
+    by document.
     """
     data = tokens.view(np.uint8)
-    ends = (offsets * tokens.itemsize).tolist()
-    hashes = b"".join(hashlib.sha256(data[start:end].data).digest() for start, end in pairwise(ends))
-    return np.frombuffer(hashes, dtype=np.uint8).reshape(len(offsets) - 1, HASH_BYTES)
+    hashes = np.empty((len(offsets) - 1, HASH_BYTES), dtype=np.uint8)
+    for i in range(len(hashes)):
+        start, end = int(offsets[i]) * tokens.itemsize, int(offsets[i + 1]) * tokens.itemsize
+        hashes[i] = np.frombuffer(hashlib.sha256(data[start:end].data).digest(), dtype=np.uint8)
+    return hashes
 
 
 class TokenStore:
@@ -109,7 +113,7 @@ class TokenStore:
         """Open a store, after checking that each file has its size; UserError names the one that has not.
 
         The small files are read whole and checked against their checksums. The tokens are not (a large store would take
-        minutes); `verify` does that.
+        minutes), nor what their own checksums are in; `verify` does that.
         """
         manifest = read_manifest(folder)
         for name, expected in manifest["files"].items():
@@ -117,14 +121,20 @@ class TokenStore:
             found = path.stat().st_size if path.exists() else 0
             if found != expected["bytes"]:
                 raise _damaged(folder, f"{name} has {found} bytes instead of {expected['bytes']}")
-            if name != "tokens.bin" and file_checksum(path) != expected["sha256"]:
-                raise _damaged(folder, f"{name} does not match its checksum")
+            if name not in (TOKENS, HASHES):
+                _check(folder, name, expected["sha256"])
         return cls(folder, manifest)
 
     def verify(self) -> None:
-        """Read all tokens and compare the checksums; UserError if a byte has changed since the store was written."""
-        differ = document_hashes(self.tokens, self.offsets) != np.load(self.folder / "hashes.npy")
-        if damaged := np.flatnonzero(differ.any(axis=1)).tolist():
+        """Read all tokens and compare the checksums; UserError if a byte has changed since a document was encoded."""
+        _check(self.folder, HASHES, self.manifest["files"][HASHES]["sha256"])
+        stored = np.load(self.folder / HASHES, mmap_mode="r")
+        damaged: list[int] = []
+        for first in range(0, len(self), _DOCUMENTS):
+            found = document_hashes(self.tokens, self.offsets[first : first + _DOCUMENTS + 1])
+            differ = (found != stored[first : first + _DOCUMENTS]).any(axis=1)
+            damaged += (first + np.flatnonzero(differ)).tolist()
+        if damaged:
             more = f", nor those of {len(damaged) - 1:,} more" if len(damaged) > 1 else ""
             what = f"the tokens of document {self.ids[damaged[0]]} do not match their checksum{more}"
             raise _damaged(self.folder, what)
@@ -188,7 +198,12 @@ def _mapped(folder: Path, tokens: int, dtype: np.dtype[Any]) -> np.ndarray:
     """The tokens (N,) of a store."""
     if not tokens:
         return np.empty(0, dtype=dtype)  # an empty file cannot be mapped
-    return np.memmap(folder / "tokens.bin", dtype=dtype, mode="r", shape=(tokens,))
+    return np.memmap(folder / TOKENS, dtype=dtype, mode="r", shape=(tokens,))
+
+
+def _check(folder: Path, name: str, checksum: str) -> None:
+    if file_checksum(folder / name) != checksum:
+        raise _damaged(folder, f"{name} does not match its checksum")
 
 
 def _damaged(folder: Path, what: str) -> UserError:
@@ -197,7 +212,7 @@ def _damaged(folder: Path, what: str) -> UserError:
 
 def _write(folder: Path, documents: Iterable[Document], vocab_size: int | None, tokenizer: str) -> None:
     dtype = width_for(vocab_size - 1 if vocab_size else 0)
-    path = folder / "tokens.bin"
+    path = folder / TOKENS
     ids: list[str] = []
     languages: dict[str, int] = {}
     codes: list[int] = []
@@ -228,7 +243,7 @@ def _write(folder: Path, documents: Iterable[Document], vocab_size: int | None, 
         file.close()
     divided = np.array(offsets, dtype=np.int64)
     np.save(folder / "offsets.npy", divided)
-    np.save(folder / "hashes.npy", document_hashes(_mapped(folder, offsets[-1], dtype), divided))
+    np.save(folder / HASHES, document_hashes(_mapped(folder, offsets[-1], dtype), divided))
     np.save(folder / "sizes.npy", np.array(sizes, dtype=np.int64))
     np.save(folder / "languages.npy", np.array(codes, dtype=np.uint16))
     (folder / "ids.bin").write_bytes("".join(f"{id}\n" for id in ids).encode("utf-8"))
@@ -245,9 +260,9 @@ def _write(folder: Path, documents: Iterable[Document], vocab_size: int | None, 
 
 
 def finish(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write a store's manifest, given what it says of the documents; all files to the disk."""
+    """Write a store's manifest, given what it says of the documents, and flush all files to the disk."""
     files: dict[str, dict[str, Any]] = {name: {"bytes": (folder / name).stat().st_size} for name in FILES}
-    for name in FILES[1:]:
+    for name in files.keys() - {TOKENS}:
         files[name]["sha256"] = file_checksum(folder / name)
     (folder / "manifest.json").write_text(json.dumps({**manifest, "files": files}, indent=1) + "\n")
     for name in (*FILES, "manifest.json"):
