@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from report_sample import sample
 
-from kringle.study.findings import findings
-from kringle.study.results import Comparison, Verdict
+from kringle.study.findings import findings, limitations
+from kringle.study.results import Comparison, ControlCheck, Verdict
 
 
 def compared(measure: str, difference: float, reach: float, verdict: Verdict = "undecided") -> Comparison:
@@ -46,3 +48,35 @@ def compared(measure: str, difference: float, reach: float, verdict: Verdict = "
 )
 def test_one_arm_against_another(comparisons: list[Comparison], said: str) -> None:
     assert findings((), comparisons)[1] == f"mha against fim: {said}"
+
+
+def test_a_run_that_broke_off_is_told_with_its_seed() -> None:
+    (base,) = [arm for arm in sample().arms if arm.is_base][:1]
+    broke = [replace(base, name="mha", seed=s, training=None, bits_per_byte=None, not_run="diverged") for s in (0, 2)]
+    ran = replace(base, name="mha", seed=1)
+    assert "mha was not run with seeds 0, 2: diverged." in findings((base, *broke, ran), ())
+    assert "mha was not run: diverged." in findings((base, *broke), ())
+
+
+def test_runs_that_disagree_on_the_baseline_are_undecided_once() -> None:
+    base = next(arm for arm in sample().arms if arm.is_base)
+    assert base.bits_per_byte is not None
+    runs = [
+        replace(base, seed=seed, bits_per_byte=replace(base.bits_per_byte, beats_ngram=answer))
+        for seed, answer in enumerate(("yes", "undecided"))
+    ]
+    (said,) = [line for line in findings(runs, ()) if "5-gram" in line]
+    assert said.startswith("fim is not clearly better or worse")
+
+
+def test_what_is_not_known_of_other_seeds_is_told_as_far_as_it_goes() -> None:
+    known = compared("bits per byte", 0.02, 0.01, "worse")
+    unknown = replace(compared("infilling", 0.0, 0.1), this_pair_only=True)
+    some = " ".join(limitations((), [known, unknown], {}))
+    assert "no verdict beyond 'undecided' is given: mha on infilling." in some
+    assert "One seed per arm" not in some
+    assert "One seed per arm" in " ".join(limitations((), [unknown], {}))
+    assert "No controls were run" in some
+    check = ControlCheck("control-harm", "worse", "passed", "It was.")
+    assert "No controls" not in " ".join(limitations((), [known], {}, [check]))
+    assert "Margins were changed" in limitations((), [known], {}, [check], ["Margins were changed."])[0]

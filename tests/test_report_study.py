@@ -15,9 +15,9 @@ from kringle.study.figures import forest
 from kringle.study.ladder import ladder, rungs
 from kringle.study.lessons import answer, measure_for
 from kringle.study.pipeline import report_difference
-from kringle.study.published import CLAIMS, INFILLING
+from kringle.study.published import CLAIMS, INFILLING, beside
 from kringle.study.report import files, render, render_difference, write
-from kringle.study.results import ControlCheck, Overlap, ProblemResult, Results
+from kringle.study.results import Comparison, ControlCheck, Overlap, ProblemResult, Results
 
 HOSTILE = "</pre><script>alert(1)</script>\u202e"
 
@@ -131,7 +131,7 @@ def test_controls_cells_and_overlaps_are_shown_and_escaped() -> None:
 def test_the_forest_shows_the_papers_number_and_what_could_not_be_seen() -> None:
     results = sample()
     plain = forest(results)
-    mha = replace(results.comparisons[5], measure="pass@1 on starter", arm="mha", detectable=0.05)
+    mha = replace(results.comparisons[5], measure="pass@1 on humaneval", arm="mha", detectable=0.05)
     figure = forest(replace(results, comparisons=(mha,)))
     assert plain is not None
     assert figure is not None
@@ -140,6 +140,38 @@ def test_the_forest_shows_the_papers_number_and_what_could_not_be_seen() -> None
     assert svg.count("hollow") == 1
     assert "SantaCoder's paper" in figure.alt.replace("&#x27;", "'")
     assert "unseen" not in plain.draw(880).svg(plain.alt)
+    other = forest(replace(results, comparisons=(replace(mha, measure="pass@1 on starter"),)))
+    assert other is not None
+    assert "hollow" not in other.draw(880).svg(other.alt)  # the paper knows nothing of other problems
+
+
+def test_the_papers_numbers_stand_beside_the_same_problems_alone() -> None:
+    assert beside("mha", "pass@1 on humaneval") == beside("mha", "pass@1 on multipl-e-js")
+    assert beside("mha", "pass@1 on humaneval") == pytest.approx((38 - 34) / 300)
+    assert beside("mha", "pass@1 on mbpp") == pytest.approx((80 - 75) / 300)
+    assert beside("mha", "pass@1 on starter") is None
+    assert beside("mha", "bits per byte") is None
+    assert beside("stars", "infilling") == pytest.approx((0.54 + 0.57 + 0.37 - 0.64 - 0.61 - 0.42) / 3)
+
+
+def test_no_difference_contradicts_the_paper_only_where_both_measured_the_same() -> None:
+    results = sample()
+    base = next(arm for arm in results.arms if arm.is_base)
+    claim = next(claim for claim in CLAIMS if claim.arm == "stars" and claim.kind == "infilling")
+    stars = replace(base, name="stars", is_base=False)
+    same = comparison("stars", "infilling", 0.0, 0.015, verdict="no difference", margin=0.02, remark="3 seeds")
+
+    def said(c: Comparison) -> tuple[str, str]:
+        found = answer(replace(results, arms=(*results.arms, stars), comparisons=(c,)), claim)
+        return found[0], found[2]
+
+    assert said(same)[0] == "disagrees"  # the paper lost 6 points
+    wide = replace(same, low=-0.08, high=0.015, margin=0.1)
+    assert said(wide)[0] == "undecided"
+    assert "may be smaller than this study's margin" in said(wide)[1]
+    broke = replace(stars, training=None, not_run="diverged", seed=0)
+    one_left = replace(results, arms=(*results.arms, broke, replace(stars, seed=1)), comparisons=(same,))
+    assert answer(one_left, claim)[0] == "disagrees"
 
 
 # -- two studies -------------------------------------------------------------------------------------------------------
@@ -157,7 +189,7 @@ def test_two_studies_side_by_side(tmp_path: Path) -> None:
         examples=before.examples[:1],
     )
     page = Page(render_difference(before, now))
-    assert "1 of 9 verdicts differ" in page.text
+    assert "1 of the 6 verdicts that both studies have differ" in page.text
     assert "no-fim against fim, bits per byte: undecided before, better now." in page.text
     assert "numpy: 2.3.1 before, 9.9 now." in page.text
     assert "Only before: comments." in page.text
@@ -166,7 +198,7 @@ def test_two_studies_side_by_side(tmp_path: Path) -> None:
         write(results, tmp_path / name / "report")
     path = report_difference(tmp_path / "now", tmp_path / "before")
     assert path == tmp_path / "now/report-difference.html"
-    assert "verdicts differ" in path.read_text()
+    assert "verdicts that both studies have differ" in path.read_text()
     with pytest.raises(UserError, match="no report to compare"):
         report_difference(tmp_path / "now", tmp_path / "elsewhere")
     same = Page(render_difference(before, before))

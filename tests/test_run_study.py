@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,10 @@ from kringle.data.decisions import read_decisions
 from kringle.data.table import iter_documents, read_table
 from kringle.evaluation.suites import load_suite
 from kringle.model import exchange
+from kringle.study.assemble import how_it_was_run
+from kringle.study.last_run import recall
 from kringle.study.results import Results
+from kringle.workspace import Workspace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -375,3 +379,15 @@ def test_doctor_looks_at_everything_that_a_study_needs() -> None:
     assert {"processor", "memory", "python", "accelerator", "jail", "node", "java"} <= found.keys()
     assert all(finding["detail"] for finding in found.values() if not finding["ok"])
     assert len(done.out.splitlines()) == len(done.result["findings"]) + 1
+
+
+def test_margins_changed_after_training_and_arms_left_out_are_told(study: Study) -> None:
+    options, plan = recall(Workspace.open(study.work, create=False))
+    assert how_it_was_run(plan, plan.runs, options) == []
+    evaluation = plan.recipe.evaluation
+    wider = replace(evaluation, margins=replace(evaluation.margins, infilling=0.2))
+    changed = replace(plan, recipe=replace(plan.recipe, evaluation=wider))
+    (said,) = how_it_was_run(changed, plan.runs, options)
+    assert said.startswith("Margins were changed after training (infilling 0.02, now 0.2):")
+    (said,) = how_it_was_run(plan, plan.runs, replace(options, only=("mha",)))
+    assert said.startswith("Only mha of the recipe's arms")

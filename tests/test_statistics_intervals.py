@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kringle.study.statistics import (
+    mean_rate_interval,
     rate_interval,
     ratio_interval,
     resampled_sums,
@@ -235,3 +236,14 @@ def test_one_seed_leaves_the_items_alone() -> None:
     one = seeds_and_items_interval(bits, size)
     plain = ratio_interval(bits, size, method="percentile")
     assert (one.value, one.low, one.high) == pytest.approx((plain.value, plain.low, plain.high))
+
+
+def test_a_mean_of_seeds_knows_no_more_of_other_items_than_one_run() -> None:
+    one = np.zeros(164)
+    one[0] = 0.05
+    alone = rate_interval(one)
+    three = mean_rate_interval([one] * 3)
+    assert three.value == pytest.approx(alone.value)
+    assert three.high == pytest.approx(alone.high)
+    assert mean_rate_interval(np.zeros((3, 40))).high == rate_interval(np.zeros(40)).high
+    assert mean_rate_interval(1 - np.array([one] * 3)).low == pytest.approx(1 - alone.high)

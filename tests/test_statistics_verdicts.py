@@ -18,6 +18,7 @@ from kringle.study.verdicts import (
     Runs,
     SeedVariance,
     compare,
+    compare_pairs,
     holm,
     judge,
     minimum_detectable_difference,
@@ -181,6 +182,70 @@ def test_where_no_item_differs_the_interval_stays_open() -> None:
     assert judge([*compare(many, "base", higher_is_better=True, largest=1.0).values()], [0.02])[0].verdict == (
         "no difference"
     )
+
+
+@pytest.mark.parametrize("values", [[0.5] * 4, [1.0] * 3])
+def test_a_few_items_that_moved_decide_nothing(values: list[float]) -> None:
+    """Four problems of 60 solved half of the time by one arm alone: a sign test gives 0.125."""
+    arm = np.array([*values, *np.zeros(60 - len(values))])
+    runs = {"base": dict.fromkeys(range(3), np.zeros(60)), "arm": dict.fromkeys(range(3), arm)}
+    found = compare(runs, "base", higher_is_better=True, largest=1.0)["arm"]
+    assert found.low < 0 < found.high
+    assert found.p_value == pytest.approx(0.1)
+    assert found.probability_better == pytest.approx(0.95)
+    assert judge([found], [0.001])[0].verdict == "undecided"
+    assert found.detectable(1) is None  # such a study has not seen how much it would scatter
+
+
+def test_what_a_study_could_have_found_is_told_where_it_can_find_anything() -> None:
+    assert difference(0.0, 0.01, seeds=1).detectable(5) is None
+    told = difference(0.0, 0.01).detectable(5)
+    assert told is not None
+    assert told > 0.01
+
+
+@pytest.mark.parametrize(("margin", "family"), [(None, 1), (0.01, 1), (0.03, 1), (0.03, 20), (0.1, 5)])
+def test_a_difference_of_the_detectable_size_is_found_margin_and_family_included(
+    margin: float | None, family: int
+) -> None:
+    error, normal = 0.01, NormalDist()
+    size = minimum_detectable_difference(error * 10, 100, seeds=1, family=family, margin=margin)
+    freedom = 99
+    draws = size + error * np.random.default_rng(2).standard_t(freedom, 2000)
+    half = student_t_quantile(0.95, freedom) * error
+    verdicts = []
+    for value in draws.tolist():
+        p = 2 * (1 - normal.cdf(abs(value) / error))
+        others = [difference(0.0, 1.0, p=1.0)] * (family - 1)
+        one = replace(difference(value, half), p_value=p)
+        verdicts.append(judge([one, *others], [margin] * family)[0].verdict)
+    assert abs(verdicts.count("better") / 2000 - 0.8) < 0.045  # four standard errors, and the normal for Student's tail
+    assert minimum_detectable_difference(0.0, 100, seeds=1, margin=0.2) == 0.2
+
+
+def test_an_arm_that_no_seed_changes_is_judged_by_the_others_spread() -> None:
+    """A checkpoint as it is, beside two trained arms. What a seed does to all trained arms cancels between them, and
+    does not beside the checkpoint; the checkpoint's runs, all alike, are no sign that seeds do little."""
+    random = np.random.default_rng(7)
+    item, seeds = random.normal(size=60), random.normal(0, 1.0, 5)
+    runs = {
+        arm: {s: item + seeds[s] + random.normal(0, 0.05) + random.normal(0, 0.1, 60) for s in range(5)}
+        for arm in ("a", "b")
+    }
+    before = dict.fromkeys(range(5), item)
+    pairs = [("a", "before"), ("a", "b")]
+    found = compare_pairs({**runs, "before": before}, pairs, higher_is_better=True, untrained=["before"])
+    alone = compare_pairs(runs, [("a", "b")], higher_is_better=True)
+    assert found["a", "b"] == alone["a", "b"]
+    variance = found["a", "before"].seed_variance
+    assert variance is not None
+    assert variance.degrees_of_freedom == 4
+    assert 2 * variance.run == pytest.approx(np.var([runs["a"][s].mean() for s in range(5)], ddof=1))
+    assert found["a", "before"].high - found["a", "before"].low > 3 * (alone["a", "b"].high - alone["a", "b"].low)
+    once = {"a": {0: runs["a"][0]}, "before": {0: item}}
+    stored = SeedVariance(0.01, 0.001, 6)  # around arm and seed: it does not hold what a seed does to all arms
+    known = compare_pairs(once, [("a", "before")], higher_is_better=True, untrained=["before"], stored=stored)
+    assert known["a", "before"].remark == THIS_PAIR_ONLY
 
 
 def test_the_same_difference_in_either_direction() -> None:

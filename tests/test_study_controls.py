@@ -24,9 +24,10 @@ from kringle.study.altered import training_seed
 from kringle.study.assemble import command_of
 from kringle.study.controls import REFUSED, check_controls, control_arms, pairs, refuse
 from kringle.study.findings import findings
-from kringle.study.judgements import Measurements, compare_arms, seed_variances
+from kringle.study.judgements import Measurements, compare_arms, resamples_for, seed_variances
 from kringle.study.pipeline import share_cores
 from kringle.study.plan import Options, resolve
+from kringle.study.statistics import RESAMPLES
 from kringle.tokens.store import TokenStore
 
 RECIPE = """\
@@ -247,6 +248,51 @@ def test_a_harm_that_is_switched_off_takes_all_verdicts_away() -> None:
     assert {c.remark for c in told} == {REFUSED}
     assert said[0].startswith("No verdicts: a control failed")
     assert any(line.startswith("control-harm, expected worse on bits per byte: failed") for line in said)
+
+
+def test_a_control_that_broke_off_takes_all_verdicts_away() -> None:
+    arms = with_controls().arms
+    found = compare_arms({arm.name: {s: measured(0.0, s, arm.name) for s in (0, 1, 2)} for arm in arms}, pairs(arms),
+                         Margins(), [], unpaired=["control-seed"])  # fmt: skip
+    without = [c for c in found if c.arm != "control-seed"]
+    check = next(check for check in check_controls(arms, without) if check.arm == "control-seed")
+    assert (check.outcome, "not measured" in check.why) == ("failed", True)
+
+
+def test_runs_that_went_well_show_an_arm_worse_and_nothing_else() -> None:
+    """Those that broke off are not among them."""
+    seeds = {"fim": 0.0, "up": -0.2, "down": 0.2, "same": 0.0}
+    runs = {name: {s: measured(level, s, name) for s in (0, 1, 2)} for name, level in seeds.items()}
+    asked = [(name, "fim") for name in ("up", "down", "same")]
+
+    def verdicts(broken: dict[str, list[int]]) -> dict[str, str]:
+        found = compare_arms(runs, asked, Margins(bits_per_byte=0.03), [], broken=broken)
+        assert all(("broke off with seed 7" in c.remark) == (c.arm in broken or c.base in broken) for c in found)
+        return {c.arm: c.verdict for c in found if c.measure == "bits per byte"}
+
+    assert verdicts({}) == {"up": "better", "down": "worse", "same": "no difference"}
+    every = {name: [7] for name in ("up", "down", "same")}
+    assert verdicts(every) == {"up": "undecided", "down": "worse", "same": "undecided"}
+    assert verdicts({"fim": [7]}) == {"up": "better", "down": "undecided", "same": "undecided"}
+
+
+def test_two_arms_that_never_succeed_are_not_called_equal() -> None:
+    def never(seed: int, arm: str) -> Measurements:
+        own = measured(0.0, seed, arm)
+        return replace(own, lines=[{"task": f"f{i}:1", "exact": False} for i in range(2000)])
+
+    runs = {arm: {s: never(s, arm) for s in (0, 1)} for arm in ("fim", "mha")}
+    found = next(c for c in compare_arms(runs, [("mha", "fim")], Margins(), []) if c.measure == "infilling")
+    assert found.margin is not None
+    assert -found.margin < found.low <= found.high < found.margin
+    assert found.verdict == "undecided"
+    assert "neither succeeded once" in found.remark
+
+
+def test_large_families_get_resamples_enough_to_decide_anything() -> None:
+    assert resamples_for(1) == resamples_for(44) == RESAMPLES
+    for family in (105, 600):
+        assert family * 2 / (resamples_for(family) + 1) < 0.1 / 5
 
 
 @pytest.mark.parametrize("level", [0.1, -0.1])

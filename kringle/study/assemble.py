@@ -20,7 +20,7 @@ from kringle import __version__
 from kringle.machine import machine
 from kringle.model.shape import model_name
 from kringle.settings import Arm as RecipeArm
-from kringle.settings import Recipe
+from kringle.settings import Recipe, plain
 from kringle.study import canary, memorisation, report, seeds
 from kringle.study.arm import split_of
 from kringle.study.controls import check_controls, pairs, refuse
@@ -79,9 +79,20 @@ def write_report(plan: Plan, computed: set[str], options: Options, out: Path) ->
 def _seed_variances(plan: Plan) -> dict[str, SeedVariance]:
     by_arm: dict[str, dict[int, Measurements]] = {}
     for run in plan.runs:
-        if summary(run.train).get("not_run") is None and (run.arm.control is None or run.arm.control.kind != "seed"):
+        ran = summary(run.train).get("not_run") is None
+        if ran and run.arm.name not in (*_other_seeds(plan.recipe), *_untrained(plan.recipe)):
             by_arm.setdefault(run.arm.name, {})[run.seed] = _measurements(run)
     return seed_variances(by_arm, plan.recipe.evaluation.margins, plan.recipe.evaluation.suites)
+
+
+def _other_seeds(recipe: Recipe) -> list[str]:
+    """The arms that have seeds of their own."""
+    return [arm.name for arm in recipe.arms if arm.control is not None and arm.control.kind == "seed"]
+
+
+def _untrained(recipe: Recipe) -> list[str]:
+    """The arms that no seed changes: checkpoints that are measured as they are."""
+    return [arm.name for arm in recipe.arms if arm.training.skip]
 
 
 def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
@@ -92,6 +103,10 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
     by_arm: dict[str, dict[int, Measurements]] = {}
     for run in done:
         by_arm.setdefault(run.arm.name, {})[run.seed] = measured[run.name]
+    broken: dict[str, list[int]] = {}
+    for run in plan.runs:
+        if run not in done and run.arm.name in by_arm:
+            broken.setdefault(run.arm.name, []).append(run.seed)
     arms = tuple(_arm(run, recipe, measured.get(run.name), options) for run in plan.runs)
     asked = [(arm, beside) for arm, beside in pairs(recipe.arms) if arm in by_arm and beside in by_arm]
     before = compare_arms(
@@ -99,7 +114,9 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
         [(arm, beside) for arm, beside in asked if set(by_arm[arm]) & set(by_arm[beside])],  # some runs broke off
         recipe.evaluation.margins,
         recipe.evaluation.suites,
-        unpaired=[arm.name for arm in recipe.arms if arm.control is not None and arm.control.kind == "seed"],
+        unpaired=_other_seeds(recipe),
+        untrained=_untrained(recipe),
+        broken=broken,
         stored=seeds.load(recipe.seed_variance, recipe) if recipe.seed_variance else seeds.shipped(recipe),
     )
     controls = check_controls(recipe.arms, before)
@@ -114,7 +131,7 @@ def assemble(plan: Plan, computed: set[str], options: Options) -> Results:
         fidelity=recipe.fidelity,
         release_note=release_note(plan.collect),
         findings=findings(arms, comparisons, controls),
-        limitations=limitations(arms, comparisons, _cut_prompts(plan)),
+        limitations=limitations(arms, comparisons, _cut_prompts(plan), controls, how_it_was_run(plan, done, options)),
         machine=machine(),
         versions=_versions(plan),
         recipe=RecipeText(recipe.name, fingerprint(recipe.text), recipe.text),
@@ -145,6 +162,30 @@ def _versions(plan: Plan) -> dict[str, str]:
         for name, version in (stage.manifest() or {}).get("versions", {}).items():
             found.setdefault(name, set()).add(version)
     return {name: ", ".join(sorted(versions)) for name, versions in sorted(found.items())}
+
+
+def how_it_was_run(plan: Plan, done: Sequence[Run], options: Options) -> list[str]:
+    """Sentences on margins that were not those of the trainings, and on arms that were left out."""
+    said = []
+    now = plain(plan.recipe.evaluation.margins)
+    changed = {
+        f"{key} {then[key]:g}, now {now[key]:g}"
+        for run in done
+        for then in [summary(run.train)["margins"]]
+        for key in now
+        if then[key] != now[key]
+    }
+    if changed:
+        said.append(
+            f"Margins were changed after training ({'; '.join(sorted(changed))}): what is called 'no difference' here "
+            "is judged by margins that were not fixed beforehand."
+        )
+    if options.only is not None:
+        said.append(
+            f"Only {', '.join(options.only)} of the recipe's arms are in this report (--only), and verdicts are "
+            "corrected for the number of these comparisons alone."
+        )
+    return said
 
 
 # -- arms --------------------------------------------------------------------------------------------------------------

@@ -85,12 +85,14 @@ def check_controls(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> tu
 
 def _same_again(arm: str, own: Sequence[Comparison]) -> ControlCheck:
     expected = "neither better nor worse"
+    if not own:
+        return ControlCheck(arm, expected, "failed", "The base with another seed was not measured beside the base.")
     claimed = [c for c in own if c.verdict in ("better", "worse")]
     if claimed:
         said = ", ".join(f"{c.verdict} on {c.measure}" for c in claimed)
         why = f"The base with another seed came out {said}: this study calls luck an effect."
         return ControlCheck(arm, expected, "failed", why)
-    if not own or any(c.this_pair_only for c in own):
+    if any(c.this_pair_only for c in own):
         why = "One seed: how far another seed may lie from the base is not known."
         return ControlCheck(arm, expected, "not judged", why)
     why = "The base with another seed came out neither better nor worse on any measure."

@@ -92,14 +92,19 @@ def _measures_table(one: Results, other: Results) -> Table:
     return Table("changes", "Every measure before and now", columns, tuple(rows), central=True)
 
 
-def _verdicts(one: Results, other: Results) -> tuple[list[str], Table]:
+def _verdicts(one: Results, other: Results) -> tuple[list[str], int, Table]:
+    """Sentences on the verdicts that differ, of how many that both studies have, and all of them."""
+
     def by_name(results: Results) -> dict[tuple[str, str, str], Comparison]:
         return {(c.arm, c.base, c.measure): c for c in results.comparisons}
 
     before, now = by_name(one), by_name(other)
+    shared = 0
     said, rows = [], []
     for key in dict.fromkeys([*before, *now]):
         then, later = before.get(key), now.get(key)
+        if then is not None and later is not None:
+            shared += 1
         if then is not None and later is not None and then.verdict != later.verdict:
             arm, base, measure = key
             said.append(f"{arm} against {base}, {measure}: {then.verdict} before, {later.verdict} now.")
@@ -128,19 +133,19 @@ def _verdicts(one: Results, other: Results) -> tuple[list[str], Table]:
         estimate_column("Now"),
         Column("Verdict now", number=False),
     )
-    return said, Table("verdicts", "Every difference before and now", columns, tuple(rows), central=True)
+    return said, shared, Table("verdicts", "Every difference before and now", columns, tuple(rows), central=True)
 
 
 def sections(one: Results, other: Results) -> tuple[Section, ...]:
     """The page of two studies: `one` is the earlier."""
-    changed, table = _verdicts(one, other)
+    changed, shared, table = _verdicts(one, other)
     settings, recipe = _settings(one, other), _recipe(one, other)
     return (
         Section(
             "study",
             "What changed",
             present(
-                paragraph(f"{len(changed)} of {len(table.rows)} verdicts differ.", "lede"),
+                paragraph(f"{len(changed)} of the {shared} verdicts that both studies have differ.", "lede"),
                 bullets(changed, "findings") if changed else None,
                 table if table.rows else notice("Neither study compares anything."),
             ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -49,9 +50,12 @@ def shown_arms(results: Results) -> tuple[Arm, ...]:
 
 
 def seeds_words(results: Results) -> str:
-    """ " Means of 3 seeds.", or nothing."""
-    seeds = {arm.seed for arm in results.arms}
-    return f" Means of {len(seeds)} seeds." if results.means else ""
+    """ " Means of 3 seeds.", or of 2 to 3 where some trainings broke off, or nothing."""
+    if not results.means:
+        return ""
+    counts = Counter(arm.name for arm in results.arms if arm.not_run is None).values()
+    many = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
+    return f" Means of {many} seeds."
 
 
 def series_of(results: Results) -> dict[str, int]:
@@ -153,20 +157,20 @@ def suite_bars(results: Results, name: str) -> Figure | None:
 def infilling_bars(results: Results) -> Figure | None:
     """Fill in the middle: exact match; None where no arm has run it."""
     series = series_of(results)
-    rows, estimates, lines = [], [], []
+    rows, estimates = [], []
     for arm in shown_arms(results):
         label, total = arm_label(results, arm), arm.infilling.total if arm.infilling else None
         bars: tuple[charts.Bar, ...] = ()
         if total:
             match = total.exact_match
             estimates.append(match)
-            lines.append(total.n)
             tip = f"{_told(label, 'exact match', match, units.percent)} ({total.hits} of {total.n})"
             bars = (charts.Bar("exact match", span(match), units.percent(match.value), tip),)
         note = (arm.infilling.not_run if arm.infilling else arm.not_run) or "not run"
         rows.append(charts.BarRow(label, series[arm.name], arm.is_base, bars, note))
     if not estimates:
         return None
+    lines = [arm.infilling.total.n for arm in results.arms if arm.infilling and arm.infilling.total]  # of one run
     many = " to ".join(units.count(n) for n in sorted({min(lines), max(lines)}))
     what = f"Exact match on {many} held-out lines, each model with the prompt it was trained for"
     caption = f"{what}. {interval_words(estimates)}.{seeds_words(results)}"
@@ -232,14 +236,6 @@ def difference_words(comparison: Comparison) -> str:
     return f"{value}, {level_text(comparison.level)} interval {low} to {high}"
 
 
-def _beside(comparison: Comparison) -> float | None:
-    """The paper's number for the same difference, where it has one."""
-    if comparison.measure == "infilling":
-        return published.difference(comparison.arm, published.INFILLING)
-    found = re.match(r"pass@(1|10|100)\b", comparison.measure)
-    return published.difference(comparison.arm, published.HUMANEVAL, int(found[1])) if found else None
-
-
 def forest(results: Results) -> Figure | None:
     if not results.comparisons:
         return None
@@ -252,7 +248,7 @@ def forest(results: Results) -> Figure | None:
         for c in group:
             label = c.arm if c.base == first_base else f"{c.arm} {units.MINUS} {c.base}"
             tip = f"{c.arm} minus {c.base}, {measure}: {difference_words(c)}; {c.verdict}"
-            beside = _beside(c) if c.base == first_base else None
+            beside = published.beside(c.arm, c.measure) if c.base == first_base else None
             if beside is not None:
                 tip += f"; SantaCoder's paper {units.points(beside)}"
             if c.detectable is not None:
@@ -281,9 +277,9 @@ def forest(results: Results) -> Figure | None:
         "differences",
         f"Differences against {base}",
         f"Each arm minus {base}, {levels} intervals; better is always to the right. Shaded: differences within the "
-        "margin that the recipe fixed before training as too small to matter. Dashed: the smallest difference that "
-        "this study would have found four times in five. Hollow: the same difference in SantaCoder's paper, at 1.1 "
-        "billion parameters (infilling; HumanEval pass@1 and pass@10).",
+        "recipe's margin, too small to matter. Dashed: the smallest difference that this study would have found four "
+        "times in five, where it could find any. Hollow: the same difference in SantaCoder's paper, at 1.1 billion "
+        "parameters (infilling; HumanEval and MBPP, pass@1 and pass@10).",
         f"Forest plot. {'. '.join(told)}.",
         lambda width: charts.forest(panels, width),
     )

@@ -23,9 +23,24 @@ def findings(
     added = {check.arm for check in controls}
     for name, base in dict.fromkeys((c.arm, c.base) for c in comparisons if c.arm not in added):
         sentences.append(_pair([c for c in comparisons if (c.arm, c.base) == (name, base)]))
-    missing = dict.fromkeys((arm.name, arm.not_run) for arm in arms if arm.not_run is not None)
-    sentences += [f"{name} was not run: {reason}." for name, reason in missing]
+    sentences += _not_run(arms)
     return (*sentences, *_beside_ngrams(arms))
+
+
+def _not_run(arms: Sequence[Arm]) -> list[str]:
+    ran = {arm.name for arm in arms if arm.not_run is None}
+    missing: dict[tuple[str, str], list[int]] = {}
+    for arm in arms:
+        if arm.not_run is not None:
+            missing.setdefault((arm.name, arm.not_run), []).append(arm.seed)
+    return [
+        f"{name} was not run{f' with {_seeds(seeds)}' if name in ran else ''}: {reason}."
+        for (name, reason), seeds in missing.items()
+    ]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def _pair(own: Sequence[Comparison]) -> str:
@@ -65,11 +80,13 @@ def _headline(comparisons: Sequence[Comparison]) -> str:
 
 
 def _beside_ngrams(arms: Sequence[Arm]) -> list[str]:
-    judged = [arm for arm in arms if arm.bits_per_byte is not None]
+    answers: dict[str, set[str]] = {}  # of each arm's runs
+    for arm in arms:
+        if arm.bits_per_byte is not None:
+            answers.setdefault(arm.name, set()).add(arm.bits_per_byte.beats_ngram)
     groups: dict[str, list[str]] = {}
-    for arm in judged:
-        assert arm.bits_per_byte is not None
-        groups.setdefault(arm.bits_per_byte.beats_ngram, []).append(arm.name)
+    for name, given in answers.items():
+        groups.setdefault(given.pop() if len(given) == 1 else "undecided", []).append(name)
     words = {
         "yes": "needs fewer bits per byte of held-out code than the 5-gram model of its own training tokens",
         "no": "needs more bits per byte of held-out code than the 5-gram model of its own training tokens: not beaten",
@@ -77,10 +94,9 @@ def _beside_ngrams(arms: Sequence[Arm]) -> list[str]:
     }
     said = []
     for answer, names in groups.items():
-        who = "Every model" if len(names) == len(judged) and len(names) > 1 else " and ".join(dict.fromkeys(names))
-        said.append(
-            f"{who} {words[answer] if who == 'Every model' or len(set(names)) == 1 else _plural(words[answer])}."
-        )
+        every = len(names) == len(answers) and len(names) > 1
+        who = "Every model" if every else " and ".join(names)
+        said.append(f"{who} {words[answer] if every or len(names) == 1 else _plural(words[answer])}.")
     return said
 
 
@@ -105,15 +121,35 @@ def _size(arm: str) -> str:
     return f"{CONTROL}size-{arm}"
 
 
-def limitations(arms: Sequence[Arm], comparisons: Sequence[Comparison], cut: Mapping[str, int]) -> tuple[str, ...]:
-    """What a reader must not conclude; `cut`: by suite, how many problems lost the beginning of their prompt."""
+def limitations(
+    arms: Sequence[Arm],
+    comparisons: Sequence[Comparison],
+    cut: Mapping[str, int],
+    controls: Sequence[ControlCheck] = (),
+    of_the_run: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """What a reader must not conclude; `cut`: by suite, how many problems lost the beginning of their prompt;
+    `of_the_run`: sentences on how this study was run."""
     trained = [arm.training for arm in arms if arm.training is not None]
     size = max((t.parameters for t in trained), default=0)
     said = []
-    if any(c.this_pair_only for c in comparisons):
+    pair_only = [c for c in comparisons if c.this_pair_only]
+    if pair_only and len(pair_only) == len(comparisons):
         said.append(
             "One seed per arm: intervals are about this pair of runs, and another seed could turn any of these "
             "differences around. No verdict beyond 'undecided' is given."
+        )
+    elif pair_only:
+        which = ", ".join(dict.fromkeys(f"{c.arm} on {c.measure}" for c in pair_only))
+        said.append(
+            "How far another seed may lie is not known everywhere, and where it is not, no verdict beyond 'undecided' "
+            f"is given: {which}."
+        )
+    said += of_the_run
+    if comparisons and not controls:
+        said.append(
+            "No controls were run (kringle run --controls adds them): nothing here shows that this study sees a "
+            "difference where there is one, and none where there is none."
         )
     if size:
         said.append(

@@ -9,6 +9,7 @@ question: one seed answers it with "undecided".
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,8 +30,16 @@ from kringle.study.results import (
     SuiteResult,
     Unit,
 )
-from kringle.study.statistics import Interval, rate_interval, ratio_interval, seeds_and_items_interval
-from kringle.study.verdicts import Difference, SeedVariance, compare_pairs, judge, seed_variance
+from kringle.study.statistics import (
+    LEVEL,
+    RESAMPLES,
+    Interval,
+    mean_rate_interval,
+    rate_interval,
+    ratio_interval,
+    seeds_and_items_interval,
+)
+from kringle.study.verdicts import Difference, Judgement, SeedVariance, compare, compare_pairs, judge, seed_variance
 
 BASELINES = {"five_gram": "5-gram", "zstd": "zstd with dictionary"}
 PROMPT_FORMATS = {"psm": "prefix-suffix-middle", "spm": "suffix-prefix-middle", "left-to-right": "prefix only"}
@@ -115,8 +124,6 @@ def mean_bits_per_byte(runs: Sequence[Sequence[Mapping[str, Any]]]) -> BitsPerBy
         return float(np.mean([_plain([rows[i] for i in places], key) for rows in runs]))
 
     everything = list(range(len(first)))
-    lead = [[row["model"] - row["five_gram"] for row in rows] for rows in runs]
-    interval = seeds_and_items_interval(lead, [row["bytes"] for row in first])
     return BitsPerByte(
         total=over(everything),
         languages={name: over(places) for name, places in groups.items() if len(places) > 1},
@@ -124,7 +131,7 @@ def mean_bits_per_byte(runs: Sequence[Sequence[Mapping[str, Any]]]) -> BitsPerBy
             Baseline(title, baseline(key, everything), {name: baseline(key, places) for name, places in groups.items()})
             for key, title in BASELINES.items()
         ),
-        beats_ngram="yes" if interval.high < 0 else "no" if interval.low > 0 else "undecided",
+        beats_ngram=_beats_over_seeds(runs),
         files=len(first),
         bytes=sum(row["bytes"] for row in first),
     )
@@ -132,14 +139,6 @@ def mean_bits_per_byte(runs: Sequence[Sequence[Mapping[str, Any]]]) -> BitsPerBy
 
 def _languages(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted({row["language"] for row in rows})
-
-
-def _mean_rate(runs: Sequence[Sequence[float]], clusters: Sequence[str] | None = None) -> Estimate:
-    """A rate averaged over seeds; where nothing was ever right, or everything, the bound for as many items."""
-    means = np.mean(runs, axis=0)
-    if means.min() == means.max() and means[0] in (0.0, 1.0):
-        return estimate(rate_interval(means, clusters))
-    return estimate(seeds_and_items_interval(runs, None, clusters))
 
 
 def prompt_format(evaluated: Mapping[str, Any]) -> str:
@@ -160,7 +159,7 @@ def mean_infilling(runs: Sequence[Sequence[Mapping[str, Any]]], prompt: str) -> 
         clusters = [row["task"].rpartition(":")[0] for row in rows[0]]
         truncated = sum(bool(row["unfinished"]) for part in rows for row in part)
         hits, lines = int(np.sum(exact)), len(places) * len(runs)
-        return InfillingScore(hits, lines, _mean_rate(exact, clusters), truncated)
+        return InfillingScore(hits, lines, estimate(mean_rate_interval(exact, clusters)), truncated)
 
     first = runs[0]
     groups = {name: [i for i, row in enumerate(first) if row["language"] == name] for name in _languages(first)}
@@ -180,7 +179,7 @@ def mean_suite_result(results: Sequence[SuiteResult], runs: Sequence[Sequence[Ma
     for result in results:
         for name, number in result.verdicts.items():
             verdicts[name] = verdicts.get(name, 0) + number
-    pass_at = tuple(PassAtK(k, _mean_rate([per_problem(rows, k).tolist() for rows in runs])) for k in ks)
+    pass_at = tuple(PassAtK(k, estimate(mean_rate_interval([per_problem(rows, k) for rows in runs]))) for k in ks)
     return replace(results[0], pass_at=pass_at, verdicts=dict(sorted(verdicts.items())))
 
 
@@ -194,6 +193,17 @@ def _plain(rows: Sequence[Mapping[str, Any]], key: str) -> float:
 
 def _beats(rows: Sequence[Mapping[str, Any]]) -> Any:
     lead = ratio_interval([row["model"] - row["five_gram"] for row in rows], [row["bytes"] for row in rows])
+    return "yes" if lead.high < 0 else "no" if lead.low > 0 else "undecided"
+
+
+def _beats_over_seeds(runs: Sequence[Sequence[Mapping[str, Any]]]) -> Any:
+    """As `_beats` for the mean of several seeds, of which others might have said otherwise."""
+    sides = {
+        key: {seed: np.array([row[key] for row in rows]) for seed, rows in enumerate(runs)}
+        for key in ("model", "five_gram")
+    }
+    sizes = np.array([float(row["bytes"]) for row in runs[0]])
+    lead = compare(sides, "five_gram", higher_is_better=False, weights=sizes)["model"]
     return "yes" if lead.high < 0 else "no" if lead.low > 0 else "undecided"
 
 
@@ -284,16 +294,24 @@ def compare_arms(
     suites: Sequence[str],
     *,
     unpaired: Collection[str] = (),
+    untrained: Collection[str] = (),
+    broken: Mapping[str, Sequence[int]] | None = None,
     stored: Mapping[str, SeedVariance] | None = None,
 ) -> list[Comparison]:
     """Every pair of arms on every measure that all have; runs[arm][seed], the base first. One family for Holm's
-    correction. `unpaired` names arms with seeds of their own; `stored` is the between-seed variance of an earlier study
-    by measure, for a study without one."""
+    correction.
+
+    `unpaired` names arms with seeds of their own, `untrained` those that no seed changes, `broken` by arm the seeds
+    whose training broke off; `stored` is the between-seed variance of an earlier study by measure, for a study without
+    one.
+    """
     if not pairs:
         return []
     base = next(iter(runs))
-    found: list[tuple[_Measure, tuple[str, str], Difference]] = []
-    for measure in _measures(runs, base, margins, suites):
+    measures = _measures(runs, base, margins, suites)
+    family = len(measures) * len(pairs)
+    found: list[tuple[_Measure, tuple[str, str], Difference, bool]] = []
+    for measure in measures:
         values = {arm: {seed: measure.items(m) for seed, m in seeds.items()} for arm, seeds in runs.items()}
         first = next(iter(runs[base].values()))
         differences = compare_pairs(
@@ -304,10 +322,14 @@ def compare_arms(
             clusters=measure.clusters(first) if measure.clusters else None,
             stored=(stored or {}).get(measure.name),
             unpaired=unpaired,
+            untrained=untrained,
             largest=1.0 if measure.unit == "fraction" else None,
+            resamples=resamples_for(family),
         )
-        found += [(measure, pair, difference) for pair, difference in differences.items()]
-    judgements = judge([d for _, _, d in found], [m.margin for m, _, _ in found])
+        for pair, difference in differences.items():
+            solved = measure.unit != "fraction" or any(rate.any() for arm in pair for rate in values[arm].values())
+            found.append((measure, pair, difference, solved))
+    judgements = judge([d for _, _, d, _ in found], [m.margin for m, _, _, _ in found])
     return [
         Comparison(
             arm=arm,
@@ -320,22 +342,54 @@ def compare_arms(
             high=difference.high,
             level=difference.level,
             margin=measure.margin,
-            verdict=judgement.verdict,
-            remark=difference.remark,
             probability_better=difference.probability_better,
             p_value=judgement.p_value,
-            detectable=difference.detectable(len(found)),
+            detectable=difference.detectable(family, measure.margin),
             this_pair_only=difference.seed_variance is None,
+            **_said(difference, judgement, solved, (arm, beside), broken or {}),
         )
-        for (measure, (arm, beside), difference), judgement in zip(found, judgements, strict=True)
+        for (measure, (arm, beside), difference, solved), judgement in zip(found, judgements, strict=True)
     ]
+
+
+def resamples_for(family: int) -> int:
+    """How many resamples a comparison among so many needs: Holm's first step multiplies p-values by `family`, and where
+    they reach 1 - level, some ten draws must lie in the tail that they are counted in."""
+    needed = 2 * 10 * family / (1 - LEVEL)
+    return RESAMPLES * max(1, math.ceil(needed / RESAMPLES))
+
+
+def _said(
+    difference: Difference,
+    judgement: Judgement,
+    solved: bool,
+    pair: tuple[str, str],
+    broken: Mapping[str, Sequence[int]],
+) -> dict[str, Any]:
+    """Verdict and remark. Two arms that never succeed are not shown to be equal; and the runs of an arm that went well
+    are its best ones, so it may be called worse, and nothing else."""
+    verdict, remarks = judgement.verdict, [difference.remark]
+    if not solved:
+        verdict = "undecided"
+        remarks.append("neither succeeded once")
+    arm, base = pair
+    for name, allowed in ((arm, "worse"), (base, "better")):
+        if name in broken and verdict != allowed:
+            verdict = "undecided"
+    if arm in broken or base in broken:
+        remarks += [
+            f"{name} broke off with seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+            for name, seeds in broken.items()
+            if name in pair
+        ]
+    return {"verdict": verdict, "remark": "; ".join(filter(None, remarks))}
 
 
 def seed_variances(
     runs: Mapping[str, Mapping[int, Measurements]], margins: Margins, suites: Sequence[str]
 ) -> dict[str, SeedVariance]:
     """The between-seed variance of each measure, for later studies of the same recipe; nothing where there is none.
-    Only arms that share their seeds belong into `runs`."""
+    Only arms that share their seeds and that a seed changes belong in `runs`."""
     found = {}
     for measure in _measures(runs, next(iter(runs)), margins, suites):
         first = next(iter(next(iter(runs.values())).values()))

@@ -38,11 +38,11 @@ def measure_for(results: Results, claim: Claim) -> str | None:
 
 def answer(results: Results, claim: Claim) -> tuple[str, Comparison | None, str]:
     """(agrees, disagrees, undecided or not run; our comparison; why)."""
-    arm = next((arm for arm in results.arms if arm.name == claim.arm), None)
-    if arm is None:
+    runs = [arm for arm in results.arms if arm.name == claim.arm]
+    if not runs:
         return "not run", None, "this study has no such arm"
-    if arm.not_run is not None:
-        return "not run", None, arm.not_run
+    if all(run.not_run is not None for run in runs):
+        return "not run", None, runs[0].not_run or ""
     measure = measure_for(results, claim)
     base = next((a.name for a in results.arms if a.is_base), None)
     ours = next((c for c in results.comparisons if (c.arm, c.base, c.measure) == (claim.arm, base, measure)), None)
@@ -50,6 +50,12 @@ def answer(results: Results, claim: Claim) -> tuple[str, Comparison | None, str]
         return "not run", None, "not measured"
     if ours.verdict == "undecided":
         return "undecided", ours, ours.remark
+    if ours.verdict == "no difference" and "no difference" not in claim.agree:
+        # Within our margin there is room for what the paper found, unless it measured the same and lies outside.
+        same = published.beside(ours.arm, ours.measure)
+        if same is None or ours.low <= same <= ours.high:
+            why = "no difference, and the paper's may be smaller than this study's margin"
+            return "undecided", ours, f"{why}; {ours.remark}" if ours.remark else why
     return ("agrees" if ours.verdict in claim.agree else "disagrees"), ours, ours.remark
 
 

@@ -8,11 +8,17 @@ noise.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from statistics import fmean
 
 LANGUAGES = ("java", "javascript", "python")
 HUMANEVAL, MBPP, INFILLING = "HumanEval", "MBPP", "infilling"
+_PROBLEMS = {  # whose problems our suites hold
+    "humaneval": HUMANEVAL,
+    "mbpp": MBPP,
+    **{f"multipl-e-{language}": HUMANEVAL for language in ("java", "js", "py")},
+}
 SOURCE = "arXiv 2301.03988, tables 5 to 12"
 DATA_SOURCE = "arXiv 2301.03988, table 3"
 
@@ -61,6 +67,16 @@ def difference(arm: str, measure: str, k: int = 100) -> float | None:
     rows = (one.humaneval, base.humaneval) if measure == HUMANEVAL else (one.mbpp, base.mbpp)
     ours, theirs = (fmean(row[column] for row in part) for part in rows)
     return ours - theirs
+
+
+def beside(arm: str, measure: str) -> float | None:
+    """The published difference of an arm to the base on one of our measures ("infilling", "pass@1 on humaneval"); None
+    where the paper has none on the same problems."""
+    if measure == INFILLING:
+        return difference(arm, INFILLING)
+    found = re.fullmatch(r"pass@(1|10|100) on (.+)", measure)
+    problems = _PROBLEMS.get(found[2]) if found is not None else None
+    return difference(arm, problems, int(found[1])) if found is not None and problems is not None else None
 
 
 @dataclass(frozen=True)

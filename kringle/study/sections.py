@@ -107,7 +107,7 @@ def _controls_table(results: Results) -> Table:
         Column("Outcome", number=False),
         Column("What happened", number=False, wide=True),
     )
-    return Table("controls", "Controls; without them there are no verdicts", columns, rows, central=True)
+    return Table("controls", "Controls; where one fails there are no verdicts", columns, rows, central=True)
 
 
 def findings(results: Results) -> Section:
@@ -307,7 +307,9 @@ def bits_per_byte(results: Results) -> Section:
 
 def _share(value: float | None) -> Cell:
     """A probability with three decimals."""
-    return tables.missing() if value is None else Cell("<0.001" if value < 0.001 else f"{value:.3f}", (value,))
+    if value is None:
+        return tables.missing()
+    return Cell("<0.001" if value < 0.001 else ">0.999" if 0.999 < value < 1 else f"{value:.3f}", (value,))
 
 
 def _comparison_table(results: Results) -> Table:

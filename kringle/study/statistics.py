@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal
@@ -176,14 +176,7 @@ def rate_interval(
         return wilson(rate * len(units), len(units), level)
     if not np.isin(items, (0.0, 1.0)).all():
         found = ratio_interval(items, None, clusters, seed=seed, level=level, resamples=resamples)
-        low, high = found.low, found.high
-        above_zero = int(np.count_nonzero(units[:, 0]))
-        below_one = int(np.count_nonzero(units[:, 0] < units[:, 1]))
-        if above_zero < FEW:
-            high = max(high, wilson(above_zero, len(units), level).high)
-        if below_one < FEW:
-            low = min(low, wilson(len(units) - below_one, len(units), level).low)
-        return Interval(rate, low, high, level, found.method)
+        return _open_to_the_undrawn(found, units)
     if len(units) == len(items):
         return wilson(float(items.sum()), len(items), level)
     if len(units) < 2:
@@ -192,6 +185,19 @@ def rate_interval(
     trials = len(items) / effect
     found = wilson(rate * trials, trials, level)
     return Interval(rate, found.low, found.high, level, f"Wilson score, design effect {effect:.2f}")
+
+
+def _open_to_the_undrawn(found: Interval, units: Floats) -> Interval:
+    """The interval of a rate over units (U, 2; sums and numbers of items), no narrower than the units allow that are
+    off a bound, where those are fewer than `FEW`."""
+    low, high = found.low, found.high
+    above_zero = int(np.count_nonzero(units[:, 0]))
+    below_one = int(np.count_nonzero(units[:, 0] < units[:, 1]))
+    if above_zero < FEW:
+        high = max(high, wilson(above_zero, len(units), found.level).high)
+    if below_one < FEW:
+        low = min(low, wilson(len(units) - below_one, len(units), found.level).low)
+    return replace(found, low=low, high=high)
 
 
 def _ratio_variance(units: Floats) -> float:
@@ -226,6 +232,24 @@ def seeds_and_items_interval(
     low, high = np.quantile(means, (0.5 - level / 2, 0.5 + level / 2))
     value = float(runs.sum() / len(runs) / weights.sum())
     return Interval(value, float(low), float(high), level, "bootstrap over seeds and items")
+
+
+def mean_rate_interval(
+    runs: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    seed: int = 0,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Interval of a rate averaged over training seeds, from per-item rates (seeds, items) in [0, 1]: that of
+    `seeds_and_items_interval`, with what `rate_interval` does about items that are nearly all 0 or all 1."""
+    values = np.atleast_2d(np.asarray(runs, dtype=np.float64))
+    means = values.mean(axis=0)
+    if means.min() == means.max() and means[0] in (0.0, 1.0):
+        return rate_interval(means, clusters, seed=seed, level=level, resamples=resamples)
+    found = seeds_and_items_interval(values, None, clusters, seed=seed, level=level, resamples=resamples)
+    return _open_to_the_undrawn(found, unit_sums(_columns(means, None), clusters))
 
 
 def _columns(numerators: ArrayLike, denominators: ArrayLike | None) -> Floats:

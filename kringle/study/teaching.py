@@ -72,6 +72,7 @@ def train_arm(job: ArmJob, out: Path, world: World | None = None, look: Look | N
         "device": world.device.type,
         "threads": job.threads,
         "together": job.together,
+        "margins": plain(job.evaluation.margins),  # as they were before anything was known
     }
     if world.first:
         np.savez_compressed(out / DOCUMENTS, documents=documents, sizes=store.sizes[documents])

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -60,7 +60,9 @@ class SeedVariance:
 @dataclass(frozen=True)
 class Difference:
     """Arm minus base on one measure. `probability_better` counts the better direction of the measure; `p_value` is
-    two-sided. `seed_variance` is None where there was one seed: the interval then covers `THIS_PAIR_ONLY`."""
+    two-sided. `seed_variance` is None where there was one seed: the interval then covers `THIS_PAIR_ONLY`. With
+    `too_few` units that differ at all, the interval is as wide as those that were not drawn leave open, and decides
+    nothing."""
 
     value: float
     low: float
@@ -76,6 +78,7 @@ class Difference:
     seed_variance: SeedVariance | None
     item_error: float  # standard error of the items' part alone
     stored: bool = False  # the between-seed variance is an earlier study's
+    too_few: bool = False
 
     @property
     def remark(self) -> str:
@@ -87,16 +90,21 @@ class Difference:
         freedom = self.seed_variance.degrees_of_freedom
         return f"{count}; between-seed variance{whose} with {freedom} degree{'s' if freedom > 1 else ''} of freedom"
 
-    def detectable(self, family: int, power: float = 0.8) -> float:
-        """The smallest true difference that a study like this finds with this power among `family` comparisons."""
+    def detectable(self, family: int, margin: float | None = None, power: float = 0.8) -> float | None:
+        """The smallest true difference that a study like this calls *better* or *worse* with this power, among `family`
+        comparisons and with this margin; None where it would call nothing so: without a variance between seeds, or
+        where too few units differ to say how much such studies scatter."""
         variance = self.seed_variance
+        if variance is None or self.too_few:
+            return None
         return minimum_detectable_difference(
             self.item_error * math.sqrt(self.units),
             self.units,
             seeds=len(self.seeds),
-            run_deviation=math.sqrt(variance.run) if variance else 0.0,
-            degrees_of_freedom=variance.degrees_of_freedom if variance else math.inf,
+            run_deviation=math.sqrt(variance.run),
+            degrees_of_freedom=variance.degrees_of_freedom,
             family=family,
+            margin=margin,
             level=self.level,
             power=power,
         )
@@ -183,6 +191,7 @@ def compare_pairs(
     clusters: Sequence[Hashable] | None = None,
     stored: SeedVariance | None = None,
     unpaired: Collection[str] = (),
+    untrained: Collection[str] = (),
     largest: float | None = None,
     seed: int = 0,
     level: float = LEVEL,
@@ -195,75 +204,101 @@ def compare_pairs(
     `clusters` names each item's document or repository. The between-seed variance is this study's own, pooled over all
     arms that share their seeds; where it has none, `stored`, that of an earlier study (same recipe, same measure).
     `unpaired` names arms whose runs have seeds of their own: they are left out of the pool, and are compared with the
-    variance around the two arms' own means. `largest` is the largest possible difference of one item (1 for a rate):
-    where fewer than `FEW` units differ, resampling says nothing of those that were not drawn, and the interval is no
-    narrower than Wilson's bound for that many leaves open.
+    variance around the two arms' own means. `untrained` names arms that no seed changes: out of the pool as well, and
+    compared with the other arm's own variance. `largest` is the largest possible difference of one item (1 for a rate):
+    where fewer than `FEW` units differ, resampling says nothing of those that were not drawn. The interval is then no
+    narrower than Wilson's bound for that many leaves open, which always holds zero, so neither the p-value nor
+    P(better) may say more.
     """
     if len({np.shape(values) for by_seed in runs.values() for values in by_seed.values()}) > 1:
         raise ValueError("the runs were not measured on the same items")
-    paired = {arm: by_seed for arm, by_seed in runs.items() if arm not in unpaired}
-    own = seed_variance(paired, weights, clusters)
-    found = {}
-    for arm, base in pairs:
-        variance, is_stored = (own, False) if own is not None else (stored, stored is not None)
-        if arm in unpaired:
-            both = {name: runs[name] for name in (arm, base)}
-            variance, is_stored = seed_variance(both, weights, clusters, shared_seeds=False), False
-        seeds = tuple(sorted(set(runs[arm]) & set(runs[base])))
+    pool = {arm: by_seed for arm, by_seed in runs.items() if arm not in unpaired and arm not in untrained}
+    own = seed_variance(pool, weights, clusters) if pool else None
+    seeds_of = {(arm, base): tuple(sorted(set(runs[arm]) & set(runs[base]))) for arm, base in pairs}
+    for (arm, base), seeds in seeds_of.items():
         if not seeds:
             raise ValueError(f"arms '{arm}' and '{base}' have no seed in common")
-        columns = [runs[arm][s] - runs[base][s] for s in seeds]
-        units, weight = _units([np.mean(columns, axis=0)], weights, clusters)
-        items, noise = _noise(units[:, 0], weight, len(seeds), variance, seed, resamples)
-        value = float(units.sum() / weight.sum())
+    if not pairs:
+        return {}
+    columns = [np.mean([runs[a][s] - runs[b][s] for s in seeds], axis=0) for (a, b), seeds in seeds_of.items()]
+    units, weight = _units(columns, weights, clusters)  # (U, pairs), (U,)
+    sums = resampled_sums(np.column_stack([units, weight]), seed, resamples)
+    found = {}
+    for number, ((arm, base), seeds) in enumerate(seeds_of.items()):
+        variance, is_stored = (own, False) if own is not None else (stored, stored is not None)
+        if arm in untrained or base in untrained:
+            variance, is_stored = _beside_untrained(runs, arm, base, untrained, weights, clusters), False
+        elif arm in unpaired:
+            both = {name: runs[name] for name in (arm, base)}
+            variance, is_stored = seed_variance(both, weights, clusters, shared_seeds=False), False
+        value = float(units[:, number].sum() / weight.sum())
+        drawn = sums[:, number] / sums[:, -1] - value
+        items, noise = _noise(drawn * _for_few_units(weight), len(seeds), variance, seed)
         low, high = (float(x) for x in np.quantile(value + noise, (0.5 - level / 2, 0.5 + level / 2)))
-        moved = int(np.count_nonzero(units[:, 0]))
-        if largest is not None and moved < FEW:
+        above = float(np.count_nonzero(value + noise > 0) + np.count_nonzero(value + noise >= 0)) / (2 * resamples)
+        tail = int(min(np.count_nonzero(value + noise <= 0), np.count_nonzero(value + noise >= 0)))
+        p_value = min(1.0, 2 * (tail + 1) / (resamples + 1))
+        moved = int(np.count_nonzero(units[:, number]))
+        too_few = largest is not None and moved < FEW
+        if largest is not None and too_few:
             bound = largest * wilson(moved, len(units), level).high  # no difference exceeds the share that moved
             low, high = min(low, -bound), max(high, bound)
-        above = (np.count_nonzero(value + noise > 0) + np.count_nonzero(value + noise >= 0)) / (2 * resamples)
-        tail = min(np.count_nonzero(value + noise <= 0), np.count_nonzero(value + noise >= 0))
+            p_value = max(p_value, 1 - level)
+            above = min(max(above, 0.5 - level / 2), 0.5 + level / 2)
         found[arm, base] = Difference(
             value=value,
             low=low,
             high=high,
             level=level,
             probability_better=above if higher_is_better else 1 - above,
-            p_value=min(1.0, 2 * (tail + 1) / (resamples + 1)),
+            p_value=p_value,
             standard_error=float(noise.std()),
             higher_is_better=higher_is_better,
-            items=len(columns[0]),
+            items=len(columns[number]),
             units=len(units),
             seeds=seeds,
             seed_variance=variance,
             item_error=items,
             stored=is_stored,
+            too_few=too_few,
         )
     return found
 
 
-def _noise(
-    units: Floats, weight: Floats, seeds: int, variance: SeedVariance | None, seed: int, resamples: int
-) -> tuple[float, Floats]:
+def _beside_untrained(
+    runs: Runs,
+    arm: str,
+    base: str,
+    untrained: Collection[str],
+    weights: Floats | None,
+    clusters: Sequence[Hashable] | None,
+) -> SeedVariance | None:
+    """The variance of the trained one of two arms, halved, because a difference is taken to be made of two runs. What
+    a seed does to all arms alike does not cancel here, so it is part of it."""
+    trained = [name for name in (arm, base) if name not in untrained]
+    if not trained:
+        return None
+    variance = seed_variance({name: runs[name] for name in trained}, weights, clusters, shared_seeds=False)
+    return variance and replace(variance, run=variance.run / 2, items=variance.items / 2)
+
+
+def _noise(items: Floats, seeds: int, variance: SeedVariance | None, seed: int) -> tuple[float, Floats]:
     """The standard error of the items' part, and draws (resamples,) of how far the difference could be from its true
-    value; units and weight are (U,).
+    value; `items` (resamples,) are those of the items' part, widened for few units.
 
     The two parts are drawn and added instead of being summarised by one t distribution with Satterthwaite's degrees of
     freedom: where a few seeds carry nearly all of the variance, his 90% intervals covered 86% (one degree of freedom)
-    and 87% (two) in simulation, these 93% and 91%. The items' part is widened for few units (`_for_few_units`).
+    and 87% (two) in simulation, these 93% and 91%.
     """
-    sums = resampled_sums(np.column_stack([units, weight]), seed, resamples)
-    noise: Floats = sums[:, 0] / sums[:, 1] - units.sum() / weight.sum()
-    noise = noise * _for_few_units(weight)
-    spread = float(noise.var())
+    spread = float(items.var())
     if variance is None:
-        return math.sqrt(spread), noise
+        return math.sqrt(spread), items
     if spread > 0:
         # No more is taken out than the other part puts back: few seeds may agree by chance, and no interval is left.
         twice = min(variance.items, variance.run)
-        noise = noise * math.sqrt(max(0.0, 1 - 2 * twice / seeds / spread))
-    t = _student_draws(seed, variance.degrees_of_freedom, resamples)
-    return float(noise.std()), noise + math.sqrt(2 * variance.run / seeds) * t
+        items = items * math.sqrt(max(0.0, 1 - 2 * twice / seeds / spread))
+    t = _student_draws(seed, variance.degrees_of_freedom, len(items))
+    return float(items.std()), items + math.sqrt(2 * variance.run / seeds) * t
 
 
 def _for_few_units(weight: Floats) -> float:
@@ -337,23 +372,29 @@ def minimum_detectable_difference(
     run_deviation: float = 0.0,
     degrees_of_freedom: float = math.inf,
     family: int = 1,
+    margin: float | None = None,
     level: float = LEVEL,
     power: float = 0.8,
 ) -> float:
-    """The smallest true difference that a study finds with probability `power`, in the measure's unit.
+    """The smallest true difference that `judge` calls *better* or *worse* with probability `power`, in the measure's
+    unit.
 
-    (t[1 - (1 - level) / 2 family] + t[power]) * sqrt(item_deviation^2 / units + 2 run_deviation^2 / seeds), with
-    Satterthwaite's degrees of freedom (1946). item_deviation: standard deviation of the paired difference of one unit,
-    averaged over seeds; run_deviation: the part of the between-seed standard deviation that is not of single items;
-    family: number of comparisons, all of which Holm's first step pays for. Without run_deviation the answer is about
-    one pair of runs.
+    With SE = sqrt(item_deviation^2 / units + 2 run_deviation^2 / seeds) and Satterthwaite's degrees of freedom (1946):
+    what is measured must exceed t[1 - (1 - level) / 2 family] SE, so that the p-value is small enough for Holm's first
+    step, and margin - t[(1 + level) / 2] SE, or the interval lies inside the margin; and the true difference must lie
+    t[power] SE above that. item_deviation: standard deviation of the paired difference of one unit, averaged over
+    seeds, without the share that is in run_deviation, the whole between-seed standard deviation of one run. Without
+    run_deviation the answer is about one pair of runs.
     """
     if units < 2 or seeds < 1 or family < 1:
         raise ValueError(f"{units} units, {seeds} seeds, {family} comparisons")
     of_items, of_runs = item_deviation**2 / units, 2 * run_deviation**2 / seeds
-    if of_items + of_runs == 0:
-        return 0.0
+    error = math.sqrt(of_items + of_runs)
+    if error == 0:
+        return margin or 0.0
     uncertainty = of_items**2 / (units - 1) + of_runs**2 / degrees_of_freedom
     freedom = (of_items + of_runs) ** 2 / uncertainty if uncertainty else math.inf
-    factor = student_t_quantile(1 - (1 - level) / (2 * family), freedom) + student_t_quantile(power, freedom)
-    return factor * math.sqrt(of_items + of_runs)
+    needed = student_t_quantile(1 - (1 - level) / (2 * family), freedom) * error
+    if margin is not None:
+        needed = max(needed, margin - student_t_quantile(0.5 + level / 2, freedom) * error)
+    return needed + student_t_quantile(power, freedom) * error
