@@ -202,7 +202,7 @@ def test_two_studies_side_by_side(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no report to compare"):
         report_difference(tmp_path / "now", tmp_path / "elsewhere")
     same = Page(render_difference(before, before))
-    assert "0 of 9 verdicts differ" in same.text
+    assert "0 of the 9 verdicts that both studies have differ" in same.text
     assert "The recipes are the same" in same.text
 
 
