@@ -1,7 +1,8 @@
 # make setup   a virtual environment in .venv with the locked dependencies
 # make run     the whole default study, from the code on this machine to a report
 # make test    formatter, linter, type checker and tests
-# make evidence NAME   a long proof (benchmarks/evidence/NAME.py); writes benchmarks/results/NAME.json
+# make evidence        the names of the long proofs
+# make evidence NAME   one of them (benchmarks/evidence/NAME.py); most write benchmarks/results/NAME.json
 # make lock    resolve the dependencies again and write requirements.lock and requirements-test.lock
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -46,8 +47,17 @@ types: setup
 tests-alone: setup
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
+# The other files there are what the proofs share.
+PROOFS = $(basename $(notdir $(shell grep -l __main__ benchmarks/evidence/*.py)))
+PROOF = $(word 2,$(MAKECMDGOALS))
+
+ifneq (,$(filter $(PROOF),$(PROOFS)))
 evidence: setup
-	$(BIN)/python benchmarks/evidence/$(or $(word 2,$(MAKECMDGOALS)),all).py $(EVIDENCE_ARGS)
+	$(BIN)/python benchmarks/evidence/$(PROOF).py $(EVIDENCE_ARGS)
+else
+evidence:
+	@echo "make evidence NAME, where NAME is one of"; printf '  %s\n' $(PROOFS); [ -z "$(PROOF)" ]
+endif
 
 ifeq (evidence,$(firstword $(MAKECMDGOALS)))
 $(wordlist 2,9,$(MAKECMDGOALS)):

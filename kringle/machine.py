@@ -17,7 +17,8 @@ PACKAGES = ("numba", "numpy", "pyarrow", "pygments", "safetensors", "tokenizers"
 
 @dataclass(frozen=True)
 class Machine:
-    """`memory_bytes` is what is installed, `cores` what this process may use."""
+    """`memory_bytes` is what is installed, `cores` what this process may use; `system` is its name, version and
+    architecture."""
 
     cpu: str
     cores: int
@@ -44,7 +45,8 @@ def machine() -> Machine:
         cpu=_cpu(),
         cores=default_workers(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        # The version alone: what a distributor or a provider puts behind it says nothing of a result.
+        system=f"{platform.system()} {platform.release().partition('-')[0]} {platform.machine()}",
         python=platform.python_version(),
         torch=metadata.version("torch"),
     )

@@ -46,6 +46,17 @@ def test_every_command_that_the_readme_shows_exists() -> None:
     assert shown <= set(build.commands())
 
 
+def test_help_names_every_benchmark_and_every_stage() -> None:
+    from kringle.bench import names
+    from kringle.study.plan import STAGES
+
+    build = builder()
+    told = build.help_of("bench")
+    assert [name for name in names() if f"\n  {name} " not in told] == []
+    told = build.help_of("run").partition("stages: ")[2].partition("kringle run")[0]
+    assert told.replace(",", " ").split() == list(STAGES)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):

@@ -86,7 +86,7 @@ def table(row: dict[str, Any], growth: float, shuffle: dict[str, Any]) -> list[s
         ("shuffle through disk or network, GB", lambda c, t: f"{c.files * BANDS * RECORD / 1e9:,.0f}"),
         ("read and written over the network in all, GB", lambda c, t: f"{network(c, row):,.0f}"),
         (
-            "memory of the process that joins, GB, if it grows on as it did",
+            "memory of the largest process, GB, for files in folders (tables: far less, see the last section)",
             lambda c, t: f"{c.files * growth / 1e9:,.0f}",
         ),
     ):

@@ -71,7 +71,8 @@ def run(
     kringle run my-study.yaml --work /data/mine  your own recipe
     kringle run adapt --init MODEL --source ~/my-repos   teach a model that exists your own code
     kringle run --until split                    only the data; stages: collect, clean, split, annotate,
-                                                 tokenizer, encode, train, evaluate, score, report
+                                                 tokenizer, encode, attribution, train, evaluate, score,
+                                                 memorisation, report
     kringle run --part 3/16 --until collect      one of 16 machines that share a --work folder (docs/scale.md)
     """
     from kringle.study.pipeline import run_study

@@ -28,7 +28,7 @@ SHIPPED = Path(__file__).parent / "suites"
 # Where public sets are looked for beside the suite file and what the caller names; the first is an environment
 # variable, the others are relative to the folder that the command runs in.
 BENCHMARKS_VARIABLE = "KRINGLE_BENCHMARKS"
-_USUAL_FOLDERS = (".", "benchmarks", "shared/benchmarks", "../shared/benchmarks")
+_USUAL_FOLDERS = (".", "benchmarks")
 _SETTINGS: dict[str, type] = {
     "name": str,
     "about": str,
