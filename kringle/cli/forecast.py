@@ -23,6 +23,18 @@ def forecast(
     work: Annotated[
         Path, typer.Option(help="The workspace in which this machine's speed was measured.")
     ] = DEFAULT_WORK,
+    controls: Annotated[
+        bool,
+        typer.Option(
+            "--controls", help="With the controls: another seed, a planted harm, a control by size for each filter."
+        ),
+    ] = False,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="The checkpoint to start from, for a recipe that continues one (adapt).", metavar="DIR", readable=False
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Tell what a study costs and the smallest difference that it could detect, without training anything.
@@ -30,11 +42,12 @@ def forecast(
     \b
     kringle forecast santacoder-1b --gpu h200 --count 8 --price 3.50
     kringle forecast laptop --work kringle-work        this machine, as fast as it was in that workspace
+    kringle forecast laptop --controls --gpu h100      as `kringle run --controls` would do it
     """
     from kringle.study.forecast import forecast as foresee
     from kringle.study.forecast import told
 
-    found = foresee(recipe, gpu=gpu, count=count, price=price, work=work)
+    found = foresee(recipe, gpu=gpu, count=count, price=price, work=work, controls=controls, init=init)
     for line in told(found):
         print(line)
     emit(as_json, asdict(found))

@@ -1,33 +1,29 @@
 """What a study would cost and the smallest difference that it could detect, before anything is trained.
 
 Cost is arithmetic: tokens times FLOPs per token over a throughput. On this machine the throughput is what a run in a
-workspace measured; on a GPU it is published utilisation of a like model, with its source. The FLOPs of a token are
-6 for each weight of a matrix product (forward 2, backward 4) and 12 L E T for attention, causal not halved (PaLM,
-appendix B). Evaluation is not counted.
-
-The smallest detectable difference is `kringle.study.verdicts.minimum_detectable_difference` with the noise of an
-earlier study where one is stored, and with the assumptions named in `ASSUMED` where not. It is an order of magnitude,
-made to tell a study that can answer its question from one that cannot.
+workspace measured; on a GPU it is published utilisation of a like model, with its source. Tokens are positions, as in
+recipes, padding included, and their FLOPs are `ModelConfig.flops_per_token`, for what was measured as for what is
+forecast. Evaluation is not counted. What could be detected is worked out in `kringle.study.detectable`.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 from kringle.errors import UserError
-from kringle.recipe import load_recipe
-from kringle.settings import Arm, Recipe
-from kringle.study import seeds as seed_file
-from kringle.study.controls import control_arms, pairs
-from kringle.study.start import vocabulary_size, with_start
-from kringle.study.verdicts import minimum_detectable_difference
+from kringle.settings import Arm, FilterSettings, Recipe
+from kringle.study.controls import pairs
+from kringle.study.detectable import Detectable, Size, detectable, suite_sizes
+from kringle.study.plan import Options, resolve
+from kringle.study.start import vocabulary_size
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 96)
-_BITS = 2.5  # bits per byte of a small model of code, to turn a stored deviation into a share
+SEEDS, SAMPLES = (3, 5, 10), 200  # that are offered; the paper's own samples of a problem
 CURVE = (0.0, 0.01, 0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)  # shares of a run at which the learning rate is told
 
 
@@ -70,25 +66,10 @@ GPUS = {
     )
 }
 
-# Where no earlier study of the recipe is stored. bits per byte: two runs of one recipe differ by 0.1 to 0.3% of the
-# loss (public reports of small language models; our own of 200,000 tokens: 0.15%); the paired difference of one
-# held-out file varies by 1.5% (ours). Rates: 6 tenths of a point between runs (nanochat: seven runs of d24 within 1.65
-# points of CORE); a tenth of the lines change sides; lines of a file count for two thirds; a problem's pass@1 differs
-# by 10 points between arms beside the noise of its samples (0.118/n for models near 15%).
-ASSUMED = {
-    "bits_run": 0.002,
-    "bits_file": 0.015,
-    "file_bytes": 8_000.0,
-    "rate_run": 0.006,
-    "line": math.sqrt(0.1 * 1.5),
-    "problem": 0.10,
-    "sampling": 0.118,
-}
-
 
 @dataclass(frozen=True)
 class ArmCost:
-    """One arm with one seed."""
+    """One arm with one seed; `at_most` where its tokens, and so its cost, are an upper bound."""
 
     name: str
     parameters: int
@@ -98,17 +79,7 @@ class ArmCost:
     flops: float
     hours: float  # on all devices together, one after the other
     key_value_bytes_per_token: int
-
-
-@dataclass(frozen=True)
-class Detectable:
-    """The smallest true difference found four times in five; `unit` "share" is of the base's bits per byte, else it is
-    "points"."""
-
-    measure: str
-    unit: str
-    value: float
-    basis: str
+    at_most: bool
 
 
 @dataclass(frozen=True)
@@ -145,12 +116,13 @@ def forecast(
     count: int = 1,
     price: float | None = None,
     work: Path | None = None,
+    controls: bool = False,
+    init: Path | None = None,
 ) -> Forecast:
     """The CLI's `kringle forecast`. `gpu` None: this machine, as fast as the runs in the workspace `work` were; `price`
-    is that of one device for an hour. `UserError` where a speed is not known."""
-    recipe = with_start(load_recipe(recipe_name))
-    if recipe.controls is not None:
-        recipe = replace(recipe, arms=(*recipe.arms, *control_arms(recipe.arms, recipe.controls)))
+    is that of one device for an hour; `controls` and `init` are those of `kringle run`. `UserError` where a speed is
+    not known."""
+    recipe = resolve(Options(recipe=recipe_name, controls=controls, init=init))
     if count < 1:
         raise UserError(f"must be at least 1, got {count}", where="--count")
     if gpu is None and count > 1:
@@ -168,6 +140,8 @@ def forecast(
             f"unknown GPU '{gpu}'", where="--gpu", hint=f"known: {', '.join(GPUS)}; or none for this machine"
         )
     arms = tuple(_arm_cost(arm, recipe, speed, GPUS.get(device)) for arm in recipe.arms)
+    sizes = suite_sizes(recipe)
+    now, options = detectable(recipe, sizes), _options(recipe, arms, sizes)
     hours = sum(arm.hours * arm.seeds for arm in arms)
     flops = sum(arm.flops * arm.seeds for arm in arms)
     return Forecast(
@@ -182,9 +156,9 @@ def forecast(
         days_by_count={n: hours / n / 24 for n in (COUNTS if gpu else (1,))},
         price=None if price is None else price * hours,
         learning_rate=_learning_rates(recipe.base),
-        detectable=_detectable(recipe),
-        options=_options(recipe),
-        notes=_notes(recipe, gpu),
+        detectable=now,
+        options=options,
+        notes=_notes(recipe, arms, sizes, [*now, *(d for option in options for d in option.detectable)], gpu),
     )
 
 
@@ -223,6 +197,7 @@ def _arm_cost(arm: Arm, recipe: Recipe, measured: float | None, gpu: Gpu | None)
         flops=flops,
         hours=flops / measured / 3600,
         key_value_bytes_per_token=config.key_value_bytes_per_token,
+        at_most=arm.training.budget == "epochs" and arm.filter != FilterSettings(),
     )
 
 
@@ -230,7 +205,7 @@ def _measured(work: Path | None) -> tuple[float, str]:
     """FLOP/s of as many trainings as this machine has room for at once, and how that is known.
 
     On a CPU a training has its threads, and the cores that these leave have room for others; on a GPU as many shared it
-    as were run together. Trainings that do not say so are those of older versions, and are left out.
+    as were run together. Trainings of older versions, which do not say all that this needs, are left out.
     """
     from kringle.engine import default_workers
 
@@ -239,20 +214,24 @@ def _measured(work: Path | None) -> tuple[float, str]:
         raise UserError(
             "no workspace in which this machine's speed was measured", where=str(work or "--work"), hint=hint
         )
-    found = []
+    found, older = [], 0
     for path in sorted((work / "stages").glob("train@*/manifest.json")):
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        summary, shape = manifest["summary"], manifest["settings"]["model"]
-        speed = summary.get("tokens_per_second")
-        if not speed or "threads" not in summary:  # no speed: a checkpoint that is measured as it is
+        summary = json.loads(path.read_text(encoding="utf-8"))["summary"]
+        if not summary.get("steps"):  # an arm that was not run, or a checkpoint that is measured as it is
             continue
-        per_token = 6 * summary["parameters"] + 12 * shape["layers"] * shape["width"] * shape["context"]
+        if not {"flops_per_token", "threads", "together"} <= summary.keys():
+            older += 1
+            continue
+        speed = summary["positions"] / summary["seconds"]
         side_by_side = summary["together"]
         if summary["device"] == "cpu":
             side_by_side = max(1, default_workers() // (summary["threads"] * summary["processes"]))
-        found.append((speed * per_token * side_by_side, speed, side_by_side))
+        found.append((speed * summary["flops_per_token"] * side_by_side, speed, side_by_side))
     if not found:
-        raise UserError("holds no training whose speed could be used", where=str(work), hint=hint)
+        what = "holds no training whose speed could be used"
+        if older:
+            what += f": {older} of an older version, which did not keep its FLOPs per token"
+        raise UserError(what, where=str(work), hint=hint)
     flops, tokens, side_by_side = sorted(found)[len(found) // 2]
     told = f"measured here: {tokens:,.0f} tokens/s a training (median of {len(found)}), {side_by_side} side by side"
     return flops, told
@@ -282,82 +261,65 @@ def _learning_rates(base: Arm) -> tuple[tuple[int, float], ...]:
     )
 
 
-# -- what could be seen ------------------------------------------------------------------------------------------------
+# -- what more would buy, and what else there is to say ----------------------------------------------------------------
 
 
-def _detectable(recipe: Recipe, more_items: float = 1.0) -> tuple[Detectable, ...]:
-    """By measure, from the recipe's seeds, items and number of comparisons."""
-    evaluation = recipe.evaluation
-    stored = seed_file.load(recipe.seed_variance, recipe) if recipe.seed_variance else seed_file.shipped(recipe)
-    seeds = min(len(arm.training.seeds) for arm in recipe.arms)
-    compared = [arm for arm in recipe.arms if arm.control is None or arm.control.kind != "seed"]
-    freedom = (len(compared) - 1) * (seeds - 1)
-    problems = _problems(recipe)
-    family = len(pairs(recipe.arms)) * (2 + 2 * len(problems))
-    found = []
-
-    def add(measure: str, unit: str, item: float, units: float, run: float, key: str, scale: float = 1.0) -> None:
-        known = stored.get(key) if seeds == 1 else None
-        of_runs = math.sqrt(known.run) / scale if known else run if seeds > 1 else 0.0
-        degrees: float = known.degrees_of_freedom if known else freedom if seeds > 1 else math.inf
-        basis = (
-            "a stored between-seed variance"
-            if known
-            else "assumed spread between seeds"
-            if seeds > 1
-            else ("this pair of runs only: one seed gives no verdict")
-        )
-        value = minimum_detectable_difference(
-            item,
-            max(2, round(units * more_items)),
-            seeds=seeds,
-            run_deviation=of_runs,
-            degrees_of_freedom=degrees,
-            family=max(1, family),
-        )
-        found.append(Detectable(measure, unit, value, basis))
-
-    files = evaluation.held_out_bytes / ASSUMED["file_bytes"]
-    add("bits per byte", "share", ASSUMED["bits_file"], files, ASSUMED["bits_run"], "bits per byte", _BITS)
-    add("infilling", "points", ASSUMED["line"], evaluation.infilling_lines, ASSUMED["rate_run"], "infilling")
-    item = math.sqrt(ASSUMED["problem"] ** 2 + ASSUMED["sampling"] / evaluation.samples)
-    for suite, number in problems.items():
-        add(f"pass@1 on {suite}", "points", item, number, ASSUMED["rate_run"], f"pass@1 on {suite}")
-    return tuple(found)
-
-
-def _problems(recipe: Recipe) -> dict[str, int]:
-    """Problems by suite, of those that are on this machine."""
-    from kringle.evaluation.suites import load_suite
-
-    found = {}
-    for name in recipe.evaluation.suites:
-        try:
-            found[name] = len(load_suite(name, recipe.evaluation.benchmarks).problems)
-        except UserError:
-            continue  # said in the notes
-    return found
-
-
-def _options(recipe: Recipe) -> tuple[Option, ...]:
-    """More seeds, more items, more samples, more tokens."""
+def _options(recipe: Recipe, arms: tuple[ArmCost, ...], sizes: dict[str, Size]) -> tuple[Option, ...]:
+    """More seeds, more items, more samples, more tokens; nothing where nothing is compared."""
+    if not pairs(recipe.arms):
+        return ()
     made = []
-    now = min(len(arm.training.seeds) for arm in recipe.arms)
-    for seeds in (3, 5, 10):
-        if seeds > now:
-            arms = [replace(a, training=replace(a.training, seeds=tuple(range(seeds)))) for a in recipe.arms]
-            made.append(Option(f"{seeds} seeds", seeds / now, _detectable(replace(recipe, arms=tuple(arms)))))
-    made.append(Option("three times the held-out files, lines and problems", 1.0, _detectable(recipe, 3.0)))
-    if recipe.evaluation.samples < 200:
-        sampled = replace(recipe, evaluation=replace(recipe.evaluation, samples=200))
-        made.append(Option("200 samples of each problem", 1.0, _detectable(sampled)))
+    trained = [arm for arm in recipe.arms if not arm.training.skip]
+    for count in SEEDS:
+        if trained and count > min(len(arm.training.seeds) for arm in trained):
+            more = _with_seeds(recipe, count)
+            new, old = (
+                sum(cost.flops * len(arm.training.seeds) for arm, cost in zip(study.arms, arms, strict=True))
+                for study in (more, recipe)
+            )
+            made.append(Option(f"{count} seeds", new / old, detectable(more, sizes)))
+    made.append(Option("three times the held-out files, lines and problems", 1.0, detectable(recipe, sizes, 3.0)))
+    if recipe.evaluation.samples < SAMPLES:
+        sampled = replace(recipe, evaluation=replace(recipe.evaluation, samples=SAMPLES))
+        made.append(Option(f"{SAMPLES} samples of each problem", 1.0, detectable(sampled, sizes)))
     made.append(Option("twice the tokens: larger differences, perhaps, by no known law; the same noise", 2.0, ()))
     return tuple(made)
 
 
-def _notes(recipe: Recipe, gpu: str | None) -> tuple[str, ...]:
+def _with_seeds(recipe: Recipe, count: int) -> Recipe:
+    """The recipe with at least so many seeds in every arm, the same in all; no arm loses any."""
+    of_base = recipe.base.training.seeds
+    fresh = [seed for seed in range(count + len(of_base)) if seed not in of_base]
+    common = (*of_base, *fresh)[: max(count, len(of_base))]
+    return replace(
+        recipe,
+        arms=tuple(
+            replace(a, training=replace(a.training, seeds=tuple(dict.fromkeys((*common, *a.training.seeds)))))
+            for a in recipe.arms
+        ),
+    )
+
+
+def _notes(
+    recipe: Recipe, arms: tuple[ArmCost, ...], sizes: dict[str, Size], seen: Sequence[Detectable], gpu: str | None
+) -> tuple[str, ...]:
     said = ["Evaluation and data preparation are not counted."]
-    absent = [name for name in recipe.evaluation.suites if name not in _problems(recipe)]
+    if not pairs(recipe.arms):
+        said.append(
+            "The recipe has one arm, so nothing is compared and there is no difference to detect; --controls or a "
+            "second ablation would be compared with it."
+        )
+    if bounded := [arm.name for arm in arms if arm.at_most]:
+        said.append(
+            f"Upper bounds (<=), of {', '.join(bounded)} and of the whole: with budget: epochs a filtered arm is "
+            "trained on as large a share of the tokens as its filter keeps, which is known once there are data."
+        )
+    if any(d.by_margin for d in seen):
+        said.append(
+            "By the margin: the recipe calls such differences too small to matter, and those further inside the margin "
+            "come out as no difference, the surer the less noise there is."
+        )
+    absent = [name for name in recipe.evaluation.suites if name not in sizes]
     if absent:
         said.append(f"Not on this machine, so not counted among the measures: {', '.join(absent)}.")
     if gpu is not None:
@@ -379,38 +341,67 @@ def _notes(recipe: Recipe, gpu: str | None) -> tuple[str, ...]:
 def told(found: Forecast) -> list[str]:
     """The forecast as lines of text."""
     lines = [f"Recipe {found.recipe} on {found.count} x {found.device} ({found.throughput})", ""]
-    lines.append(f"{'arm':24}{'parameters':>15}{'tokens':>17}{'steps':>9}{'seeds':>7}{'FLOPs':>11}{'device hours':>14}")
+    lines.append(
+        f"{'arm':24}{'parameters':>15}{'tokens':>19}{'steps':>10}{'seeds':>7}{'FLOPs':>11}{'device hours':>14}"
+    )
     lines += [
-        f"{arm.name:24}{arm.parameters:>15,}{arm.tokens:>17,}{arm.steps:>9,}{arm.seeds:>7}"
-        f"{arm.flops * arm.seeds:>11.2e}{arm.hours * arm.seeds:>14,.2f}"
+        f"{arm.name:24}{arm.parameters:>15,}{('<= ' if arm.at_most else '') + format(arm.tokens, ','):>19}"
+        f"{arm.steps:>10,}{arm.seeds:>7}{arm.flops * arm.seeds:>11.2e}{_hours(arm.hours * arm.seeds):>14}"
         for arm in found.arms
     ]
-    lines += ["", f"Together: {found.flops:.3g} FLOPs, {found.device_hours:,.2f} device hours, {_time(found.days)}"]
+    bound = "at most " if any(arm.at_most for arm in found.arms) else ""
+    hours, days = _hours(found.device_hours), _time(found.days)
+    lines += ["", f"Together: {bound}{found.flops:.3g} FLOPs, {hours} device hours, {days}"]
     if found.price is not None:
-        lines.append(f"Price: {found.price:,.2f}")
+        lines.append(f"Price: {bound}{found.price:,.2f}")
     if len(found.days_by_count) > 1:
         by_count = ", ".join(f"{n}: {_time(days)}" for n, days in found.days_by_count.items())
         lines.append(f"By number of devices: {by_count}")
     curve = ", ".join(f"{step:,}: {rate:.3g}" for step, rate in found.learning_rate)
     lines += [f"Learning rate of the base by step: {curve}", ""]
-    lines.append("Smallest difference that would be found four times in five:")
-    lines += [f"  {_detected(d)}" for d in found.detectable]
-    for option in found.options:
-        seen = "; ".join(_detected(d, short=True) for d in option.detectable)
-        lines.append(f"  {option.change} (cost x {option.cost_factor:.3g}){': ' + seen if seen else ''}")
-    return [*lines, "", *found.notes]
+    if found.detectable:
+        lines.append("Smallest difference that would be called better or worse four times in five:")
+        lines += [f"  {_line(d)}" for d in found.detectable]
+        for option in found.options:
+            seen = _summary(option.detectable)
+            lines.append(f"  {option.change} (cost x {option.cost_factor:.3g}){': ' + seen if seen else ''}")
+        lines.append("")
+    return [*lines, *found.notes]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.2f}" if hours >= 0.1 or not hours else f"{hours:.1g}"
 
 
 def _time(days: float) -> str:
-    return (
-        f"{days:,.1f} days"
-        if days >= 1
-        else f"{days * 24:.1f} hours"
-        if days >= 1 / 24
-        else f"{days * 1440:.1f} minutes"
-    )
+    seconds = 86_400 * days
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.1f} seconds" if seconds >= 0.1 or not seconds else "under 0.1 seconds"
 
 
-def _detected(d: Detectable, short: bool = False) -> str:
-    amount = f"{d.value:.2%} of the base's" if d.unit == "share" else f"{100 * d.value:.1f} points"
-    return f"{d.measure} {amount}" + ("" if short else f" ({d.basis})")
+def _share(value: float, unit: str) -> str:
+    return f"{value:.2%} of the base's" if unit == "share" else f"{100 * value:.1f} points"
+
+
+def _amount(d: Detectable) -> str:
+    if d.value is None:
+        return "none"
+    return _share(d.value, d.unit) + (", by the margin" if d.by_margin else "")
+
+
+def _line(d: Detectable) -> str:
+    if d.value is None:
+        return f"{d.measure}: none: {d.basis}"
+    margin = "" if d.margin is None else f"; margin {_share(d.margin, d.unit)}"
+    return f"{d.measure} {_amount(d)} ({d.basis}{margin})"
+
+
+def _summary(seen: Sequence[Detectable]) -> str:
+    """All measures in one line, each followed by what it rests on where the next one rests on something else."""
+    parts = []
+    for basis, group in groupby(seen, key=lambda d: d.basis):
+        shown = [f"{d.measure} {_amount(d)}" for d in group if d.value is not None]
+        parts.append(f"{'; '.join(shown)} ({basis})" if shown else f"none: {basis}")
+    return "; ".join(parts)

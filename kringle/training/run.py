@@ -87,6 +87,7 @@ class TrainingResult:
     left: int  # pieces drawn for it that did not allow it
     skipped: int  # steps whose update was left out
     parameters: int
+    flops_per_token: int  # of a position, padding included: `ModelConfig.flops_per_token`
     precision: str
     loss: float  # of the last step, nats per token
     seconds: float  # in steps, over all attempts
@@ -304,6 +305,7 @@ class Run:
             left=int(counters["left"]),
             skipped=int(counters["skipped"]),
             parameters=self.model.config.parameters,
+            flops_per_token=self.flops,
             precision=self.precision,
             loss=counters["loss"],
             seconds=seconds,
