@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from statistics import NormalDist
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kringle.study.power import smallest_found
 from kringle.study.statistics import ratio_interval, student_t_quantile, wilson
 from kringle.study.verdicts import (
     THIS_PAIR_ONLY,
@@ -21,7 +21,6 @@ from kringle.study.verdicts import (
     compare_pairs,
     holm,
     judge,
-    minimum_detectable_difference,
     seed_variance,
 )
 
@@ -204,25 +203,6 @@ def test_what_a_study_could_have_found_is_told_where_it_can_find_anything() -> N
     assert told > 0.01
 
 
-@pytest.mark.parametrize(("margin", "family"), [(None, 1), (0.01, 1), (0.03, 1), (0.03, 20), (0.1, 5)])
-def test_a_difference_of_the_detectable_size_is_found_margin_and_family_included(
-    margin: float | None, family: int
-) -> None:
-    error, normal = 0.01, NormalDist()
-    size = minimum_detectable_difference(error * 10, 100, seeds=1, family=family, margin=margin)
-    freedom = 99
-    draws = size + error * np.random.default_rng(2).standard_t(freedom, 2000)
-    half = student_t_quantile(0.95, freedom) * error
-    verdicts = []
-    for value in draws.tolist():
-        p = 2 * (1 - normal.cdf(abs(value) / error))
-        others = [difference(0.0, 1.0, p=1.0)] * (family - 1)
-        one = replace(difference(value, half), p_value=p)
-        verdicts.append(judge([one, *others], [margin] * family)[0].verdict)
-    assert abs(verdicts.count("better") / 2000 - 0.8) < 0.045  # four standard errors, and the normal for Student's tail
-    assert minimum_detectable_difference(0.0, 100, seeds=1, margin=0.2) == 0.2
-
-
 def test_an_arm_that_no_seed_changes_is_judged_by_the_others_spread() -> None:
     """A checkpoint as it is, beside two trained arms. What a seed does to all trained arms cancels between them, and
     does not beside the checkpoint; the checkpoint's runs, all alike, are no sign that seeds do little."""
@@ -307,25 +287,9 @@ def test_holm_rejects_what_its_step_down_definition_rejects(p_values: list[float
     assert {i for i, p in enumerate(holm(p_values)) if p <= alpha} == rejected
 
 
-def test_minimum_detectable_difference_has_its_closed_form() -> None:
-    # One 0/1 outcome a problem, discordance 0.05 on 164 problems, two-sided 5%, power 80%: 4.9 points
-    found = minimum_detectable_difference(math.sqrt(0.05), 164, seeds=1, level=0.95)
-    assert found == pytest.approx(0.049, abs=0.0005)
-    normal = NormalDist()
-    plain = minimum_detectable_difference(0.0, 100, seeds=4, run_deviation=0.1)
-    assert plain == pytest.approx((normal.inv_cdf(0.95) + normal.inv_cdf(0.8)) * 0.1 * math.sqrt(2 / 4))
-    few = minimum_detectable_difference(0.0, 100, seeds=4, run_deviation=0.1, degrees_of_freedom=3, family=5)
-    assert few == pytest.approx((student_t_quantile(0.99, 3) + student_t_quantile(0.8, 3)) * 0.1 * math.sqrt(2 / 4))
-    assert minimum_detectable_difference(0.0, 100, seeds=3) == 0.0
-    with pytest.raises(ValueError, match="seeds"):
-        minimum_detectable_difference(0.1, 100, seeds=0)
-
-
 def test_a_difference_of_the_detectable_size_is_found_as_often_as_promised() -> None:
     random = np.random.default_rng(9)
-    size = minimum_detectable_difference(
-        math.sqrt(2 * 0.3**2 + 2 * 0.5**2 / 3), 60, seeds=3, run_deviation=0.05, degrees_of_freedom=6
-    )
+    size = smallest_found(math.sqrt((2 * 0.3**2 + 2 * 0.5**2 / 3) / 60), math.sqrt(2 * 0.05**2 / 3), freedom=6)
     verdicts = []
     for _ in range(300):
         runs = dict(simulate(random, 4, 3, 60, of_arm=0.3, of_run=0.05, rest=0.5))

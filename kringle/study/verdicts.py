@@ -26,6 +26,7 @@ from typing import Literal
 import numpy as np
 
 from kringle.randomness import stream
+from kringle.study.power import POWER, smallest_found
 from kringle.study.statistics import (
     FEW,
     LEVEL,
@@ -90,19 +91,18 @@ class Difference:
         freedom = self.seed_variance.degrees_of_freedom
         return f"{count}; between-seed variance{whose} with {freedom} degree{'s' if freedom > 1 else ''} of freedom"
 
-    def detectable(self, family: int, margin: float | None = None, power: float = 0.8) -> float | None:
+    def detectable(self, family: int, margin: float | None = None, power: float = POWER) -> float | None:
         """The smallest true difference that a study like this calls *better* or *worse* with this power, among `family`
         comparisons and with this margin; None where it would call nothing so: without a variance between seeds, or
         where too few units differ to say how much such studies scatter."""
         variance = self.seed_variance
         if variance is None or self.too_few:
             return None
-        return minimum_detectable_difference(
-            self.item_error * math.sqrt(self.units),
-            self.units,
-            seeds=len(self.seeds),
-            run_deviation=math.sqrt(variance.run),
-            degrees_of_freedom=variance.degrees_of_freedom,
+        return smallest_found(
+            self.item_error,
+            math.sqrt(2 * variance.run / len(self.seeds)),
+            freedom=variance.degrees_of_freedom,
+            estimated=not self.stored,
             family=family,
             margin=margin,
             level=self.level,
@@ -362,39 +362,3 @@ def judge(differences: Sequence[Difference], margins: Sequence[float | None]) ->
                 verdict = "better" if (difference.value > 0) == difference.higher_is_better else "worse"
         verdicts.append(Judgement(verdict, p))
     return verdicts
-
-
-def minimum_detectable_difference(
-    item_deviation: float,
-    units: int,
-    *,
-    seeds: int,
-    run_deviation: float = 0.0,
-    degrees_of_freedom: float = math.inf,
-    family: int = 1,
-    margin: float | None = None,
-    level: float = LEVEL,
-    power: float = 0.8,
-) -> float:
-    """The smallest true difference that `judge` calls *better* or *worse* with probability `power`, in the measure's
-    unit.
-
-    With SE = sqrt(item_deviation^2 / units + 2 run_deviation^2 / seeds) and Satterthwaite's degrees of freedom (1946):
-    what is measured must exceed t[1 - (1 - level) / 2 family] SE, so that the p-value is small enough for Holm's first
-    step, and margin - t[(1 + level) / 2] SE, or the interval lies inside the margin; and the true difference must lie
-    t[power] SE above that. item_deviation: standard deviation of the paired difference of one unit, averaged over
-    seeds, without the share that is in run_deviation, the whole between-seed standard deviation of one run. Without
-    run_deviation the answer is about one pair of runs.
-    """
-    if units < 2 or seeds < 1 or family < 1:
-        raise ValueError(f"{units} units, {seeds} seeds, {family} comparisons")
-    of_items, of_runs = item_deviation**2 / units, 2 * run_deviation**2 / seeds
-    error = math.sqrt(of_items + of_runs)
-    if error == 0:
-        return margin or 0.0
-    uncertainty = of_items**2 / (units - 1) + of_runs**2 / degrees_of_freedom
-    freedom = (of_items + of_runs) ** 2 / uncertainty if uncertainty else math.inf
-    needed = student_t_quantile(1 - (1 - level) / (2 * family), freedom) * error
-    if margin is not None:
-        needed = max(needed, margin - student_t_quantile(0.5 + level / 2, freedom) * error)
-    return needed + student_t_quantile(power, freedom) * error
