@@ -119,6 +119,9 @@ def _check_training(training: TrainingSettings, model: ModelSettings, path: str)
             where=f"{path}.decay_tokens",
             hint="let it be at least tokens",
         )
+    if training.schedule == "wsd" and training.warmup + training.decay > 1:
+        what = f"warmup and decay are {training.warmup:g} and {training.decay:g} of the schedule, more than the whole"
+        raise UserError(what, where=f"{path}.decay", hint="let them be 1 together at most")
     if training.mixture and training.fidelity == "faithful":
         raise UserError(
             "SantaCoder's procedure mixes languages in proportion to their tokens",

@@ -351,6 +351,7 @@ ablations: {base: {}, other: {}}
         ("1024", "1024, micro_batch_tokens: 64", "must hold a row of 128 tokens"),
         ("60k", "0", r"training\.tokens: must be at least 1"),
         ("1024", "1024, decay_tokens: 20k", "the schedule ends after 20 steps, the run after 59"),
+        ("1024", "1024, schedule: wsd, warmup: 0.3, decay: 0.9", "warmup and decay are 0.3 and 0.9 of the schedule"),
         ("1024", "1024, precision: fp8", r"training\.precision: expected auto or fp32"),
         ("1024", "1024, mixture: {cobol: 1}", "unknown language 'cobol'"),
         ("1024", "1024, mixture: {python: 0}", "all weights are 0"),

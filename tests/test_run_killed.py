@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -111,6 +112,20 @@ def test_a_training_that_goes_on_counts_the_steps_before(
     assert 1 < again[0] <= stop
     assert again[1:] == [1] * (len(again) - 1)
     assert sum(again) == steps
+
+
+def test_a_training_that_is_killed_before_it_is_published_is_not_done_again(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, plan = recall(Workspace.open(study.work, create=False))
+    job = make_job(plan, plan.runs[0], "train", threads=1)
+    whole = teaching.train_arm(job, tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+    ticks: list[float] = []
+    monkeypatch.setattr(teaching, "tick", ticks.append)
+    assert teaching.train_arm(job, tmp_path) == json.loads(json.dumps(whole))
+    assert ticks == []
+    assert (tmp_path / "model" / "model.safetensors").exists()
 
 
 def test_a_damaged_token_store_is_not_trained_on(study: Study, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +63,5 @@ def test_equal_epochs_are_as_many_passes(tmp_path: Path) -> None:
     changed = at_equal_epochs(settings, store, pool, kept)
     assert changed.tokens / lengths[kept].sum() == pytest.approx(10_000 / lengths.sum(), rel=1e-3)
     assert at_equal_epochs(settings, store, pool, pool) == settings
+    shorter = at_equal_epochs(replace(settings, decay_tokens=20_000), store, pool, kept)
+    assert shorter.decay_tokens == pytest.approx(2 * shorter.tokens, abs=1)  # its rate falls as far as the base's

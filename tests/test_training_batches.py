@@ -131,6 +131,9 @@ def test_rows_hold_sequences_end_to_end_with_targets_one_ahead() -> None:
                 assert np.array_equal(batch.tokens[r, a + 1 : b], batch.targets[r, a : b - 1])
     assert several
     shown = list(made.shown(10))
+    late = list(made.shown(10, 7))
+    assert [s.tolist() for s in late] == [s.tolist() for s in shown[len(shown) - len(late) :]]
+    assert len(list(made.shown(7))) + len(late) == len(shown)
     again = [s for step in range(10) for s in sequences(made.batch(step))]
     assert [s.tolist() for s in shown] == [s.tolist() for s in again]
     assert made.tokens_seen(10) == sum(made.batch(step).valid for step in range(10))

@@ -199,6 +199,12 @@ def test_fp16_scales_skips_what_overflows_and_resumes(tmp_path: Path) -> None:
     assert history[-2:] == [16_384, 32_768]
     assert scale.patience == 2
     low = LossScale(scale=1.0, patience=1)
+    for _ in range(3):
+        low.update(True)
+    assert (low.scale, low.lowest) == (1.0, 3)
+    low.update(False)
+    assert low.lowest == 0
+    low = LossScale(scale=1.0, patience=1)
     low.update(True)
     assert low.scale == 1.0
     settings = Settings(steps=6, precision="fp16")

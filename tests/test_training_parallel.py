@@ -21,6 +21,14 @@ def together(folder: Path, size: int, strategy: str, settings: dict[str, Any], *
     """Train with `size` processes as a launcher would start them; the logged losses."""
     folder.mkdir(parents=True, exist_ok=True)
     asked = json.dumps({"folder": str(folder), "strategy": strategy, "settings": settings, **more})
+    started(size, str(HERE / "parallel_worker.py"), asked)
+    log = folder / "out" / "log.jsonl"
+    log = log if log.exists() else folder / "checkpoints" / "log.jsonl"
+    return [json.loads(line)["loss"] for line in log.read_text().splitlines()]
+
+
+def started(size: int, *arguments: str) -> None:
+    """Run Python with these arguments as so many processes, and see that all end well."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -35,13 +43,10 @@ def together(folder: Path, size: int, strategy: str, settings: dict[str, Any], *
             "MASTER_PORT": port,
             "OMP_NUM_THREADS": "1",
         }
-        command = [sys.executable, str(HERE / "parallel_worker.py"), asked]
+        command = [sys.executable, *arguments]
         processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     said = [process.communicate(timeout=300)[1] for process in processes]
     assert [p.returncode for p in processes] == [0] * size, "\n".join(said)[-3000:]
-    log = folder / "out" / "log.jsonl"
-    log = log if log.exists() else folder / "checkpoints" / "log.jsonl"
-    return [json.loads(line)["loss"] for line in log.read_text().splitlines()]
 
 
 EXACT = {"steps": 12, "precision": "fp64", "batch_tokens": 4 * shared.CONTEXT}
@@ -82,6 +87,47 @@ def test_a_mistake_of_the_first_process_reaches_its_caller() -> None:
 
     with pytest.raises(UserError, match="disk: is full"):
         World().first_only(fail)
+
+
+_FAULTS = """
+from kringle.errors import UserError
+from kringle.training.parallel import join, leave
+
+world = join()
+
+
+def fail(error):
+    raise error
+
+
+def caught(work):
+    try:
+        work()
+    except Exception as error:
+        return error
+
+
+def told(error):
+    return type(error).__name__, str(error)
+
+
+disk = OSError(28, "No space left on device")
+error = caught(lambda: world.first_only(lambda: fail(disk)))
+assert error is disk if world.first else told(error) == (
+    "RuntimeError", "process 0 of this training failed: OSError: [Errno 28] No space left on device"
+), error
+error = caught(lambda: world.first_only(lambda: fail(UserError("is full", where="disk", hint="make room"))))
+assert told(error) == ("UserError", "disk: is full; make room"), error
+error = caught(lambda: world.every(lambda: None if world.first else fail(UserError("is damaged", where="store"))))
+assert told(error) == ("UserError", "store: is damaged"), error
+assert world.first_only(lambda: world.rank) == 0
+assert world.every(lambda: world.rank) == world.rank
+leave(finished=True)
+"""
+
+
+def test_an_error_of_one_process_ends_all_of_them() -> None:
+    started(2, "-c", _FAULTS)
 
 
 def test_parts_of_a_batch_are_the_batch() -> None:

@@ -23,8 +23,10 @@ from training_fixtures import CONTEXT, Settings, batches, model_config
 from kringle.errors import UserError
 from kringle.model import exchange
 from kringle.model.transformer import Transformer, document_mask, loss_sum
+from kringle.training.checkpoint import restore, save
 from kringle.training.log import StepRecord
 from kringle.training.loss import Objective, rows_of
+from kringle.training.optimizer import Optimizers, make_optimizer
 from kringle.training.run import Diverged, TrainingResult
 from kringle.training.schedule import learning_rate
 from kringle.training.trainer import train
@@ -208,6 +210,24 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(
         run(uninterrupted, out=tmp_path / "out", **change)
     assert difference in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_new_checkpoint_is_kept_beside_damaged_ones_of_later_steps(tmp_path: Path) -> None:
+    model, optimizer = _small()
+    folders = [save(tmp_path, step, model, optimizer, {}, {}) for step in (200, 300)]
+    for folder in folders:
+        (folder / "manifest.json").write_text("{")
+    assert restore(tmp_path, model, optimizer, {}) is None
+    kept = save(tmp_path, 100, model, optimizer, {}, {})
+    assert [path.name for path in tmp_path.iterdir()] == [kept.name] == ["step-00000100"]
+    restored = restore(tmp_path, model, optimizer, {})
+    assert restored is not None
+    assert restored.step == 100
+
+
+def _small() -> tuple[Transformer, Optimizers]:
+    model = Transformer(model_config())
+    return model, make_optimizer(model, Settings())
 
 
 def _limited(folder: Path, limit: int, answer: Any) -> None:

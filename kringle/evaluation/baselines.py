@@ -6,8 +6,8 @@
   everything the model was shown.
 
 Both return bits file by file, as `kringle.evaluation.bits_per_byte` does for a model, so all three are compared on the
-same files. Both hold their data in memory (the 5-gram model about 150 bytes per training token): they are made for
-millions of tokens, not for billions.
+same files. Both hold their data in memory (the 5-gram model about 150 bytes per training token), so of a long training
+they get the end: `MOST_TOKENS`, and zstd `ZSTD_DICTIONARY_BYTES` of that.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ Floats = NDArray[np.float64]
 # Where counts of counts give no estimate (a tiny or a repeated corpus), these: KenLM's `--discount_fallback`
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 
+MOST_TOKENS = 100_000_000  # 15 GB; of a longer training the last that were shown
 ZSTD_LEVEL = 22  # the highest
 ZSTD_DICTIONARY_BYTES = 1 << 26  # 64 MiB; the search tables take eight times that
 

@@ -113,10 +113,15 @@ def _own_store(job: ArmJob, store: TokenStore, tokenizer: Tokenizer, scratch: Pa
 def at_equal_epochs(
     settings: TrainingSettings, store: TokenStore, pool: np.ndarray, kept: np.ndarray
 ) -> TrainingSettings:
-    """The settings with as many tokens as pass the `kept` documents as often as `settings.tokens` pass the `pool`."""
+    """The settings with as many tokens as pass the `kept` documents as often as `settings.tokens` pass the `pool`, and
+    a schedule that is as much shorter."""
     lengths = np.diff(store.offsets)
+    share = int(lengths[kept].sum()) / int(lengths[pool].sum())
+    until = settings.decay_tokens
     return replace(
-        settings, tokens=max(1, round(settings.tokens * int(lengths[kept].sum()) / int(lengths[pool].sum())))
+        settings,
+        tokens=max(1, round(settings.tokens * share)),
+        decay_tokens=None if until is None else max(1, round(until * share)),
     )
 
 

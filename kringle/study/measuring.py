@@ -13,6 +13,7 @@ import torch
 
 from kringle.engine import tick
 from kringle.evaluation import continuations, infilling, measure, prompt_choice
+from kringle.evaluation.baselines import MOST_TOKENS
 from kringle.evaluation.kept import MEASURE_SEED, write_lines
 from kringle.evaluation.measure import HeldOutFile
 from kringle.evaluation.suites import load_suite
@@ -47,7 +48,9 @@ def measure_arm(job: ArmJob, out: Path) -> dict[str, Any]:
     scratch = out / "scratch"
     store, _, batches, settings = batches_of(job, scratch)
     files = held_out(job, store)
-    sequences = list(batches.shown(settings.shown_steps))
+    steps = settings.shown_steps
+    since = max(0, steps - max(1, MOST_TOKENS // settings.batch_tokens))
+    sequences = list(batches.shown(steps, since))
     shutil.rmtree(scratch, ignore_errors=True)
     shown = measure.Shown(sequences, tokenizer.decode_bytes(np.concatenate(sequences)))
     scored = measure.scored_files(files, store, job.evaluation.held_out_bytes)
@@ -102,5 +105,6 @@ def measure_arm(job: ArmJob, out: Path) -> dict[str, Any]:
         "prompt": prompt,
         "tried": tried,
         "tried_on": tried_on,
-        "shown_bytes": len(shown.text),
+        "shown_bytes": len(shown.text),  # what the baselines got: of a long training, its end
+        "shown_from_step": since,
     }

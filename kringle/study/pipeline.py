@@ -404,6 +404,8 @@ def _run_arms(context: Context, until: str) -> None:
     """Train and measure all arms, as many side by side as there are cores, one thread each where cores are few."""
     plan = context.plan
     threads, together = share_cores(parse_recipe(plan.recipe.text), default_workers())
+    if _on_gpu():
+        together = 1  # each takes the first GPU, and would have it whole
     runs = [
         run for run in plan.runs
         if run.train.manifest() is None or (until == "evaluate" and run.evaluate.manifest() is None)
@@ -422,6 +424,15 @@ def _run_arms(context: Context, until: str) -> None:
         for _ in engine.map(run_arm, jobs, names=[job.train.name for job in jobs], on_tick=advance):
             pass
     engine.rest()
+
+
+def _on_gpu() -> bool:
+    """Whether models are trained on a GPU here. PyTorch is asked where there may be one: to load it takes seconds."""
+    if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def share_cores(written: Recipe, cores: int) -> tuple[int, int]:

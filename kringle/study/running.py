@@ -31,4 +31,5 @@ def look_of(job: ArmJob) -> Look | None:
     from kringle.tokens.tokenizer import Tokenizer
 
     store = TokenStore.open(job.encode / "store")
-    return watcher(held_out(job, store), store, Tokenizer.load(job.tokenizer), job.arm.training.fim)
+    training = job.arm.training
+    return watcher(held_out(job, store), store, Tokenizer.load(job.tokenizer), training.fim, training.metadata)

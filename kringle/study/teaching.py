@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -15,14 +16,17 @@ from kringle.settings import plain
 from kringle.study.altered import training_seed
 from kringle.study.arm import ArmJob, NotRun, batches_of
 from kringle.study.start import checkpoint_fingerprint
+from kringle.workspace import write_atomically
 
 if TYPE_CHECKING:
     from kringle.model.shape import ModelConfig
     from kringle.model.transformer import Transformer
     from kringle.training.log import StepRecord
     from kringle.training.parallel import World
+    from kringle.training.trackers import Tracker
 
 CHECKPOINTS_PER_RUN = 10  # a kill costs at most a tenth of a training
+DONE = "trained.json"  # the summary of a training that came to its end
 DOCUMENTS = "documents.npz"  # numbers in the store of the documents that an arm may see, and their sizes
 
 Look = Callable[["Transformer"], dict[str, float]]
@@ -59,6 +63,9 @@ def train_arm(job: ArmJob, out: Path, world: World | None = None, look: Look | N
     from kringle.training.trainer import train
 
     world = world or join()
+    done: dict[str, Any] | None = world.first_only(lambda: _done(out))
+    if done is not None:
+        return done
     scratch = out / "scratch" / str(world.rank)
     try:
         store, own, batches, settings = batches_of(job, scratch)
@@ -79,10 +86,10 @@ def train_arm(job: ArmJob, out: Path, world: World | None = None, look: Look | N
     if settings.skip:
         shutil.rmtree(out / "scratch", ignore_errors=True)
         return {**_untrained(job, out), **summary}
-    if world.first:
-        store.verify()  # weeks of training are worth the reading
+    world.every(lambda: store.verify(world.rank, world.size))  # weeks of training are worth the reading
     name = job.train.name.removeprefix("train@")
-    trackers = open_trackers(settings.track, out / "tracking", name, plain(job.arm)) if world.first else []
+    trackers: list[Tracker] = []
+    world.first_only(lambda: trackers.extend(open_trackers(settings.track, out / "tracking", name, plain(job.arm))))
 
     told = 0
 
@@ -122,11 +129,25 @@ def train_arm(job: ArmJob, out: Path, world: World | None = None, look: Look | N
         for tracker in trackers:
             tracker.close()
         shutil.rmtree(scratch, ignore_errors=True)
+    ended = {**{key: value for key, value in asdict(result).items() if key not in ("model", "log")}, **summary}
     if world.first:
         _notice(job, out)
-        shutil.rmtree(out / "checkpoints")  # they served resuming; the model and the log are published
-        shutil.rmtree(out / "scratch", ignore_errors=True)
-    return {**{key: value for key, value in asdict(result).items() if key not in ("model", "log")}, **summary}
+        write_atomically(out / DONE, json.dumps(ended))
+        _done(out)
+    return ended
+
+
+def _done(out: Path) -> dict[str, Any] | None:
+    """The summary of a training that came to its end here, its checkpoints removed; None where none did.
+
+    A kill between the removal and the publication of the stage would cost all of it otherwise.
+    """
+    if not (out / DONE).exists():
+        return None
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)  # they served resuming; model and log are published
+    shutil.rmtree(out / "scratch", ignore_errors=True)
+    told: dict[str, Any] = json.loads((out / DONE).read_text(encoding="utf-8"))
+    return told
 
 
 def _notice(job: ArmJob, out: Path) -> None:

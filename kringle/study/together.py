@@ -50,6 +50,8 @@ def train_together(work: Path, name: str, seed: int | None, strategy: Strategy) 
             done = world.agree(run.train.manifest() if world.first else None)
         if (reason := done["summary"].get("not_run")) is not None:
             raise UserError(f"was not trained: {reason}", where=run.name)
-        return {"arm": run.name, "processes": world.size, "model": str(run.train.folder / "model"), **done["summary"]}
-    finally:
+    except BaseException:
         leave()
+        raise
+    leave(finished=True)
+    return {"arm": run.name, "processes": world.size, "model": str(run.train.folder / "model"), **done["summary"]}

@@ -125,12 +125,13 @@ class TokenStore:
                 _check(folder, name, expected["sha256"])
         return cls(folder, manifest)
 
-    def verify(self) -> None:
-        """Read all tokens and compare the checksums; UserError if a byte has changed since a document was encoded."""
+    def verify(self, part: int = 0, of: int = 1) -> None:
+        """Read all tokens and compare the checksums; UserError if a byte has changed since a document was encoded. As
+        one of several processes, look at every `of`-th stretch of documents from the `part`-th on."""
         _check(self.folder, HASHES, self.manifest["files"][HASHES]["sha256"])
         stored = np.load(self.folder / HASHES, mmap_mode="r")
         damaged: list[int] = []
-        for first in range(0, len(self), _DOCUMENTS):
+        for first in range(part * _DOCUMENTS, len(self), of * _DOCUMENTS):
             found = document_hashes(self.tokens, self.offsets[first : first + _DOCUMENTS + 1])
             differ = (found != stored[first : first + _DOCUMENTS]).any(axis=1)
             damaged += (first + np.flatnonzero(differ)).tolist()

@@ -412,10 +412,11 @@ class Batches:
             sum(row.left for row in rows),
         )
 
-    def shown(self, steps: int) -> Iterator[np.ndarray]:
-        """The exact sequences (T,) int64 that the model sees in its first `steps` steps, specials included."""
+    def shown(self, steps: int, start: int = 0) -> Iterator[np.ndarray]:
+        """The exact sequences (T,) int64 that the model sees in its first `steps` steps from step `start` on, specials
+        included."""
         total = steps * self.rows
-        for first in range(0, total, ROWS_AT_ONCE):
+        for first in range(start * self.rows, total, ROWS_AT_ONCE):
             for row in self._render(list(self._locate(first, min(ROWS_AT_ONCE, total - first)))):
                 yield from row.sequences
 

@@ -128,39 +128,71 @@ def _save(
             where=str(checkpoints),
             hint="make room and run again to go on from there",
         ) from error
+    for _, path in [(number, path) for number, path in _folders(checkpoints) if number > step]:
+        shutil.rmtree(path)  # `restore` has passed over them
     for _, path in _folders(checkpoints)[KEPT:]:
         shutil.rmtree(path)
     return final
 
 
 def restore(
-    checkpoints: Path, model: nn.Module, optimizer: Optimizers, fingerprint: Mapping[str, Any]
+    checkpoints: Path,
+    model: nn.Module,
+    optimizer: Optimizers,
+    fingerprint: Mapping[str, Any],
+    world: World | None = None,
 ) -> Restored | None:
     """Load the newest checkpoint that is whole into model and optimizer; None if there is none.
 
     A damaged one is passed over with a warning. UserError if a whole one belongs to another run, naming what differs.
+    Of several processes the first one chooses: on a shared disk another may still see an older list of files, and each
+    must go on from the same step.
     """
-    for _, folder in _folders(checkpoints):
+    world = world or World()
+    read: _Contents | None = None
+
+    def choose() -> str | None:
+        nonlocal read
+        for _, folder in _folders(checkpoints):
+            try:
+                read = _read(folder)
+            except _DAMAGE as error:
+                logger.warning("checkpoint %s is damaged (%s): passed over, trying the one before", folder, error)
+                continue
+            if differences := list(_differences(read[0]["fingerprint"], json.loads(json.dumps(fingerprint)))):
+                raise UserError(
+                    f"is of another run: {'; '.join(differences)}",
+                    where=str(folder),
+                    hint="use another folder for checkpoints, or delete this one",
+                )
+            return folder.name
+        return None
+
+    name = world.first_only(choose)
+    if name is None:
+        return None
+    folder = checkpoints / name
+
+    def load() -> _Contents:
         try:
-            manifest, weights, state = _read(folder)
-        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-            logger.warning("checkpoint %s is damaged (%s): passed over, trying the one before", folder, error)
-            continue
-        if differences := list(_differences(manifest["fingerprint"], json.loads(json.dumps(fingerprint)))):
-            raise UserError(
-                f"is of another run: {'; '.join(differences)}",
-                where=str(folder),
-                hint="use another folder for checkpoints, or delete this one",
-            )
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(like(weights[name], parameter))
-        optimizer.restore(model, state)
-        return Restored(manifest["step"], manifest["counters"], folder)
-    return None
+            return read or _read(folder)
+        except _DAMAGE as error:
+            what = f"checkpoint cannot be read by every process ({error})"
+            raise UserError(what, where=str(folder), hint="see that all machines share this folder") from error
+
+    manifest, weights, state = world.every(load)
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            parameter.copy_(like(weights[parameter_name], parameter))
+    optimizer.restore(model, state)
+    return Restored(manifest["step"], manifest["counters"], folder)
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+_Contents = tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]
+_DAMAGE = (OSError, ValueError, KeyError, safetensors.SafetensorError)
+
+
+def _read(folder: Path) -> _Contents:
     """Manifest, weights and optimizer state; ValueError or OSError if anything is not as it was written."""
     manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
     if manifest["format"] != FORMAT:

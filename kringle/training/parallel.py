@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from datetime import timedelta
+from typing import Any, Literal, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,6 +26,8 @@ from kringle.model.transformer import Transformer
 from kringle.training.loss import Objective
 
 Strategy = Literal["ddp", "fsdp"]
+T = TypeVar("T")
+PATIENCE = timedelta(hours=1)  # that ranks wait for one that reads or writes files; PyTorch's ten minutes are too few
 
 
 @dataclass(frozen=True)
@@ -70,21 +73,30 @@ class World:
         dist.broadcast_object_list(holder, src=0)
         return holder[0]
 
-    def first_only(self, work: Callable[[], Any]) -> Any:
-        """`work()` on the first rank, its result everywhere; its UserError is raised on all ranks, so that none waits
-        for the others forever."""
+    def first_only(self, work: Callable[[], T]) -> T:
+        """`work()` on the first rank, its result everywhere. Its error is raised on all ranks, so that none waits for
+        the others forever: a UserError as it is, any other as it is on the first and as a RuntimeError elsewhere."""
         if self.size == 1:
             return work()
-        result, mistake = None, None
-        if self.first:
-            try:
-                result = work()
-            except UserError as error:
-                mistake = (error.what, error.where, error.hint)
-        result, mistake = self.agree((result, mistake))
-        if mistake is not None:
-            raise UserError(mistake[0], where=mistake[1], hint=mistake[2])
-        return result
+        result, fault = _attempt(work) if self.first else (None, None)
+        result, told = self.agree((result, _portable(fault)))
+        if fault is not None:
+            raise fault
+        _raise(told, 0)
+        return result  # type: ignore[no-any-return]
+
+    def every(self, work: Callable[[], T]) -> T:
+        """`work()` on every rank, each one's own result. The first error is raised on all ranks, as by `first_only`."""
+        if self.size == 1:
+            return work()
+        result, fault = _attempt(work)
+        told: list[Any] = [None] * self.size
+        dist.all_gather_object(told, _portable(fault))
+        if fault is not None:
+            raise fault
+        for rank, one in enumerate(told):
+            _raise(one, rank)
+        return result  # type: ignore[return-value]
 
     # -- models --------------------------------------------------------------------------------------------------------
 
@@ -127,6 +139,34 @@ class World:
         return copy
 
 
+_Told = tuple[str, str, str, bool]  # what, where, hint, and whether it is the user's
+
+
+def _attempt(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    try:
+        return work(), None
+    except Exception as error:  # to be raised once the other ranks know of it
+        return None, error
+
+
+def _portable(fault: Exception | None) -> _Told | None:
+    """What another process has to know of an error: what, where, hint, and whether it is the user's."""
+    if fault is None:
+        return None
+    if isinstance(fault, UserError):
+        return fault.what, fault.where, fault.hint, True
+    return f"{type(fault).__name__}: {fault}", "", "", False
+
+
+def _raise(told: _Told | None, rank: int) -> None:
+    if told is None:
+        return
+    what, where, hint, users = told
+    if users:
+        raise UserError(what, where=where, hint=hint)
+    raise RuntimeError(f"process {rank} of this training failed: {what}")
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that may be spread over ranks, put together; every rank must call this in the same order."""
     if not dist.is_initialized():  # one process alone spares itself the second that importing DTensor takes
@@ -167,7 +207,7 @@ def join(strategy: Strategy = "ddp") -> World:
     if size == 1:
         return World(device=device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo")
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
     return World(dist.get_rank(), dist.get_world_size(), strategy, device)
 
 

@@ -17,15 +17,18 @@ class LossScale:
     scale: float = INITIAL
     clean: int = 0
     patience: int = HYSTERESIS
+    lowest: int = 0  # overflows in a row at the smallest scale, where there is nothing left to lower
 
     def update(self, overflowed: bool) -> None:
         """Take note of one step (Megatron-LM, optimizer/grad_scaler.py, DynamicGradScaler)."""
         if overflowed:
             self.clean = 0
+            self.lowest = self.lowest + 1 if self.scale <= SMALLEST else 0
             self.patience -= 1
             if self.patience <= 0:
                 self.scale = max(self.scale / 2, SMALLEST)
             return
+        self.lowest = 0
         self.clean += 1
         if self.clean == WINDOW:
             self.clean, self.patience = 0, HYSTERESIS

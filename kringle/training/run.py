@@ -210,7 +210,10 @@ class Run:
         norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip)).item())
         overflowed = self.scale is not None and not math.isfinite(norm) and math.isfinite(loss)
         if self.scale:
-            self.scale.update(overflowed)
+            self.scale.update(not math.isfinite(norm))
+            if self.scale.lowest > SKIPS_IN_A_ROW:
+                what = f"{self.scale.lowest} batches in a row overflowed at the smallest loss scale"
+                raise Diverged(self.step + 1, what, batch.documents, checkpoint.newest(self.checkpoints))
         skipped = f"overflow at loss scale {scale:g}" if overflowed else self._wrong(batch, loss, norm)
         if skipped is None:
             self.optimizer.step()

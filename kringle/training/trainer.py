@@ -78,7 +78,7 @@ def train(
         "data": batches.fingerprint,
         **({"init": start.fingerprint} if start else {}),
     }
-    restored = checkpoint.restore(checkpoints, run.model, run.optimizer, fingerprint)
+    restored = checkpoint.restore(checkpoints, run.model, run.optimizer, fingerprint, world)
     if restored:
         run.resume(restored.step, restored.counters)
     first = run.step

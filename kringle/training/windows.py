@@ -255,10 +255,11 @@ class WindowBatches:
             sum(window.filled for window, _ in rendered),
         )
 
-    def shown(self, steps: int) -> Iterator[np.ndarray]:
-        """The windows (context + 1,) int64 that the model sees in its first `steps` steps, specials included."""
+    def shown(self, steps: int, start: int = 0) -> Iterator[np.ndarray]:
+        """The windows (context + 1,) int64 that the model sees in its first `steps` steps from step `start` on,
+        specials included."""
         total = steps * self.rows
-        for first in range(0, total, ROWS_AT_ONCE):
+        for first in range(start * self.rows, total, ROWS_AT_ONCE):
             for window, _ in self._render(first, min(ROWS_AT_ONCE, total - first)):
                 yield window.tokens
 
