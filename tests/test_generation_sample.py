@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 import training_fixtures as shared
+from jail_support import needs_jail
+from score_support import PYTHON, RIGHT, write_lines
 
 from kringle.errors import UserError
 from kringle.evaluation import sampling
 from kringle.evaluation.sampling import Settings, open_model, requests_of, sample_suite
 from kringle.evaluation.suites import SHIPPED, load_suite
+from kringle.evaluation.verdict_file import score_file
 from kringle.generation.fim_formats import formats, infilling_ids, recognise
 from kringle.model import exchange
 from kringle.model.transformer import Transformer
@@ -63,6 +66,16 @@ def test_formats_say_the_same(model: Path, tmp_path: Path) -> None:
         sample_suite(model, "starter", tmp_path / "c", SETTINGS)
     with pytest.raises(UserError, match="unknown format 'x'"):
         sample_suite(model, "starter", tmp_path / "d", SETTINGS, format="x")  # type: ignore[arg-type]
+
+
+@needs_jail
+def test_wrong_programs_fail_after_a_trip_through_multipl_e_s_files(tmp_path: Path) -> None:
+    suite = load_suite(write_lines(tmp_path / "own.jsonl", [PYTHON]))
+    texts = [RIGHT["python"], "    return a - b\n"]
+    done = {(0, number): {"completion": text} for number, text in enumerate(texts)}
+    sampling._write(tmp_path / "made", "multipl-e", suite, replace(SETTINGS, samples=2), done)
+    score_file(tmp_path / "made", suite, tmp_path / "out.jsonl", workers=1)
+    assert [row["verdict"] for row in rows(tmp_path / "out.jsonl")] == ["pass", "fail"]
 
 
 def test_a_broken_run_goes_on(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

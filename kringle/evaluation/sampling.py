@@ -380,7 +380,7 @@ def _multipl_e(problem: Problem, suite: Suite, settings: Settings, rows: list[di
         "name": problem.task_id,
         "language": {"python": "py", "javascript": "js"}.get(suite.language, suite.language),
         "prompt": problem.prompt,
-        "tests": problem.test,
+        "tests": problem.tests,  # with the call of `check`, which HumanEval's format leaves to its harness
         "stop_tokens": list(suite.stops_for(problem)),
         "temperature": settings.temperature,
         "top_p": settings.top_p,
