@@ -213,3 +213,31 @@ def test_the_tasks_of_santacoder_make_whole_programs() -> None:
         if one.language == "java":
             assert text.count("{") == text.count("}") or '"' in text
             assert one.closes
+
+
+def test_gold_lines_survive_the_stop_strings_of_their_suite() -> None:
+    """The stop of a single line takes its line break, which may be all that keeps the next line apart."""
+    if not (BENCHMARKS / "HumanEval-SingleLineInfilling.jsonl.gz").is_file():
+        pytest.skip(f"the public sets are not in {BENCHMARKS}")
+    suite = load_suite("humaneval-infilling", BENCHMARKS)
+    assert suite.infills
+    for one in suite.problems:
+        whole = f"{one.prompt}{one.canonical_solution}{one.suffix}"
+        cut = suite.cut(one.canonical_solution, one)
+        assert not cut.endswith("\n")
+        assert one.program(cut) == one.program(one.canonical_solution) == one.whole(whole)
+    assert one.program("    a = 1\n    b = 2") == one.whole(f"{one.prompt}    a = 1\n    b = 2{one.suffix}")
+
+
+def test_answers_of_several_lines_have_no_stop_at_a_line_break(tmp_path: Path) -> None:
+    gaps = [ROW | {"suffix": "\n", "canonical_solution": solution} for solution in ("    return 1", "    x\n    y\n")]
+    rows = [row | {"task_id": f"T/{number}"} for number, row in enumerate(gaps)]
+    path = tmp_path / "spans.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    made = load_suite(path)
+    assert (made.name, made.stop, made.protocol.max_new_tokens) == ("spans", (), 512)
+    assert made.problems[0].program("    return 1") == "def one():\n    return 1\n\n\n\n"
+    path.write_text(json.dumps(rows[0]))
+    assert load_suite(path).stop == ("\n",)
+    with pytest.raises(UserError, match="the stop strings cut the solution of T/1; answers of several lines"):
+        load_suite(write(tmp_path, rows, format="infilling", stop=["\n"]))

