@@ -122,6 +122,7 @@ def test_settings_that_are_refused(tmp_path: Path, changes: dict[str, Any], mess
     [
         ("", "no problems"),
         ("{", "line 1: not JSON"),
+        ("[" * 100_000, "line 1: not JSON"),
         ("[]", "line 1: a problem must be a JSON object"),
         ([ROW, {key: ROW[key] for key in ROW if key != "test"}], "line 2: test is missing"),
         ([ROW | {"prompt": 3}], "prompt is missing or no text"),

@@ -133,7 +133,7 @@ def rows(path: Path) -> Iterator[Any]:
             continue
         try:
             yield json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"not JSON: {error}", where=f"{path}, line {number}") from None
 
 
