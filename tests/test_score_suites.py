@@ -242,3 +242,32 @@ def test_answers_of_several_lines_have_no_stop_at_a_line_break(tmp_path: Path) -
     assert load_suite(path).stop == ("\n",)
     with pytest.raises(UserError, match="the stop strings cut the solution of T/1; answers of several lines"):
         load_suite(write(tmp_path, rows, format="infilling", stop=["\n"]))
+
+
+@pytest.mark.parametrize(
+    ("code", "prompt"),
+    [
+        ("def f(a):\n    # first\n    r'''Give.'''\n    return a\n", 'def f(a):\n    # first\n    """'),
+        ('def f(a):\n    """Say."""\n    print "x", a\n', 'def f(a):\n    """'),
+        ('def f(a):\n    """Try."""\n    except A, b: raise A, b\n', 'def f(a):\n    """'),
+        ('def f(a):\n\f\n    """Feed."""\n    return """a"""\n', 'def f(a):\n\f\n    """'),
+        ('def f(a): """One line."""; return a', 'def f(a): """'),
+        ("def f(a): return a", 'def f(a): """'),
+        (
+            '@d(a=":")\nasync def f(a={"b:": lambda: ":"}, c=":)",  # :\n      d=1) -> "x:y":\n\tu"Hm."\n',
+            '@d(a=":")\nasync def f(a={"b:": lambda: ":"}, c=":)",  # :\n      d=1) -> "x:y":\n\t"""',
+        ),
+    ],
+)
+def test_functions_are_cut_at_their_docstrings(tmp_path: Path, code: str, prompt: str) -> None:
+    row = {"code": code, "docstring_tokens": ["x"]}
+    (tmp_path / "codexglue-code-to-text-python.jsonl").write_text(json.dumps(row))
+    (one,) = load_suite("codexglue-docstrings", tmp_path).problems
+    assert one.prompt == prompt
+
+
+def test_docstrings_may_open_with_a_line_break(tmp_path: Path) -> None:
+    row = {"code": "def f(): pass", "docstring_tokens": ["x"]}
+    (tmp_path / "codexglue-code-to-text-python.jsonl").write_text(json.dumps(row))
+    made = load_suite("codexglue-docstrings", tmp_path)
+    assert made.cut('\n    Give.\n\n    More."""\n    pass', made.problems[0]).strip().startswith("Give.")

@@ -17,6 +17,7 @@ import ast
 import gzip
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -258,20 +259,30 @@ def _docstring(row: Mapping[str, Any], where: str) -> Problem:
     return Problem(name, _up_to_docstring(code, where), "", " ".join(words), "", calls_check=False)
 
 
+# Parts of Python's text among which only brackets and colons say where a signature ends.
+_PART = re.compile(
+    r"""(?P<skipped>\#[^\n]*|\"{3}(?:[^\\]|\\.)*?\"{3}|'{3}(?:[^\\]|\\.)*?'{3}|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
+    r"|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<colon>:)",
+    re.DOTALL,
+)
+_DEF = re.compile(r"^[ \t\f]*(?:async[ \t]+)?def[ \t]+\w+", re.MULTILINE)
+_BEFORE_BODY = re.compile(r"(?:\s|\\\n|#[^\n]*(?:\n|$))*")
+
+
 def _up_to_docstring(code: str, where: str) -> str:
-    """A function's text up to and with the opening quotes of its docstring; where it has none, of the place for one."""
-    lines = code.splitlines(keepends=True)
-    try:
-        function = ast.parse(code).body[0]
-    except (SyntaxError, ValueError, IndexError):
-        function = None
-    if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-        raise UserError("code is no Python function", where=where)
-    first = function.body[0]
-    indentation = lines[first.lineno - 1][: first.col_offset]
-    if indentation.strip():  # the body stands on the line of the signature
-        raise UserError("the function's body has no line of its own", where=where)
-    return "".join(lines[: first.lineno - 1]) + indentation + '"""'
+    """A function's text up to and with the opening quotes of its docstring; where it has none, of the place for one.
+
+    Found in the text: much of the set is Python 2, which the parser refuses.
+    """
+    function = _DEF.search(code)
+    depth = 0
+    for part in _PART.finditer(code, function.end()) if function else ():
+        depth += (part.lastgroup == "open") - (part.lastgroup == "close")
+        if part.lastgroup == "colon" and not depth:
+            body = _BEFORE_BODY.match(code, part.end())
+            assert body is not None, "it matches nothing, too"
+            return code[: body.end()] + '"""'
+    raise UserError("code is no Python function", where=where)
 
 
 _FORMATS: dict[str, Parse] = {
