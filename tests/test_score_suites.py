@@ -271,3 +271,15 @@ def test_docstrings_may_open_with_a_line_break(tmp_path: Path) -> None:
     (tmp_path / "codexglue-code-to-text-python.jsonl").write_text(json.dumps(row))
     made = load_suite("codexglue-docstrings", tmp_path)
     assert made.cut('\n    Give.\n\n    More."""\n    pass', made.problems[0]).strip().startswith("Give.")
+
+
+def test_mbpp_s_prompt_ends_behind_its_quotes(tmp_path: Path) -> None:
+    """Stripped, it would leave the line break to the model; with it, none of the stops lies in a right answer."""
+    row = {"task_id": 11, "text": "Give one.", "code": "def f():\n    return 1", "test_list": ["assert f() == 1"]}
+    made = load_suite(write(tmp_path, [row], source="mbpp.jsonl").with_name("mbpp.jsonl"))
+    (one,) = made.problems
+    assert not made.protocol.strip_prompt
+    assert one.prompt.endswith('"""\n')
+    answer = "class A:\n    pass\n\n\ndef f():\n    return 1\n"
+    assert made.cut(f"{answer}\nassert f() == 1\n", one) == answer
+    assert made.cut(f'{answer}"""\nMore.\n"""\n', one) == answer.removesuffix("\n")
