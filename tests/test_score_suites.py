@@ -168,7 +168,7 @@ def test_shipped_suites() -> None:
         pytest.skip(f"HumanEval.jsonl.gz is not in {BENCHMARKS}")
     humaneval = load_suite("humaneval", BENCHMARKS)
     assert len(humaneval.problems) == 164
-    assert set(humaneval.stop) == {"\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "```"}
+    assert set(humaneval.stop) == {"\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```"}
     assert {path.stem for path in SHIPPED.glob("*.yaml")} >= {"starter", "humaneval"}
 
 
