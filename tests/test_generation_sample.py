@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 import training_fixtures as shared
+from jail_support import needs_jail
+from score_support import PYTHON, RIGHT, write_lines
 
 from kringle.errors import UserError
 from kringle.evaluation import sampling
 from kringle.evaluation.sampling import Settings, open_model, requests_of, sample_suite
 from kringle.evaluation.suites import SHIPPED, load_suite
+from kringle.evaluation.verdict_file import score_file
 from kringle.generation.fim_formats import formats, infilling_ids, recognise
 from kringle.model import exchange
 from kringle.model.transformer import Transformer
@@ -63,6 +66,45 @@ def test_formats_say_the_same(model: Path, tmp_path: Path) -> None:
         sample_suite(model, "starter", tmp_path / "c", SETTINGS)
     with pytest.raises(UserError, match="unknown format 'x'"):
         sample_suite(model, "starter", tmp_path / "d", SETTINGS, format="x")  # type: ignore[arg-type]
+
+
+GAP = PYTHON | {"suffix": "    return c\n", "canonical_solution": "    c = a + b\n"}
+GAPS = [
+    GAP,
+    GAP | {"task_id": "own/1", "suffix": "", "canonical_solution": "    return a + b\n"},
+    GAP | {"task_id": "own/2", "prompt": PYTHON["prompt"] + "    # a comment about nothing\n" * 40},
+]
+
+
+def test_every_gap_of_a_suite_is_asked_for_as_one(model: Path, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "gaps.jsonl", GAPS)
+    opened = open_model(model, "fp32")
+    assert isinstance(opened, sampling.OwnModel)
+    requests, cut = requests_of(load_suite(path), opened, SETTINGS)
+    special = opened.tokenizer.specials
+    assert all(special.fim_middle == request.prompt[-1] for request in requests)
+    assert cut == [False, False, True]
+    record = sample_suite(model, str(path), tmp_path / "out.jsonl", SETTINGS)
+    assert record["truncated_prompts"] == 1
+    assert [row["truncated"] for row in rows(tmp_path / "out.jsonl")] == [False] * 6 + [True] * 3
+
+
+@pytest.mark.parametrize("format", ["bigcode", "multipl-e"])
+def test_formats_without_a_suffix_refuse_gaps(model: Path, tmp_path: Path, format: sampling.Format) -> None:
+    path = write_lines(tmp_path / "gaps.jsonl", GAPS)
+    with pytest.raises(UserError, match="no place for what follows the gaps of gaps; write them as human-eval"):
+        sample_suite(model, str(path), tmp_path / "out", SETTINGS, format=format)
+    assert not list(tmp_path.glob("out*"))
+
+
+@needs_jail
+def test_wrong_programs_fail_after_a_trip_through_multipl_e_s_files(tmp_path: Path) -> None:
+    suite = load_suite(write_lines(tmp_path / "own.jsonl", [PYTHON]))
+    texts = [RIGHT["python"], "    return a - b\n"]
+    done = {(0, number): {"completion": text} for number, text in enumerate(texts)}
+    sampling._write(tmp_path / "made", "multipl-e", suite, replace(SETTINGS, samples=2), done)
+    score_file(tmp_path / "made", suite, tmp_path / "out.jsonl", workers=1)
+    assert [row["verdict"] for row in rows(tmp_path / "out.jsonl")] == ["pass", "fail"]
 
 
 def test_a_broken_run_goes_on(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +243,9 @@ def test_other_families_are_sampled_by_the_same_rule(tmp_path: Path) -> None:
         assert (completion.tokens[-1] in ends) == (completion.finish == "end")
     record = sample_suite(folder, "starter", tmp_path / "o.jsonl", replace(SETTINGS, samples=1, precision="auto"))
     assert record["precision"] == "fp32"
-    prompt = model.infilling_prompt("def f():\n", "\n", 8)
+    prompt, shortened = model.infilling_prompt("def f():\n", "\n", 8)
+    assert not shortened
+    assert model.infilling_prompt("def f():\n" * 99, "\n", 8)[1]
     vocabulary = model.foreign.tokenizer.get_vocab()
     assert prompt[0] == vocabulary["<fim_prefix>"]
     assert prompt[-1] == vocabulary["<fim_middle>"]

@@ -344,6 +344,14 @@ def test_calls() -> None:
         stack = call["Stack"]()
         stack.push(5)
         assert (len(stack), stack[0], stack.items, bool(stack)) == (1, 5, [5], True)
+        stack.beside = other = call["Stack"]()
+        stack.beside.items = [7]
+        assert other.items == [7]
+        del stack.beside
+        with pytest.raises(AttributeError, match="beside"):
+            _ = stack.beside
+        with pytest.raises(AttributeError, match="beside"):
+            del stack.beside
         assert list(call["count"](3)) == [0, 1, 2]
         with pytest.raises(ValueError, match="why"):
             call["fail"]("value")
@@ -385,6 +393,8 @@ def test_a_handle_equals_nothing_else() -> None:
         {"raise": []},
         {"raise": 7},
         {"ask": "get", "root": ["node", 0], "nodes": [["list", []]]},
+        {"ask": "set", "root": ["node", 0], "nodes": [["list", [1, "x", 2]]]},
+        {"ask": "delete", "root": ["node", 0], "nodes": [["list", [1, "x"]]]},
         {"ask": "name", "root": ["node", 0], "nodes": [["list", ["x"]]]},
         {"ask": "call", "root": 5, "nodes": []},
         {"ask": ["call"], "root": 5, "nodes": []},

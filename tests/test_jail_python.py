@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from jail_support import LIMITS, needs_jail, problem
@@ -13,6 +15,7 @@ from kringle.evaluation.jail.levels import probe
 from kringle.evaluation.jail.python import PythonRunner
 from kringle.evaluation.jail.verdicts import Kind, Verdict
 from kringle.evaluation.problems import Problem
+from kringle.evaluation.suites import load_suite
 
 pytestmark = needs_jail
 
@@ -142,6 +145,19 @@ CONFIRMED = {
         "class f:\n    n = 0\n    def add(self, k):\n        self.n += k\n        return self\n",
         ["counter = candidate()", "assert counter.add(2).add(3).n == 5"],
     ),
+    "attributes": (
+        "class Node:\n    left = None\n    def __init__(self, n):\n        self.n = n\n"
+        "def f(node):\n    return node.n + (f(node.left) if node.left else 0)\n",
+        [
+            "root = Node(1)",
+            "root.left = Node(2)",
+            "root.left.n += 5",
+            "assert candidate(root) == 8",
+            "del root.left",
+            "assert candidate(root) == 1",
+            "assert root.left is None",
+        ],
+    ),
     "exception": (
         "def f(x):\n    class Odd(ValueError): pass\n    raise Odd('no')\n",
         [
@@ -176,6 +192,21 @@ def test_honest_programs_pass_apart_from_their_tests(runner: PythonRunner, name:
     text, checks = CONFIRMED[name]
     verdict = judge(runner, problem(name, "f", *checks), text)
     assert verdict.passed, verdict
+
+
+def test_mbpp_s_set_up_builds_objects_of_the_program_s_classes(runner: PythonRunner, tmp_path: Path) -> None:
+    row = {
+        "task_id": 1,
+        "text": "Write a function to add the numbers of a tree.",
+        "code": "class Tree:\n  def __init__(self, n):\n    self.n, self.left = n, None\n"
+        "def total(t):\n  return t.n + total(t.left) if t else 0\n",
+        "test_setup_code": "root = Tree(1)\nroot.left = Tree(2)\nroot.left.left = Tree(3)",
+        "test_list": ["assert total(root) == 6", "assert total(root.left) == 5"],
+    }
+    (tmp_path / "mbpp.jsonl").write_text(json.dumps(row))
+    (task,) = load_suite(tmp_path / "mbpp.jsonl").problems
+    assert judge(runner, task, task.canonical_solution).passed
+    assert judge(runner, task, task.canonical_solution.replace("else 0", "else 1")).verdict is Kind.FAIL
 
 
 def test_classes_of_the_prompt_travel(runner: PythonRunner) -> None:

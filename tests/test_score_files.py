@@ -82,14 +82,105 @@ def test_samples_and_everything_that_is_wrong_with_them(
 
 def test_bigcode_s_generations(tmp_path: Path, suite_file: Path) -> None:
     right = PYTHON["prompt"].strip() + "\n" + RIGHT["python"]
+    again = "def add(a: int, b: int) -> int:\n    # again\n" + RIGHT["python"]
     path = tmp_path / "generations.json"
-    path.write_text(json.dumps([[right, "def add(a, b): return 0"], [right, right]]))
+    path.write_text(json.dumps([[right, PYTHON["prompt"] + "    return 0"], [again, again]]))
     record = score(path, suite_file, tmp_path / "out.jsonl")
     assert record["verdicts"] == {"fail": 1, "pass": 3}
     assert record["programs"] == 3  # the second problem's two are one
     path.write_text(json.dumps([[right]]))
     flaws = [item for item in read_samples(path, load_suite(suite_file)) if isinstance(item, Flaw)]
     assert "lists for 1 problems only" in flaws[0].line
+
+
+def test_bigcode_s_lists_belong_to_the_problems_whose_prompts_they_begin_with(tmp_path: Path) -> None:
+    """BigCode's MBPP is 500 problems of the 974: not one of its lists has the place of its problem."""
+    tasks = [
+        {
+            "task_id": number,
+            "text": f"Give back {number % 4}.",
+            "code": "",
+            "test_list": [f"assert f() == {number % 4}"],
+        }
+        for number in (1, 2, 3, 11, 12, 15)
+    ]
+    suite = load_suite(write_lines(tmp_path / "mbpp.jsonl", tasks))
+    lists = [[suite.by_id[f"Mbpp/{number}"].prompt + "def f(): pass"] * 2 for number in (11, 12, 15)]
+    lists[1][1] = "def f(): pass"
+    path = tmp_path / "generations.json"
+    path.write_text(json.dumps([*lists, ["def f(): pass"]]))
+    items = list(read_samples(path, suite))
+    found = [(one.problem.task_id, one.number) for one in items if isinstance(one, Sample)]
+    # 3, 11 and 15 have one prompt: the first of them that no list before has had.
+    assert found == [("Mbpp/3", 0), ("Mbpp/3", 1), ("Mbpp/12", 0), ("Mbpp/11", 0), ("Mbpp/11", 1)]
+    assert [item.line.removeprefix(f"{path}") for item in items if isinstance(item, Flaw)] == [
+        ": lists for 4 problems only, mbpp has 6",
+        ", list 1: text 1 does not begin with the prompt of Mbpp/12",
+        ", list 3: belongs to no problem of mbpp, by its place or by a prompt in it",
+    ]
+
+
+GAP = {
+    "name": "own_0_add",
+    "language": "py",
+    "prompt": "def add(a, b):",
+    "suffix": "    return c",
+    "canonical_solution": "    c = a + b",
+    "tests": "assert add(1, 2) == 3",
+}
+
+
+def test_what_fills_a_gap_is_read_from_every_format(tmp_path: Path) -> None:
+    suite_file = write_lines(tmp_path / "gaps.jsonl", [GAP, GAP | {"name": "own_1_add"}])
+    suite = load_suite(suite_file)
+    prompt, suffix = suite.problems[0].prompt, suite.problems[0].suffix
+    middle = GAP["canonical_solution"]
+    path = tmp_path / "generations.json"
+    path.write_text(json.dumps([[middle, prompt + middle, prompt + middle + suffix, middle + suffix], [middle]]))
+    items = [one for one in read_samples(path, suite) if isinstance(one, Sample)]
+    assert [one.completion.text for one in items] == [middle, middle, middle, middle + suffix, middle]
+    record = score(path, suite_file, tmp_path / "out.jsonl")
+    assert (record["verdicts"], record["exact_match"]) == ({"pass": 5}, 0.8)
+    results = write_lines(tmp_path / "results.jsonl", [GAP | {"result": middle + "\n", "exact_match": True}])
+    (one,) = read_samples(results, suite)
+    assert isinstance(one, Sample)
+    assert (one.problem.task_id, one.completion.text) == ("py/own_0_add", middle + "\n")
+
+
+def test_evalplus_s_rows_and_folders(tmp_path: Path, suite_file: Path) -> None:
+    suite = load_suite(suite_file)
+    whole = PYTHON["prompt"] + RIGHT["python"]
+    row = {"task_id": "own/0", "completion": "    return 0\n", "solution": whole}
+    (one,) = read_samples(write_lines(tmp_path / "both.jsonl", [row]), suite)
+    assert isinstance(one, Sample)
+    assert one.program == whole + "\n"
+    folder = tmp_path / "made"
+    for name, text in (("own_1/0.py", whole), ("own_0/10.py", ""), ("own_0/2.py", whole), ("own_7/0.py", whole)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "own_1" / "1.py").write_bytes(b"\xff")
+    assert detect_format(folder) == "evalplus"
+    items = list(read_samples(folder, suite))
+    found = [(one.problem.task_id, one.number, one.program) for one in items if isinstance(one, Sample)]
+    assert found == [("own/0", 0, whole + "\n"), ("own/0", 1, "\n"), ("own/1", 0, whole + "\n")]
+    flaws = [item.line for item in items if isinstance(item, Flaw)]
+    assert "1.py: cannot be read: 'utf-8' codec" in flaws[0]
+    assert "own_7: no problem of own has this name" in flaws[1]
+    assert score(folder, suite_file, tmp_path / "out.jsonl")["verdicts"] == {"fail": 1, "pass": 2}
+
+
+@pytest.mark.parametrize("name", ["deep.jsonl", "deep.json", "deep.json.gz", "folder"])
+@pytest.mark.parametrize("start", ["[", '{"completions":'])
+def test_json_that_is_too_deep_is_a_flaw(tmp_path: Path, suite_file: Path, name: str, start: str) -> None:
+    path = tmp_path / name
+    if name == "folder":
+        path.mkdir()
+    text = (start * 100_000).encode()
+    file = path / "a.json" if path.is_dir() else path
+    file.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    (flaw,) = read_samples(path, load_suite(suite_file))
+    assert isinstance(flaw, Flaw)
+    assert "\n" not in flaw.line
 
 
 def test_multipl_e_s_files_bring_their_problems(tmp_path: Path) -> None:

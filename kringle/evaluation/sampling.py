@@ -24,7 +24,7 @@ from kringle.errors import UserError
 from kringle.evaluation.problems import Problem
 from kringle.evaluation.suites import Suite, load_suite
 from kringle.generation.engine import ROWS, generate
-from kringle.generation.fim import infilling_prompt, left_to_right_prompt
+from kringle.generation.fim import SENTINELS, infilling_prompt, left_to_right_prompt
 from kringle.generation.requests import Completion, Request
 from kringle.generation.weights import Precision, choose_precision
 from kringle.progress import Reporter
@@ -55,7 +55,8 @@ class Sampler(Protocol):
     def prompt(self, text: str, new_tokens: int) -> tuple[list[int], bool]:
         """Ids of a file's beginning, and whether it had to lose its own beginning to fit."""
 
-    def infilling_prompt(self, prefix: str, suffix: str, new_tokens: int) -> list[int]: ...
+    def infilling_prompt(self, prefix: str, suffix: str, new_tokens: int) -> tuple[list[int], bool]:
+        """Ids that ask for the text between the two, and whether either had to lose a part to fit."""
 
     def count(self, text: str) -> int:
         """Tokens of a text."""
@@ -86,8 +87,9 @@ class OwnModel:
         cut = len(ids) < len(whole)
         return (ids if cut else [self.tokenizer.specials.end_of_text, *ids]), cut
 
-    def infilling_prompt(self, prefix: str, suffix: str, new_tokens: int) -> list[int]:
-        return infilling_prompt(self.tokenizer, prefix, suffix, mode="psm", context=self.context, new_tokens=new_tokens)
+    def infilling_prompt(self, prefix: str, suffix: str, new_tokens: int) -> tuple[list[int], bool]:
+        ids = infilling_prompt(self.tokenizer, prefix, suffix, mode="psm", context=self.context, new_tokens=new_tokens)
+        return ids, len(ids) < self.count(prefix) + self.count(suffix) + SENTINELS
 
     def count(self, text: str) -> int:
         return len(self.tokenizer.encode(text))
@@ -118,8 +120,14 @@ class OtherModel:
         room = self.context - new_tokens
         return ids[max(0, len(ids) - room) :], len(ids) > room
 
-    def infilling_prompt(self, prefix: str, suffix: str, new_tokens: int) -> list[int]:
-        return self.foreign.infilling_prompt(prefix, suffix, new_tokens)
+    def infilling_prompt(self, prefix: str, suffix: str, new_tokens: int) -> tuple[list[int], bool]:
+        ids = self.foreign.infilling_prompt(prefix, suffix, new_tokens)
+        family = self.foreign.format
+        assert family is not None, "infilling_prompt refuses such a model"
+        text = sum(
+            len(self.foreign.tokenizer(part, add_special_tokens=False)["input_ids"]) for part in (prefix, suffix)
+        )
+        return ids, len(ids) < len(family.begin) + len(family.psm) - 2 + text  # two places are prefix and suffix
 
     def count(self, text: str) -> int:
         return len(self.foreign.prompt(text))
@@ -162,7 +170,7 @@ def belongs_to_us(folder: Path) -> bool:
 
 def requests_of(suite: Suite, model: Sampler, settings: Settings) -> tuple[list[Request], list[bool]]:
     """One request a problem, and whether its prompt was cut. A prompt keeps its end; at least a quarter of the context
-    is kept for the completion."""
+    is kept for the completion. Where a suite has gaps, one at the end of a file is asked for as the others are."""
     protocol = suite.protocol
     most = settings.max_new_tokens or protocol.max_new_tokens
     requests, cut = [], []
@@ -170,9 +178,8 @@ def requests_of(suite: Suite, model: Sampler, settings: Settings) -> tuple[list[
         text = problem.prompt.strip() if protocol.strip_prompt else problem.prompt
         budget = max(1, most - (model.count(text) if protocol.count_prompt else 0))
         kept = max(1, min(budget, model.context // LEAST_COMPLETION))
-        suffix = getattr(problem, "suffix", None)
-        if suffix:
-            prompt, shortened = model.infilling_prompt(text, suffix, kept), False
+        if suite.infills:
+            prompt, shortened = model.infilling_prompt(text, problem.suffix, kept)
         else:
             prompt, shortened = model.prompt(text, kept)
         requests.append(
@@ -211,6 +218,12 @@ def sample_suite(
     if out.exists() and out.is_dir() != (format == "multipl-e"):
         raise UserError("is a folder" if out.is_dir() else "is a file", where=str(out), hint="choose another --out")
     suite = load_suite(suite_name, data_dir)
+    if suite.infills and format != "human-eval":
+        raise UserError(
+            f"files in the format {format} have no place for what follows the gaps of {suite.name}",
+            where="--format",
+            hint="write them as human-eval",
+        )
     partial = _Partial(out.with_name(out.name + ".partial"))
     model = open_model(model_folder, settings.precision, rows=rows, invariant=settings.invariant)
     header = {
@@ -380,7 +393,7 @@ def _multipl_e(problem: Problem, suite: Suite, settings: Settings, rows: list[di
         "name": problem.task_id,
         "language": {"python": "py", "javascript": "js"}.get(suite.language, suite.language),
         "prompt": problem.prompt,
-        "tests": problem.test,
+        "tests": problem.tests,  # with the call of `check`, which HumanEval's format leaves to its harness
         "stop_tokens": list(suite.stops_for(problem)),
         "temperature": settings.temperature,
         "top_p": settings.top_p,

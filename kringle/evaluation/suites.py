@@ -104,6 +104,11 @@ class Suite:
         """Problems by their task id."""
         return {problem.task_id: problem for problem in self.problems}
 
+    @cached_property
+    def infills(self) -> bool:
+        """Whether a gap is to be filled in. It is of all problems alike, also of those whose gap is at the end."""
+        return any(problem.suffix for problem in self.problems)
+
     def cut(self, completion: str, problem: Problem | None = None) -> str:
         """A completion up to the first stop string in it; the prompt is not searched.
 
@@ -127,7 +132,7 @@ def load_suite(name_or_path: str | Path, data_dir: Path | None = None, *, proble
     """
     path = _suite_file(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
-        return _suite_of_problems(path)
+        return _with_whole_answers(_suite_of_problems(path), path)
     settings = _settings(path)
     try:
         source = _source(settings, path, data_dir)
@@ -143,7 +148,29 @@ def load_suite(name_or_path: str | Path, data_dir: Path | None = None, *, proble
             where=settings["source"],
             hint=settings["get"],
         )
+    return _with_whole_answers(suite, path)
+
+
+def _with_whole_answers(suite: Suite, path: Path) -> Suite:
+    """The suite, unless its stop strings cut the very lines that are missing: no model could fill them in."""
+    if (problem := _answer_that_is_cut(suite)) is not None:
+        raise UserError(
+            f"the stop strings cut the solution of {problem.task_id}",
+            where=str(path),
+            hint='answers of several lines need a suite file without the stop string "\\n"',
+        )
     return suite
+
+
+def _answer_that_is_cut(suite: Suite) -> Problem | None:
+    """The first problem with a gap whose stop strings take more of its solution than the end of its last line."""
+    if not suite.infills:
+        return None
+    for problem in suite.problems:
+        solution = problem.canonical_solution
+        if solution[len(suite.cut(solution, problem)) :] not in ("", "\n"):
+            return problem
+    return None
 
 
 def _rules(settings: Mapping[str, Any], problems: tuple[Problem, ...] = ()) -> Suite:
@@ -174,6 +201,7 @@ _RULES = {
     ("fim-task", "mixed"): "santacoder-fim",
     ("mbpp", "python"): "mbpp",
 }
+_RULES_OF_SPANS = "humaneval-infilling-multi"  # where an answer of the format `infilling` has several lines
 
 
 def _suite_of_problems(path: Path) -> Suite:
@@ -181,8 +209,10 @@ def _suite_of_problems(path: Path) -> Suite:
     kind = detect(path)
     if kind not in _RULES:
         raise UserError(f"there are no rules for {kind[1]} problems", where=str(path))
-    settings = _settings(SHIPPED / f"{_RULES[kind]}.yaml")
-    return replace(_suite(settings, path), name=path.name.split(".")[0])
+    suite = _suite(_settings(SHIPPED / f"{_RULES[kind]}.yaml"), path)
+    if kind[0] == "infilling" and _answer_that_is_cut(suite) is not None:
+        suite = _rules(_settings(SHIPPED / f"{_RULES_OF_SPANS}.yaml"), suite.problems)
+    return replace(suite, name=path.name.split(".")[0])
 
 
 def problems_file(name_or_path: str | Path, data_dir: Path | None = None) -> Path:

@@ -24,7 +24,21 @@ from . import wire
 from .codec import FROZEN, NOT_A_VALUE, Decoder, Encoder, Node, flat
 
 FOR_TESTS = frozenset(
-    {"records", "name", "call", "get", "item", "set item", "iterate", "next", "length", "text", "truth"}
+    {
+        "records",
+        "name",
+        "call",
+        "get",
+        "set",
+        "delete",
+        "item",
+        "set item",
+        "iterate",
+        "next",
+        "length",
+        "text",
+        "truth",
+    }
 )
 FOR_PROGRAMS = frozenset({"call", "iterate", "next"})
 
@@ -59,11 +73,24 @@ class Handle:
 
     __slots__ = ("_kringle_number", "_kringle_peer", "_kringle_type")
 
+    _kringle_peer: Peer
+    _kringle_number: int
+    _kringle_type: str
+
     def __init__(self, peer: Peer, number: int, type_name: str) -> None:
-        self._kringle_peer, self._kringle_number, self._kringle_type = peer, number, type_name
+        # Past our own `__setattr__`: every name is the other side's, these three excepted.
+        object.__setattr__(self, "_kringle_peer", peer)
+        object.__setattr__(self, "_kringle_number", number)
+        object.__setattr__(self, "_kringle_type", type_name)
 
     def __getattr__(self, name: str) -> Any:
         return self._kringle_peer.ask("get", self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._kringle_peer.ask("set", self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self._kringle_peer.ask("delete", self, name)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self._kringle_peer.call(self, list(arguments), named)
@@ -292,6 +319,12 @@ class Peer:
                 return target(*operands[0], **operands[1])
             case "get":
                 return getattr(target, operands[0])
+            case "set":
+                setattr(target, operands[0], operands[1])
+                return None
+            case "delete":
+                delattr(target, operands[0])
+                return None
             case "item":
                 return target[operands[0]]
             case "set item":
