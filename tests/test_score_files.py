@@ -320,9 +320,70 @@ def test_results_of_unequal_problems_are_compared_over_those_in_both(tmp_path: P
     assert "  2 problems have verdicts in both, of 3 and 2: pass@k is theirs" in outcome.lines
 
 
+def lines_of_functions(path: Path, right: set[int], **changes: Any) -> Path:
+    """Verdicts on the lines of ten functions, five each, of which those of the functions in `right` are right."""
+    rows = [
+        {"task_id": f"F{n}-L{line}", "group": f"F{n}", "language": ("python", "java")[n % 2], "verdict": "fail"}
+        | {"sample": 0, "passed": n in right, "exact": n in right}
+        | ({"verdict": "pass"} if n in right else {})
+        for n in range(10)
+        for line in range(5)
+    ]
+    return write_lines(path, [{key: value for key, value in (row | changes).items() if value != ""} for row in rows])
+
+
+def width(value: dict[str, Any]) -> float:
+    return float(value["high"] - value["low"])
+
+
+def test_lines_of_one_function_are_drawn_together_in_a_comparison_too(tmp_path: Path) -> None:
+    some, more = set(range(5)), set(range(9))
+    first, second = lines_of_functions(tmp_path / "a.jsonl", some), lines_of_functions(tmp_path / "b.jsonl", more)
+    grouped = compare_command(first, second).record
+    alone = {"group": "", "language": "", "exact": ""}
+    loose = compare_command(
+        lines_of_functions(tmp_path / "c.jsonl", some, **alone), lines_of_functions(tmp_path / "d.jsonl", more, **alone)
+    ).record
+    assert (grouped["difference"]["pass@1"]["problems"], grouped["difference"]["pass@1"]["groups"]) == (50, 10)
+    assert loose["difference"]["pass@1"]["groups"] == 50
+    for name in ("first", "second", "difference"):
+        assert grouped[name]["pass@1"]["value"] == loose[name]["pass@1"]["value"]
+        assert width(grouped[name]["pass@1"]) > 1.5 * width(loose[name]["pass@1"]), name
+    one_grouped = compare_command(first, None).record["pass_at_k"]["pass@1"]
+    assert one_grouped == grouped["first"]["pass@1"]
+    half = compare_command(tmp_path / "c.jsonl", second).record  # the groups of one file do for both
+    assert half["difference"] == grouped["difference"]
+    assert "exact" not in half
+
+
+def test_exact_matches_are_compared_by_language(tmp_path: Path) -> None:
+    first = lines_of_functions(tmp_path / "a.jsonl", {0, 1, 2})
+    second = lines_of_functions(tmp_path / "b.jsonl", {0, 1, 2, 4, 6, 8}, passed=False, verdict="infrastructure")
+    outcome = compare_command(first, second)
+    exact = outcome.record["exact"]
+    assert outcome.record["difference"] == {}  # nothing of the second file was run, which exact match does without
+    assert list(exact) == ["java", "python"]
+    assert [exact["python"][name]["value"] for name in ("first", "second", "difference")] == [0.4, 1.0, 0.6]
+    assert [exact["java"][name]["value"] for name in ("first", "second", "difference")] == [0.2, 0.2, 0.0]
+    assert exact["python"]["difference"]["groups"] == 5
+    assert any(line.startswith("  exact match, python 0.4000 -> 1.0000, difference +0.6") for line in outcome.lines)
+    alone = compare_command(first, None)
+    assert alone.record["exact"]["python"] == exact["python"]["first"]
+    assert any(line.startswith("  exact match, java 0.2000   90% interval") for line in alone.lines)
+
+
+def test_files_that_group_their_problems_otherwise_are_not_of_one_suite(tmp_path: Path) -> None:
+    first, second = lines_of_functions(tmp_path / "a.jsonl", {0}), lines_of_functions(tmp_path / "b.jsonl", {0})
+    second.write_text(second.read_text().replace('"group": "F0"', '"group": "G0"'))
+    with pytest.raises(UserError, match="not of one suite: F0-L0 is of 'F0' in one, of 'G0' in the other"):
+        compare_command(first, second)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("a.jsonl", b'{"task_id": "A", "passed": true, "group": 3}', "line 1: group is no text, or another one"),
+        ("a.jsonl", b'{"task_id": "A", "passed": true, "exact": true}', "line 1: a verdict on a line has no group"),
         ("a.jsonl", b'{"task_id": "A", "passed": true, "sample": "x"}', r"line 1: a sample's number is .* not 'x'"),
         ("a.jsonl", b'{"task_id": "A", "passed": true, "sample": null}', r"line 1: a sample's number is .* not None"),
         (

@@ -260,9 +260,11 @@ def _doubtful(path: Path, suite: Suite, part: Part, judged: _Judged) -> Iterator
 
 def _row(sample: Sample, verdict: Verdict, suite: Suite, harness: str | None, summary: Summary) -> dict[str, Any]:
     problem, kind = sample.problem, verdict.verdict
+    group = problem.group or problem.task_id
     row: dict[str, Any] = {"task_id": problem.task_id, "sample": sample.number, **verdict.to_json()}
+    row |= {"language": problem.language, "group": group}  # for whoever has the rows alone, as `kringle compare`
     tally = summary.by_problem.setdefault(problem.task_id, ProblemTally())
-    summary.groups[problem.task_id] = problem.group or problem.task_id
+    summary.groups[problem.task_id] = group
     tally.samples += 1
     tally.judged += kind is not Kind.INFRASTRUCTURE
     tally.passed += verdict.passed
