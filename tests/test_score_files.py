@@ -419,6 +419,85 @@ def test_a_missing_runtime_is_one_line(tmp_path: Path) -> None:
     assert "2 samples were NOT judged" in done.stdout
 
 
+def lines_to_fill_in(path: Path) -> Path:
+    """Three lines of SantaCoder's kind in each of three languages, two of them of one function."""
+    rows = [
+        {"name": f"own_{name}-L{line}", "language": language, "prompt": prompt, "suffix": suffix, "tests": ""}
+        | {"canonical_solution": solution}
+        for language, prompt, solution, suffix in (
+            ("py", "def add(a, b):", "    c = a + b", "    return c"),
+            (
+                "java",
+                "class Problem {\n  static int add(int a, int b) {",
+                "    int c = a + b;",
+                "    return c;\n  }\n}",
+            ),
+            ("js", "function add(a, b) {", "  const c = a + b;", "  return c;\n}"),
+        )
+        for name, line in ((0, 1), (0, 2), (1, 1))
+    ]
+    return write_lines(path, rows)
+
+
+def filled_in(path: Path, suite: Path) -> Path:
+    """The right line for the first function of each language, with other white space, and a wrong one for the other."""
+    return write_lines(
+        path,
+        [
+            {"task_id": one.task_id, "completion": f" {one.canonical_solution} \n" if "own_0" in one.task_id else "x"}
+            for one in load_suite(suite).problems
+        ],
+    )
+
+
+def check_exact(record: dict[str, Any], out: Path) -> None:
+    assert list(record["exact"]) == ["java", "javascript", "python"]
+    for value in record["exact"].values():
+        assert (value["value"], value["problems"]) == (2 / 3, 3)
+        assert value["low"] < 2 / 3 < value["high"]
+        assert "design effect" in value["method"]  # two functions, not three lines that have nothing in common
+    assert "exact_match" not in record  # no mean over languages
+    assert "are of another protocol" in record["exact_rule"]
+    assert compare_command(out, None).record["exact"] == record["exact"]
+
+
+def test_exact_lines_need_no_jail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(unsafe: bool) -> None:
+        raise UserError("this machine cannot jail programs", hint="no matter")
+
+    monkeypatch.setattr("kringle.evaluation.verdict_file.level_for_scoring", refuse)
+    suite, out = lines_to_fill_in(tmp_path / "lines.jsonl"), tmp_path / "out.jsonl"
+    outcome = score_command(filled_in(tmp_path / "s.jsonl", suite), str(suite), out, quiet=True)
+    check_exact(outcome.record, out)
+    assert (outcome.record["jail"], outcome.record["not_run"]) == ("none", "this machine cannot jail programs")
+    assert outcome.record["verdicts"] == {"infrastructure": 9}
+    assert outcome.record["pass_at_k"] == {}
+    assert outcome.faults == 0
+    whole = [
+        {"task_id": one.task_id, "solution": f"{one.prompt}{one.canonical_solution}{one.suffix}"}
+        for one in load_suite(suite).problems
+    ]
+    record = score(write_lines(tmp_path / "whole.jsonl", whole), suite, out)
+    assert {value["value"] for value in record["exact"].values()} == {1.0}
+    ours = write_lines(tmp_path / "own.jsonl", [PYTHON])
+    samples = write_lines(tmp_path / "p.jsonl", [{"task_id": "own/0", "completion": RIGHT["python"]}])
+    with pytest.raises(UserError, match="cannot jail"):
+        score(samples, ours, out)
+
+
+def test_exact_lines_need_no_runtime(tmp_path: Path) -> None:
+    suite, out = lines_to_fill_in(tmp_path / "lines.jsonl"), tmp_path / "out.jsonl"
+    samples = filled_in(tmp_path / "s.jsonl", suite)
+    command = [sys.executable, "-m", "kringle", "score", str(samples), "--suite", str(suite), "--out", str(out)]
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": "/nowhere", "HOME": str(tmp_path)}
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout[done.stdout.index("\n{") :])
+    check_exact(record, out)
+    assert record["verdicts"]["infrastructure"] == 6
+    assert "6 samples were NOT judged: the jail failed, or a runtime is missing; exact match needs no" in done.stdout
+
+
 def test_openai_s_infilling_with_the_canonical_line(tmp_path: Path) -> None:
     path = BENCHMARKS / "HumanEval-SingleLineInfilling.jsonl.gz"
     if not path.is_file():

@@ -24,7 +24,7 @@ from typing import Any
 
 import kringle
 from kringle.errors import UserError
-from kringle.evaluation.jail.levels import level_for_scoring
+from kringle.evaluation.jail.levels import Level, Name, level_for_scoring
 from kringle.evaluation.jail.runner import missing_runtime
 from kringle.evaluation.jail.verdicts import Kind, Verdict
 from kringle.evaluation.pool import Job, Judged, judge_all, judge_alone
@@ -61,26 +61,31 @@ def parse_part(text: str) -> Part:
 
 @dataclass
 class ProblemTally:
-    """What came of one problem's completions; `judged` leaves out what the jail failed at."""
+    """What came of one problem's completions; `judged` leaves out what the jail failed at. `exact` counts those that
+    are the line itself, where the suite asks for lines: it leaves out nothing, because nothing is run for it."""
 
+    language: str
     samples: int = 0
     judged: int = 0
     passed: int = 0
+    exact: int = 0
     harness_passed: int = 0
 
 
 @dataclass
 class Summary:
-    """What came of a file. `by_problem` is keyed by task id; `groups` says which problems are alike."""
+    """What came of a file. `by_problem` is keyed by task id; `groups` says which problems are alike. `not_run` is why
+    nothing was run, where the suite's measure could be taken all the same."""
 
     suite: str
+    measure: str
     prompts: str
     jail: str
+    not_run: str = ""
     verdicts: Counter[str] = field(default_factory=Counter)
     by_problem: dict[str, ProblemTally] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
     skipped: int = 0
-    exact: int = 0
     distinct: int = 0
     resumed: int = 0
     judged_alone: int = 0
@@ -91,6 +96,11 @@ class Summary:
     @property
     def samples(self) -> int:
         return sum(self.verdicts.values())
+
+    @property
+    def faults(self) -> int:
+        """Samples that the suite's measure lacks for a fault on our side; where it is exact match, none can."""
+        return 0 if self.measure == "exact" else self.verdicts["infrastructure"]
 
 
 def score_file(
@@ -109,7 +119,8 @@ def score_file(
 
     harness adds that harness's verdict beside ours. `say` gets one line for every piece of the file that cannot be
     used, and for every language whose runtime is missing. UserError where nothing at all can be read or jailed, where
-    another run writes the same `out`, and where the verdicts so far cannot be kept; those that are stay.
+    another run writes the same `out`, and where the verdicts so far cannot be kept; those that are stay. A suite of
+    lines that count when they are exact needs no jail: without one, nothing is run and the lines are compared.
     """
     if harness is not None and harness not in HARNESSES:
         raise UserError(f"no rules of a harness called {harness!r}", where="--compat", hint=" or ".join(HARNESSES))
@@ -122,12 +133,23 @@ def score_file(
         raise UserError("is a folder, not a file", where=str(out), hint="choose the name of a file for --out")
     if out.exists() and out.samefile(path):
         raise UserError("is the file to be scored", where=str(out), hint="choose another --out")
-    level = level_for_scoring(unsafe)
+    level, not_run = _level(suite, unsafe)
     part = part or Part()
-    summary = Summary(suite.name, suite.prompt_hash[:16] if suite.problems else "", str(level.name))
+    summary = Summary(
+        suite=suite.name,
+        measure=suite.protocol.measure,
+        prompts=suite.prompt_hash[:16] if suite.problems else "",
+        jail=str(level.name if level else Name.NONE),
+        not_run=not_run,
+    )
     total = _look_through(path, suite, part, summary, say)
     if not total:
         raise UserError("there is no completion in it that can be scored", where=str(path))
+    if level is None:
+        say(f"nothing is run, the lines are only compared: {not_run}")
+        with _only_run(out):
+            _write(out, path, suite, part, lambda sample, _: _unrun(sample, not_run), harness, summary)
+        return summary
     journal = out.with_name(f"{out.name}.judged")
     with _only_run(out), _told(journal), closing(_Judged(journal, suite, str(level.name))) as judged:
         summary.resumed = len(judged)
@@ -148,17 +170,45 @@ def score_file(
                 advance(1)
             judged.save()
         summary.distinct = len(judged)
-        temporary = out.with_name(f".{out.name}.{os.getpid()}")
-        try:
-            with temporary.open("w", encoding="ascii") as file:
-                for sample, digest in _of_part(path, suite, part):
-                    row = _row(sample, judged.get(digest), suite, harness, summary)
-                    file.write(json.dumps(row, ensure_ascii=True) + "\n")
-            temporary.replace(out)
-        finally:
-            temporary.unlink(missing_ok=True)
+        _write(out, path, suite, part, lambda _, digest: judged.get(digest), harness, summary)
         judged.remove()
     return summary
+
+
+def _level(suite: Suite, unsafe: bool) -> tuple[Level | None, str]:
+    """The level at which programs will run; none, and why, where the suite's measure needs no run and there is none."""
+    try:
+        return level_for_scoring(unsafe), ""
+    except UserError as error:
+        if suite.protocol.measure != "exact":
+            raise
+        return None, error.what
+
+
+def _unrun(sample: Sample, why: str) -> Verdict:
+    task_id = sample.problem.task_id
+    return Verdict(task_id, Kind.INFRASTRUCTURE, why, "none", str(Name.NONE), 0.0, 0.0, None)
+
+
+def _write(
+    out: Path,
+    path: Path,
+    suite: Suite,
+    part: Part,
+    verdict_of: Callable[[Sample, bytes], Verdict],
+    harness: str | None,
+    summary: Summary,
+) -> None:
+    """Write a line per completion of this part, all or none, and count them in the summary."""
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="ascii") as file:
+            for sample, digest in _of_part(path, suite, part):
+                row = _row(sample, verdict_of(sample, digest), suite, harness, summary)
+                file.write(json.dumps(row, ensure_ascii=True) + "\n")
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -263,16 +313,15 @@ def _row(sample: Sample, verdict: Verdict, suite: Suite, harness: str | None, su
     group = problem.group or problem.task_id
     row: dict[str, Any] = {"task_id": problem.task_id, "sample": sample.number, **verdict.to_json()}
     row |= {"language": problem.language, "group": group}  # for whoever has the rows alone, as `kringle compare`
-    tally = summary.by_problem.setdefault(problem.task_id, ProblemTally())
+    tally = summary.by_problem.setdefault(problem.task_id, ProblemTally(problem.language))
     summary.groups[problem.task_id] = group
     tally.samples += 1
     tally.judged += kind is not Kind.INFRASTRUCTURE
     tally.passed += verdict.passed
     summary.verdicts[str(kind)] += 1
     if suite.protocol.measure == "exact":
-        text = sample.completion.text
-        row["exact"] = text.strip() == problem.canonical_solution.strip()
-        summary.exact += row["exact"]
+        row["exact"] = _filled_in(sample).strip() == problem.canonical_solution.strip()
+        tally.exact += row["exact"]
     if harness is not None:
         word, passed = harness_verdict(harness, suite, problem, verdict)
         row |= {"harness": harness, "harness_result": word, "harness_passed": passed}
@@ -285,6 +334,12 @@ def _row(sample: Sample, verdict: Verdict, suite: Suite, harness: str | None, su
                     f"{problem.task_id}, sample {sample.number}: {harness} says {word!r}, {ours}"
                 )
     return row
+
+
+def _filled_in(sample: Sample) -> str:
+    """What was written between prompt and suffix, also where the file repeats these."""
+    text, problem = sample.completion.text, sample.problem
+    return text.removeprefix(problem.prompt).removesuffix(problem.suffix) if sample.completion.whole else text
 
 
 _WORDS = {
