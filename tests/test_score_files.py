@@ -108,6 +108,32 @@ def test_multipl_e_s_files_bring_their_problems(tmp_path: Path) -> None:
     assert detect_format(folder / "own_0_add.json.gz") == "multipl-e"
 
 
+def test_the_record_names_the_problems_that_were_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KRINGLE_BENCHMARKS", raising=False)
+    own, other = PYTHON["prompt"], PYTHON["prompt"] + "    # another edition\n"
+    problem = {"name": "own_0", "language": "py", "prompt": own, "tests": "assert add(1, 2) == 3\n"}
+    more = problem | {"name": "own_1"}
+    suite = write_lines(tmp_path / "suite.jsonl", [problem, more])
+
+    def record(*problems: dict[str, str], of: str = str(suite)) -> dict[str, Any]:
+        rows = [one | {"completions": [RIGHT["python"]] * 2} for one in problems]
+        return score_command(
+            write_lines(tmp_path / "s.jsonl", rows), of, tmp_path / "out.jsonl", workers=1, quiet=True
+        ).record
+
+    whole = record(problem, more)
+    assert (whole["prompts"], whole["other_edition"]) == (load_suite(suite).prompt_hash[:16], 0)
+    assert record(problem)["prompts"] == whole["prompts"]  # a part of the suite is of its edition
+    edited = record(problem, more | {"prompt": other})
+    assert (edited["other_edition"], edited["prompts"] == whole["prompts"]) == (1, False)
+    assert record(more | {"prompt": other}, problem)["prompts"] == edited["prompts"]
+    assert record(problem, more | {"name": "own_2"})["other_edition"] == 1
+    file = tmp_path / "own_0.json"
+    file.write_text(json.dumps(problem | {"completions": [RIGHT["python"]]}))
+    rules_alone = score_command(file, "multipl-e-py", tmp_path / "out.jsonl", quiet=True).record
+    assert (rules_alone["other_edition"], len(rules_alone["prompts"])) == (0, 16)
+
+
 def test_a_file_that_is_cut_off(tmp_path: Path, suite_file: Path) -> None:
     lines = [
         {"task_id": "own/0", "completion": f"    return {number} # {os.urandom(40).hex()}\n"} for number in range(200)

@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +75,14 @@ class ProblemTally:
 @dataclass
 class Summary:
     """What came of a file. `by_problem` is keyed by task id; `groups` says which problems are alike. `not_run` is why
-    nothing was run, where the suite's measure could be taken all the same."""
+    nothing was run, where the suite's measure could be taken all the same. `prompts` is the hash of what was asked: the
+    suite's, unless the file brings problems that are not the suite's (`other_edition` counts them)."""
 
     suite: str
     measure: str
-    prompts: str
     jail: str
     not_run: str = ""
+    prompts: str = ""
     verdicts: Counter[str] = field(default_factory=Counter)
     by_problem: dict[str, ProblemTally] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
@@ -138,7 +139,6 @@ def score_file(
     summary = Summary(
         suite=suite.name,
         measure=suite.protocol.measure,
-        prompts=suite.prompt_hash[:16] if suite.problems else "",
         jail=str(level.name if level else Name.NONE),
         not_run=not_run,
     )
@@ -259,21 +259,27 @@ def _look_through(path: Path, suite: Suite, part: Part, summary: Summary, say: C
     """Count this part's completions, and tell once what cannot be used."""
     total = 0
     languages: dict[str, int] = {}
+    read: dict[str, Problem] = {}
     for item in read_samples(path, suite):
         if isinstance(item, Flaw):
             summary.skipped += 1
             say(item.line)
             continue
-        known = suite.by_id.get(item.problem.task_id)
-        if known is not None and known.key != item.problem.key:
-            summary.other_edition += item.number == 0
+        read.setdefault(item.problem.key, item.problem)
         languages[item.problem.language] = languages.get(item.problem.language, 0) + 1
         total += part.has(digest_of(item))
     for language, count in languages.items():
         if why := missing_runtime(language):
             say(f"{why} ({count} of this file)")
-    if summary.other_edition:
-        say(f"{summary.other_edition} problems of this file are another edition than {suite.name}'s; its own were used")
+    own = {problem.key for problem in suite.problems}
+    brought = [problem for key, problem in sorted(read.items()) if key not in own]
+    if not brought:
+        summary.prompts = suite.prompt_hash[:16]
+        return total
+    summary.prompts = replace(suite, problems=tuple(read[key] for key in sorted(read))).prompt_hash[:16]
+    if suite.problems:
+        summary.other_edition = len(brought)
+        say(f"{len(brought)} problems of this file are not {suite.name}'s, or of another edition; its own were used")
     return total
 
 

@@ -103,6 +103,7 @@ def describe(summary: Summary, suite: Suite) -> dict[str, Any]:
     record: dict[str, Any] = {
         "suite": summary.suite,
         "prompts": summary.prompts,
+        "other_edition": summary.other_edition,
         "jail": summary.jail,
         "problems": len(counts),
         "problems_of_suite": len(suite.problems) or None,
