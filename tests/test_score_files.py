@@ -12,16 +12,22 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from jail_support import needs_jail
 from score_support import BENCHMARKS, JAVA, JAVASCRIPT, PYTHON, RIGHT, read_lines, untimed, write_lines
+from typer.testing import CliRunner
 
+from kringle.cli.app import app
 from kringle.errors import UserError
+from kringle.evaluation.jail.verdicts import Kind, Verdict
 from kringle.evaluation.samples import Flaw, Sample, detect_format, read_samples
-from kringle.evaluation.suites import load_suite
+from kringle.evaluation.suites import SHIPPED, load_suite
+from kringle.evaluation.verdict_file import harness_verdict
 from kringle.study.scores import compare_command, score_command
 
 pytestmark = needs_jail
@@ -305,6 +311,66 @@ def test_other_harnesses_rules(tmp_path: Path, suite_file: Path) -> None:
     assert record["harness"]["differing"] == 1
     with pytest.raises(UserError, match="no rules of a harness called 'apps'"):
         score(samples, suite_file, tmp_path / "c.jsonl", compat="apps")
+
+
+@pytest.mark.parametrize(
+    ("harness", "rules", "language", "kind", "evidence", "word"),
+    [
+        ("multipl-e", "multipl-e-py", "python", "syntax", "IndentationError: unexpected indent (line 2)", "Exception"),
+        ("multipl-e", "multipl-e-py", "python", "syntax", "SyntaxError: invalid syntax (line 2)", "SyntaxError"),
+        ("multipl-e", "multipl-e-py", "python", "fail", "SyntaxError in the program, line 1: eval", "SyntaxError"),
+        ("multipl-e", "multipl-e-py", "python", "fail", "AssertionError in the tests, line 2", "Exception"),
+        ("multipl-e", "multipl-e-py", "python", "output", "printed more than 16 bytes", "Timeout"),
+        ("multipl-e", "humaneval", "python", "output", "printed more than 16 bytes", "Timeout"),
+        ("multipl-e", "multipl-e-js", "javascript", "fail", "AssertionError: 1 == 2", "AssertionError"),
+        ("multipl-e", "multipl-e-js", "javascript", "syntax", "SyntaxError: Unexpected token", "SyntaxError"),
+        ("multipl-e", "multipl-e-js", "javascript", "fail", "ReferenceError: x is not defined", "ReferenceError"),
+        ("multipl-e", "multipl-e-java", "java", "syntax", "cannot find symbol", "SyntaxError"),
+        ("multipl-e", "multipl-e-java", "java", "fail", "AssertionError", "Exception"),
+        ("multipl-e", "multipl-e-py", "python", "infrastructure", "", "not judged"),
+        ("human-eval", "multipl-e-py", "python", "syntax", "SyntaxError: no", "failed: SyntaxError: no"),
+        ("human-eval", "humaneval", "python", "memory", "MemoryError", "failed: MemoryError"),
+        ("human-eval", "multipl-e-py", "python", "timeout", "", "timed out"),
+    ],
+)
+def test_the_words_of_other_harnesses(
+    harness: str, rules: str, language: str, kind: str, evidence: str, word: str
+) -> None:
+    table = yaml.safe_load((SHIPPED / f"{rules}.yaml").read_text())["verdicts"]
+    own = replace(load_suite("starter"), harness_words=table)
+    task = replace(own.problems[0], language=language)
+    verdict = Verdict(task.task_id, Kind(kind), evidence, "reject", "full", 1.0, 1.0, None)
+    assert harness_verdict(harness, own, task, verdict) == (word, False)
+
+
+def test_a_harness_that_passes_nothing_has_its_say(tmp_path: Path, suite_file: Path) -> None:
+    samples = write_lines(tmp_path / "samples.jsonl", [{"task_id": "own/0", "completion": "    return 0\n"}])
+    found = score(samples, suite_file, tmp_path / "out.jsonl", compat="human-eval")["harness"]
+    assert (found["name"], found["differing"], found["pass_at_k"]["pass@1"]["value"]) == ("human-eval", 0, 0.0)
+    assert "harness" not in score(samples, suite_file, tmp_path / "out.jsonl")
+
+
+def test_a_share_that_nothing_falls_into_is_an_empty_file(tmp_path: Path, suite_file: Path) -> None:
+    samples = write_lines(tmp_path / "samples.jsonl", [{"task_id": "own/0", "completion": RIGHT["python"]}])
+    sizes = []
+    for number in (1, 2, 3):
+        out = tmp_path / f"{number}.jsonl"
+        outcome = score_command(samples, str(suite_file), out, part=f"{number}/3")
+        sizes.append(len(read_lines(out)))
+        told = f"no completion of {samples} falls into part {number} of 3: {out} is empty"
+        assert (told in outcome.lines) is (sizes[-1] == 0)
+        assert outcome.faults == 0
+    assert sorted(sizes) == [0, 0, 1]
+
+
+def test_suites_of_one_name_are_not_evaluated_into_one_folder(tmp_path: Path, suite_file: Path) -> None:
+    (tmp_path / "b").mkdir()
+    other = write_lines(tmp_path / "b" / suite_file.name, [PYTHON])
+    suites = f"{suite_file},starter,{other}"
+    done = CliRunner().invoke(app, ["evaluate", str(tmp_path), "--suite", suites, "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, UserError)
+    assert f"{suite_file} and {other} are both called 'own'" in str(done.exception)
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_results_compared(tmp_path: Path, suite_file: Path) -> None:

@@ -91,6 +91,7 @@ class Summary:
     resumed: int = 0
     judged_alone: int = 0
     other_edition: int = 0
+    harness: str = ""
     disagreeing: int = 0
     disagreements: list[str] = field(default_factory=list)  # the first `_MOST_LISTED` of them
 
@@ -121,7 +122,8 @@ def score_file(
     harness adds that harness's verdict beside ours. `say` gets one line for every piece of the file that cannot be
     used, and for every language whose runtime is missing. UserError where nothing at all can be read or jailed, where
     another run writes the same `out`, and where the verdicts so far cannot be kept; those that are stay. A suite of
-    lines that count when they are exact needs no jail: without one, nothing is run and the lines are compared.
+    lines that count when they are exact needs no jail: without one, nothing is run and the lines are compared. A
+    share that no completion falls into is an empty file.
     """
     if harness is not None and harness not in HARNESSES:
         raise UserError(f"no rules of a harness called {harness!r}", where="--compat", hint=" or ".join(HARNESSES))
@@ -141,9 +143,10 @@ def score_file(
         measure=suite.protocol.measure,
         jail=str(level.name if level else Name.NONE),
         not_run=not_run,
+        harness=harness or "",
     )
-    total = _look_through(path, suite, part, summary, say)
-    if not total:
+    total, of_all = _look_through(path, suite, part, summary, say)
+    if not of_all:
         raise UserError("there is no completion in it that can be scored", where=str(path))
     if level is None:
         say(f"nothing is run, the lines are only compared: {not_run}")
@@ -255,8 +258,10 @@ def _told(journal: Path) -> Iterator[None]:
         ) from None
 
 
-def _look_through(path: Path, suite: Suite, part: Part, summary: Summary, say: Callable[[str], None]) -> int:
-    """Count this part's completions, and tell once what cannot be used."""
+def _look_through(
+    path: Path, suite: Suite, part: Part, summary: Summary, say: Callable[[str], None]
+) -> tuple[int, int]:
+    """How many completions are this part's, and how many there are; tells once what cannot be used."""
     total = 0
     languages: dict[str, int] = {}
     read: dict[str, Problem] = {}
@@ -275,12 +280,12 @@ def _look_through(path: Path, suite: Suite, part: Part, summary: Summary, say: C
     brought = [problem for key, problem in sorted(read.items()) if key not in own]
     if not brought:
         summary.prompts = suite.prompt_hash[:16]
-        return total
+        return total, sum(languages.values())
     summary.prompts = replace(suite, problems=tuple(read[key] for key in sorted(read))).prompt_hash[:16]
     if suite.problems:
         summary.other_edition = len(brought)
         say(f"{len(brought)} problems of this file are not {suite.name}'s, or of another edition; its own were used")
-    return total
+    return total, sum(languages.values())
 
 
 def digest_of(sample: Sample) -> bytes:
@@ -348,9 +353,13 @@ def _filled_in(sample: Sample) -> str:
     return text.removeprefix(problem.prompt).removesuffix(problem.suffix) if sample.completion.whole else text
 
 
+_PASSED = {"human-eval": "passed", "multipl-e": "OK"}
+_UNJUDGED = "not judged"
+# Where a suite's own table does not speak of this harness. MultiPL-E reads a little output at a time, so much of it is
+# a timeout there.
 _WORDS = {
     "human-eval": {"pass": "passed", "tamper": "passed", "timeout": "timed out", "starved": "timed out"},
-    "multipl-e": {"pass": "OK", "tamper": "OK", "syntax": "SyntaxError", "timeout": "Timeout", "starved": "Timeout"},
+    "multipl-e": {"pass": "OK", "tamper": "OK", "timeout": "Timeout", "starved": "Timeout", "output": "Timeout"},
 }
 
 
@@ -361,21 +370,31 @@ def harness_verdict(harness: str, suite: Suite, problem: Problem, verdict: Verdi
     program did to them; SystemExit is a failure. MultiPL-E (evaluation/src): passed where the process ends with status
     0, also before its tests have ended. Not reproduced: what their limits of wall time and of output do to a slow or a
     talkative program, and the functions of `os` and `sys` that human-eval takes away from a program.
+
+    A suite has words of its own harness; for another harness they say nothing.
     """
-    kind = str(verdict.verdict)
-    words = suite.harness_words if harness in ("human-eval", "multipl-e") else {}
-    if harness == "multipl-e":
-        if verdict.exits_quietly and not verdict.passed:
-            return "OK", True
-        default = "Exception"
-        if problem.language == "javascript" and "AssertionError" in verdict.evidence:
-            default = "AssertionError"
-        elif problem.language == "javascript" and verdict.evidence.startswith("ReferenceError"):
-            default = "ReferenceError"
-        word = _WORDS[harness].get(kind, default)
-        return word, word == "OK"
-    word = _WORDS[harness].get(kind) or (words.get(kind, "failed") + f": {verdict.evidence}")
-    return word, word == "passed"
+    passed = _PASSED[harness]
+    if verdict.verdict is Kind.INFRASTRUCTURE:
+        return _UNJUDGED, False
+    if harness == "multipl-e" and verdict.exits_quietly and not verdict.passed:
+        return passed, True
+    own = suite.harness_words if suite.harness_words.get("pass") == passed else {}
+    word = {**_WORDS[harness], **own}.get(str(verdict.verdict), "failed")
+    if harness == "human-eval":
+        return (word, word == passed) if word in (passed, "timed out") else (f"{word}: {verdict.evidence}", False)
+    return (word, word == passed) if word in (passed, "Timeout") else (_multipl_e_failure(problem, verdict), False)
+
+
+def _multipl_e_failure(problem: Problem, verdict: Verdict) -> str:
+    """MultiPL-E's word for a program that ended with another status than 0. For Python and JavaScript it looks for
+    names of errors in what was printed: a Python IndentationError is an Exception there, and a SyntaxError of a running
+    program is a SyntaxError. In Java whatever does not compile is a SyntaxError, and nothing else is."""
+    if problem.language == "java":
+        return "SyntaxError" if verdict.verdict is Kind.SYNTAX else "Exception"
+    names = (
+        ("AssertionError", "SyntaxError", "ReferenceError") if problem.language == "javascript" else ("SyntaxError",)
+    )
+    return next((name for name in names if name in verdict.evidence), "Exception")
 
 
 class _Judged:

@@ -81,11 +81,27 @@ def score_command(
     )
     record = describe(summary, suite)
     lines = _lines(summary, suite, record, out)
+    if share is not None and not summary.samples:
+        lines.append(f"no completion of {file} falls into part {share.number} of {share.count}: {out} is empty")
     if share is not None and share.count > 1:
         lines.append(
             f"part {share.number} of {share.count}: pass@k of the whole is `kringle compare` of all parts in one file"
         )
     return Outcome(record, lines, summary.faults)
+
+
+def refuse_namesakes(suites: Sequence[str], data: Path | None) -> None:
+    """UserError where two suites have one name: results are kept by it, so the second would replace the first's."""
+    paths: dict[str, str] = {}
+    for given in suites:
+        name = load_suite(given, data).name
+        if name in paths:
+            raise UserError(
+                f"{paths[name]} and {given} are both called {name!r}, and one would replace the other's results",
+                where="--suite",
+                hint="evaluate them into two folders, or rename one",
+            )
+        paths[name] = given
 
 
 def load_for(file: Path, suite_name: str, data: Path | None) -> Suite:
@@ -124,9 +140,10 @@ def describe(summary: Summary, suite: Suite) -> dict[str, Any]:
         if len(record["exact"]) == 1:
             (only,) = record["exact"].values()
             record["exact_match"] = only["value"]
-    if any(tally.harness_passed for tally in summary.by_problem.values()) or summary.disagreements:
-        compat = {task_id: (tally.samples, tally.harness_passed) for task_id, tally in summary.by_problem.items()}
+    if summary.harness:
+        compat = {task_id: (tally.judged, tally.harness_passed) for task_id, tally in summary.by_problem.items()}
         record["harness"] = {
+            "name": summary.harness,
             "pass_at_k": pass_at_ks(compat, summary.groups),
             "differing": summary.disagreeing,
             "disagreements": summary.disagreements,
@@ -205,7 +222,7 @@ def _lines(summary: Summary, suite: Suite, record: dict[str, Any], out: Path) ->
         )
     if "harness" in record:
         differing = record["harness"]["disagreements"]
-        lines.append(f"  by the other harness's rules: {summary.disagreeing} samples are judged differently")
+        lines.append(f"  by {summary.harness}'s rules: {summary.disagreeing} samples are judged differently")
         lines += [pass_line(name, value) for name, value in record["harness"]["pass_at_k"].items()]
         lines += [f"    {line}" for line in differing[:_SHOWN]]
         if summary.disagreeing > _SHOWN:
