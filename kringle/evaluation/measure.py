@@ -21,7 +21,7 @@ import numpy as np
 
 from kringle.evaluation import infilling
 from kringle.evaluation.baselines import KneserNey, zstd_bits
-from kringle.evaluation.bits_per_byte import DocumentBits, score_documents
+from kringle.evaluation.bits_per_byte import DocumentBits, bits_after, score_documents
 from kringle.evaluation.kept import MEASURE_SEED, choose_documents
 from kringle.evaluation.suites import Suite
 from kringle.generation.engine import generate
@@ -104,24 +104,11 @@ def measure_solutions(model: Transformer, tokenizer: Tokenizer, suite: Suite, he
     measure of the same skill (DataDecide, arXiv 2504.11393, section 4).
     """
     problems = [problem for problem in suite.problems if problem.canonical_solution]
-    prompts = [header + problem.prompt for problem in problems]
-    # Encoded together, as a file would be, and cut at the token that begins the solution or straddles its beginning.
-    whole = tokenizer.encode_batch(
-        [prompt + problem.canonical_solution for prompt, problem in zip(prompts, problems, strict=True)]
-    )
-    before, after = [], []
-    for prompt, tokens in zip(prompts, whole, strict=True):
-        ends = np.cumsum([len(tokenizer.token_bytes[token]) for token in tokens.tolist()])
-        cut = int(np.searchsorted(ends, len(prompt.encode()), side="right"))
-        before.append(tokens[:cut])
-        after.append(tokens[cut:])
-    documents = [
-        (problem.task_id, suite.language, len(problem.canonical_solution.encode()), tokens)
-        for problem, tokens in zip(problems, after, strict=True)
+    bits = bits_after(model, tokenizer, [(header + one.prompt, one.canonical_solution) for one in problems])
+    return [
+        {"task_id": problem.task_id, "bytes": len(problem.canonical_solution.encode()), "model": found}
+        for problem, found in zip(problems, bits, strict=True)
     ]
-    end = tokenizer.specials.end_of_text
-    scored = score_documents(model, end, documents, taught_positions(model.config.context), before)
-    return [{"task_id": row.id, "bytes": row.bytes, "model": row.bits} for row in scored]
 
 
 def sample_suite(
