@@ -125,16 +125,18 @@ def sample_suite(
 
     A prompt is the beginning of a file, so it follows an end-of-text token, as every file does in training. A quarter
     of the context is kept for the completion: a prompt that leaves less loses its beginning, which `truncated` says in
-    its rows. A completion that fills the positions that the model was taught ends there. `header` is the line that the
-    model was taught to expect before a file.
+    its rows. `spent` says that a prompt alone has all the tokens that the protocol allows prompt and completion
+    together, so that the completion gets a single one. A completion that fills the positions that the model was taught
+    ends there. `header` is the line that the model was taught to expect before a file.
     """
     context = taught_positions(model.config.context)
     protocol = suite.protocol
-    requests, truncated = [], []
+    requests, told = [], []
     for problem in suite.problems:
         text = header + (problem.prompt.strip() if protocol.strip_prompt else problem.prompt)
         length = len(tokenizer.encode(text))
-        budget = max(1, protocol.max_new_tokens - (length if protocol.count_prompt else 0))
+        left = protocol.max_new_tokens - (length if protocol.count_prompt else 0)
+        budget = max(1, left)
         prompt = left_to_right_prompt(tokenizer, text, context=context - 1, new_tokens=min(budget, context // 4))
         whole = len(prompt) == length
         requests.append(
@@ -149,7 +151,7 @@ def sample_suite(
                 stops=tuple(stop.encode() for stop in suite.stops_for(problem)),
             )
         )
-        truncated.append(not whole)
+        told.append({"truncated": not whole, "spent": left < 1})
     rows: dict[tuple[int, int], dict[str, Any]] = {}
     for completion in generate(model, tokenizer, requests):
         rows[completion.request, completion.sample] = {
@@ -157,7 +159,7 @@ def sample_suite(
             "sample": completion.sample,
             "completion": completion.text.decode("utf-8", "replace"),
             "finish": completion.finish,
-            "truncated": truncated[completion.request],
+            **told[completion.request],
         }
     return [rows[key] for key in sorted(rows)]
 
