@@ -22,17 +22,18 @@ pytest.importorskip("transformers")
 WORDS = ("<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)))
 GAPS = ("▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>")
 MERGES = [("▁", "▁"), ("▁▁", "▁▁"), ("\n", "▁▁▁▁"), ("▁▁▁▁", "r"), ("▁", "d")]
+DEEPSEEK = ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>")
 CONTEXT = 64
 
 
-def llama(folder: Path) -> Path:
+def llama(folder: Path, gaps: tuple[str, ...] = GAPS) -> Path:
     """Code Llama's kind of tokenizer, where some line breaks share a token with the indentation that follows."""
     import tokenizers
     from tokenizers import decoders, normalizers, processors
     from transformers import LlamaConfig, LlamaForCausalLM
 
     letters = [chr(i) for i in range(33, 127)] + ["\n", "▁"]
-    vocabulary = [*WORDS, *letters, *("".join(pair) for pair in MERGES), *GAPS]
+    vocabulary = [*WORDS, *letters, *("".join(pair) for pair in MERGES), *gaps]
     numbers = {word: place for place, word in enumerate(vocabulary)}
     backend = tokenizers.Tokenizer(tokenizers.models.BPE(numbers, MERGES, byte_fallback=True, unk_token="<unk>"))
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -123,6 +124,19 @@ def test_gaps_are_asked_for_in_the_familys_own_format(sampler: ForeignSampler, f
     assert not sampler._encode(prompt).truncated
     assert sampler._encode(replace(prompt, prefix="x = 1\n" * 60)).truncated
     assert set(ids_of(foreign, "<s>", "</s>", *GAPS)) <= set(foreign.ends.tolist())
+
+
+def test_a_family_that_leaves_the_beginning_to_its_tokenizer_gets_it_before_gaps_too(tmp_path: Path) -> None:
+    sampler = open_sampler(llama(tmp_path / "deepseek", DEEPSEEK))
+    assert isinstance(sampler, ForeignSampler)
+    foreign = sampler._foreign
+    first, begin, hole, end = ids_of(foreign, "<s>", *DEEPSEEK)
+    prompt = Prompt("a", "x = ", "\n", "psm", new_tokens=4)
+    assert sampler._encode(prompt).ids == [first, begin, *foreign.encode("x = "), hole, *foreign.encode("\n"), end]
+    assert not sampler._encode(prompt).truncated
+    assert sampler.begin("psm") == "<s>"
+    with pytest.raises(UserError, match="deepseek-coder was not trained for the order 'spm'"):
+        sampler._encode(replace(prompt, mode="spm"))
 
 
 def test_bits_count_every_token_that_reaches_into_the_second_text(
