@@ -19,21 +19,37 @@ from score_support import write_lines
 
 from kringle.errors import UserError
 from kringle.evaluation.bits_per_byte import token_bits
-from kringle.evaluation.measure import sample_suite
-from kringle.evaluation.samplers import KringleSampler, Prompt, TransformersSampler, open_sampler
+from kringle.evaluation.foreign import ForeignModel
+from kringle.evaluation.measure import measure_solutions, sample_suite
+from kringle.evaluation.samplers import ForeignSampler, KringleSampler, Prompt, open_sampler
 from kringle.evaluation.suites import SHIPPED, Suite, load_suite
+from kringle.model import exchange
 from kringle.model.exchange import save
+from kringle.model.shape import FimTraining
 from kringle.model.transformer import Transformer
 from kringle.study import evaluating
 from kringle.study.evaluating import evaluate_command
 from kringle.study.pipeline import _suite_fingerprint
 
+HALF = FimTraining(0.5, 0.5)
 
-def tiny(path: Path, seed: int) -> Path:
+
+def tiny(path: Path, seed: int, trained: FimTraining | None = HALF) -> Path:
     model = Transformer(replace(shared.model_config("mqa"), context=512))
     model.initialise(seed)
-    save(model, shared.tokenizer(), path)
+    save(model, shared.tokenizer(), path, trained)
     return path
+
+
+def ours_of(folder: Path) -> KringleSampler:
+    opened = open_sampler(folder)
+    assert isinstance(opened, KringleSampler)
+    return opened
+
+
+def theirs_of(folder: Path) -> ForeignSampler:
+    pytest.importorskip("transformers")
+    return ForeignSampler(folder, ForeignModel(folder))
 
 
 @pytest.fixture(scope="module")
@@ -155,14 +171,14 @@ def test_a_file_is_no_folder_to_write_into(folder: Path, tmp_path: Path) -> None
 
 
 def test_stop_strings_of_a_problem_replace_the_suites_in_a_study(folder: Path) -> None:
-    ours = KringleSampler(folder)
+    own = ours_of(folder)._own
     starter = load_suite("starter")
     stops = tuple("abcdefghijklmnopqrstuvwxyz \n")
     shared_stops = replace(starter, problems=starter.problems[:2], stop=stops)
     own_stops = replace(starter, problems=tuple(replace(one, stop=stops) for one in starter.problems[:2]))
 
     def drawn(suite: Suite) -> list[dict[str, Any]]:
-        return sample_suite(ours._model, ours._tokenizer, suite, samples=2, temperature=1.0, top_p=1.0)
+        return sample_suite(own.model, own.tokenizer, suite, samples=2, temperature=1.0, top_p=1.0)
 
     assert drawn(own_stops) == drawn(shared_stops)
     assert {row["finish"] for row in drawn(own_stops)} == {"stop"}
@@ -171,21 +187,32 @@ def test_stop_strings_of_a_problem_replace_the_suites_in_a_study(folder: Path) -
 
 
 def test_transformers_measures_the_same_bits(folder: Path) -> None:
-    pytest.importorskip("transformers")
-    ours, theirs = open_sampler(folder), TransformersSampler(folder)
-    assert isinstance(ours, KringleSampler)
-    pairs = [("def add(a, b):\n", "    return a + b\n"), ("", "x = 1\n")]
+    ours, theirs = ours_of(folder), theirs_of(folder)
+    pairs = [("def add(a, b):\n", "    return a + b\n"), ("", "x = 1\n"), ("# wörld \u4e16", "\u754c\n")]
     assert ours.bits(pairs) == pytest.approx(theirs.bits(pairs), rel=1e-4)
     assert theirs.fills_gaps()
 
 
+def test_a_studys_solutions_have_the_bits_that_an_evaluation_gives_them(folder: Path) -> None:
+    """Prompt and solution encoded together: apart, the line break that ends a prompt is a token of its own."""
+    ours, starter = ours_of(folder), load_suite("starter")
+    encode = ours._own.tokenizer.encode
+    fits = [one for one in starter.problems if len(encode(one.prompt + one.canonical_solution)) < 500]
+    pairs = [(one.prompt, one.canonical_solution) for one in fits]
+    rows = measure_solutions(ours._own.model, ours._own.tokenizer, replace(starter, problems=tuple(fits)))
+    assert ours.bits(pairs) == pytest.approx([row["model"] for row in rows], rel=1e-5)
+    assert theirs_of(folder).bits(pairs) == pytest.approx([row["model"] for row in rows], rel=1e-4)
+    assert any(encode(one + other) != [*encode(one), *encode(other)] for one, other in pairs)
+
+
 def test_transformers_scores_every_token_of_a_long_text(folder: Path) -> None:
-    pytest.importorskip("transformers")
-    ours, theirs = KringleSampler(folder), TransformersSampler(folder)
+    ours, theirs = ours_of(folder), theirs_of(folder)
     head, tail = "x = 1\n" * 200, "def add(a, b):\n    return a + b\n" * 60
-    before, after = ours._tokenizer.encode(head), ours._tokenizer.encode(tail)
+    encode = ours._own.tokenizer.encode
+    before, after = encode(head), encode(tail)
     assert min(len(before), len(after)) > 512
-    (bits,) = token_bits(ours._model, [np.array([ours._tokenizer.specials.end_of_text, *before, *after])], 512)
+    assert encode(head + tail) == [*before, *after]
+    (bits,) = token_bits(ours._own.model, [np.array([ours._own.tokenizer.specials.end_of_text, *before, *after])], 512)
     assert theirs.bits([(head, tail), (head, "")]) == pytest.approx([bits[len(before) :].sum(), 0.0], rel=1e-4)
 
 
@@ -197,9 +224,10 @@ def test_transformers_scores_whole_where_the_context_is_unknown(folder: Path, tm
     config = transformers.BloomConfig(vocab_size=512, hidden_size=16, n_layer=1, n_head=2)
     bloom = transformers.BloomForCausalLM(config).train(False)
     bloom.save_pretrained(tmp_path / "bloom")
-    theirs = TransformersSampler(tmp_path / "bloom")
+    theirs = open_sampler(tmp_path / "bloom")
+    assert isinstance(theirs, ForeignSampler)
     text = "x = 1\n" * 450
-    ids = torch.tensor([[theirs._tokenizer.eos_token_id, *theirs._tokenizer(text)["input_ids"]]])
+    ids = torch.tensor([[theirs._foreign.tokenizer.eos_token_id, *theirs._foreign.encode(text)]])
     assert ids.shape[1] > 2048
     with torch.no_grad():
         nats = float(bloom(ids, labels=ids).loss) * (ids.shape[1] - 1)
@@ -208,23 +236,87 @@ def test_transformers_scores_whole_where_the_context_is_unknown(folder: Path, tm
 
 def test_transformers_samples_alike(folder: Path) -> None:
     """Greedily, so that there is nothing to draw: the same text from both, cut at the same stop."""
-    pytest.importorskip("transformers")
     prompts = [
         Prompt("a", "def add(a, b):\n", new_tokens=12, temperature=0.0, top_p=1.0, stops=("\n\n",)),
         Prompt("b", "def add(a, b):\n    c", "    return c", "psm", new_tokens=8, temperature=0.0, top_p=1.0),
     ]
-    ours = sorted(KringleSampler(folder).sample(prompts[1:]), key=lambda one: one.prompt)
-    theirs = sorted(TransformersSampler(folder).sample(prompts[1:]), key=lambda one: one.prompt)
+    ours = sorted(ours_of(folder).sample(prompts[1:]), key=lambda one: one.prompt)
+    theirs = sorted(theirs_of(folder).sample(prompts[1:]), key=lambda one: one.prompt)
     assert [one.text for one in ours] == [one.text for one in theirs]
-    first, *others = TransformersSampler(folder).sample([replace(prompts[0], samples=3)])
+    first, *others = theirs_of(folder).sample([replace(prompts[0], samples=3)])
     assert "\n\n" not in first.text
     assert [(one.number, one.text) for one in others] == [(1, first.text), (2, first.text)]
 
 
 def test_long_prompts_are_cut_and_counted(folder: Path) -> None:
     long = Prompt("long", "x = 1\n" * 300, new_tokens=4, temperature=0.0, top_p=1.0)
-    (one,) = KringleSampler(folder).sample([long])
-    assert one.truncated
+    for sampler in (ours_of(folder), theirs_of(folder)):
+        (one,) = sampler.sample([long])
+        assert (one.truncated, one.spent) == (True, False)
+
+
+def test_prompts_that_spend_the_whole_budget_are_told(folder: Path, tmp_path: Path) -> None:
+    """A protocol that counts the prompt leaves one token after a prompt that is as long as it allows."""
+    counted = Prompt("a", "x = 1\n", new_tokens=3, count_prompt=True, temperature=0.0, top_p=1.0)
+    for sampler in (ours_of(folder), theirs_of(folder)):
+        (one,) = sampler.sample([counted])
+        assert (one.truncated, one.spent) == (False, True)
+        (one,) = sampler.sample([replace(counted, new_tokens=30)])
+        assert not one.spent
+    suite = docstrings(tmp_path, max_new_tokens=5, count_prompt=True)
+    first = evaluate_command(folder, [suite], tmp_path / "out", quiet=True).record["suites"]["short"]
+    again = evaluate_command(folder, [suite], tmp_path / "out", quiet=True).record["suites"]["short"]
+    assert (first["spent_prompts"], first["truncated_prompts"]) == (2, 0)
+    assert again == first
+
+
+def test_a_study_tells_of_prompts_that_spend_the_whole_budget(folder: Path) -> None:
+    own, starter = ours_of(folder)._own, load_suite("starter")
+    lengths = [len(own.tokenizer.encode(one.prompt)) for one in starter.problems[:3]]
+    counted = replace(starter.protocol, max_new_tokens=max(lengths), count_prompt=True, strip_prompt=False)
+    suite = replace(starter, problems=starter.problems[:3], protocol=counted)
+    rows = sample_suite(own.model, own.tokenizer, suite, samples=1, temperature=0.0, top_p=1.0)
+    assert [row["spent"] for row in rows] == [length == max(lengths) for length in lengths]
+    assert not any(row["truncated"] for row in rows)
+
+
+def test_an_imported_checkpoint_is_asked_as_the_published_harnesses_do(folder: Path, tmp_path: Path) -> None:
+    """Nothing before the prompt, where a model that was trained here has an end-of-text; the record tells which."""
+    other = tiny(tmp_path / "imported", 3, None)
+    end = shared.tokenizer().specials.end_of_text
+    prompt, ids = Prompt("a", "def f():\n"), shared.tokenizer().encode("def f():\n")
+    assert ours_of(folder)._encode(prompt).ids == [end, *ids]
+    assert ours_of(other)._encode(prompt).ids == ids
+    assert ours_of(other)._encode(replace(prompt, prefix="")).ids == [end]
+    suite = docstrings(tmp_path, max_new_tokens=3)
+    for model, begin in ((folder, "<|endoftext|>"), (other, "")):
+        record = evaluate_command(model, [suite], tmp_path / model.name, quiet=True).record
+        settings = record["suites"]["short"]["sampler"]
+        assert (settings["engine"], settings["prompts_begin_with"]) == ("kringle", begin)
+
+
+def test_weights_in_pytorchs_format_are_ours_all_the_same(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "older"
+    shutil.copytree(folder, other, ignore=shutil.ignore_patterns("*.safetensors"))
+    torch.save(exchange.read_weights(folder), other / "pytorch_model.bin")
+    pairs = [("def f():\n", "    return 1\n")]
+    assert ours_of(other).bits(pairs) == ours_of(folder).bits(pairs)
+
+
+def test_a_gpt_bigcode_that_cannot_fill_in_is_left_to_transformers(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    other = tmp_path / "plain"
+    shutil.copytree(folder, other, ignore=shutil.ignore_patterns("special_tokens_map.json"))
+    raw = (other / "tokenizer.json").read_text()
+    for name in ("prefix", "middle", "suffix", "pad"):
+        raw = raw.replace(f"<fim_{name}>", f"<other_{name}>")
+    (other / "tokenizer.json").write_text(raw)
+    (other / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"})
+    )
+    opened = open_sampler(other)
+    assert isinstance(opened, ForeignSampler)
+    assert not opened.fills_gaps()
 
 
 def test_no_model(tmp_path: Path) -> None:

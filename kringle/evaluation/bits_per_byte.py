@@ -25,6 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kringle.model.transformer import Transformer
+from kringle.tokens.tokenizer import Tokenizer
+from kringle.training.batches import taught_positions
 
 LOGITS_AT_ONCE = 1 << 24  # 64 MiB of float32, whatever the vocabulary
 POSITIONS_AT_ONCE = 1 << 12  # positions in one forward pass; more gain nothing on a CPU
@@ -153,3 +155,25 @@ def score_documents(
             listed, token_bits(model, sequences, taught), before, strict=True
         )
     ]
+
+
+def split_joint(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Tokens of both texts of each pair, encoded together as a file would be, and cut at the token that begins the
+    second or straddles its beginning. Encoded apart they would have a token border between them that files do not have:
+    most prompts end with a line break, and most solutions begin with the indentation that shares its token."""
+    parts = []
+    for (first, _), tokens in zip(pairs, tokenizer.encode_batch([one + other for one, other in pairs]), strict=True):
+        ends = np.cumsum([len(tokenizer.token_bytes[token]) for token in tokens.tolist()])
+        cut = int(np.searchsorted(ends, len(first.encode()), side="right"))
+        parts.append((tokens[:cut], tokens[cut:]))
+    return parts
+
+
+def bits_after(model: Transformer, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """Bits of the second text of each pair where it follows the first at the beginning of a file, which comes after an
+    end-of-text token."""
+    parts = split_joint(tokenizer, pairs)
+    documents = [("", "", len(second.encode()), tail) for (_, second), (_, tail) in zip(pairs, parts, strict=True)]
+    taught = taught_positions(model.config.context)
+    end = tokenizer.specials.end_of_text
+    return [one.bits for one in score_documents(model, end, documents, taught, [head for head, _ in parts])]

@@ -2,21 +2,26 @@
 
 The forward pass is the library's; everything else is this engine's rule: one pass over a prompt for all its samples,
 finished rows dropped, tokens chosen by `kringle.generation.selection` at uniforms that are a function of (seed, key,
-sample, position), stop strings matched on bytes. Needs the extra `transformers`. Does not cover: encoder-decoder
-models, models that need code of their own (`trust_remote_code` is never set).
+sample, position), stop strings matched on bytes; bits in the windows of `kringle.evaluation.bits_per_byte`. Needs the
+extra `transformers`. Does not cover: encoder-decoder models, models that need code of their own (`trust_remote_code` is
+never set).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from kringle.errors import UserError
+from kringle.evaluation.bits_per_byte import scoring_windows
 from kringle.generation.fim_formats import FimFormat, infilling_ids, recognise
 from kringle.generation.requests import Completion, Finish, Request
 from kringle.generation.selection import Truncation, select
@@ -24,6 +29,8 @@ from kringle.generation.stops import first_stop
 from kringle.randomness import stream
 
 ROWS = 64  # samples of one prompt that advance together
+UNKNOWN_CONTEXT = 2048  # for prompts, where the configuration names no limit
+_LETTER = "a"  # ordinary text, to hold other text against
 
 
 class Step(NamedTuple):
@@ -35,7 +42,11 @@ class Step(NamedTuple):
 
 
 class ForeignModel:
-    """A `transformers` directory: encodes prompts, samples completions."""
+    """A `transformers` directory: encodes prompts, samples completions, measures bits.
+
+    `positions` is how many the configuration allows, None where it does not say, as BLOOM's does not: it has no
+    embeddings of positions.
+    """
 
     def __init__(self, folder: Path, precision: str = "fp32") -> None:
         try:
@@ -50,29 +61,57 @@ class ForeignModel:
             raise UserError(f"other libraries' models run in fp32 or bf16, not {precision}", where="--precision")
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         try:
-            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
+            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
             auto: Any = transformers.AutoModelForCausalLM
-            self.model = cast("Any", auto.from_pretrained(folder, dtype=dtype))
+            loaded = auto.from_pretrained(folder, dtype=dtype, local_files_only=True, output_loading_info=True)
+            self.model, told = cast("tuple[Any, dict[str, Any]]", loaded)
             self.model.eval()
         except Exception as error:  # the library raises many kinds for a directory that is none of its models
             raise UserError(
                 f"transformers cannot load this ({type(error).__name__}: {error})", where=str(folder)
             ) from None
+        if missing := sorted(told["missing_keys"]):  # the library would draw them at random and go on
+            raise UserError(
+                f"transformers finds no weights for {missing[0]} ({len(missing)} tensors are missing)",
+                where=str(folder),
+                hint="it may be a model with code of its own, which is not run",
+            )
         if torch.cuda.is_available():
             self.model = self.model.cuda()
         config = self.model.config
-        self.context = int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 2048)
+        said = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+        self.positions = int(said) if said else None
+        self.context = self.positions or UNKNOWN_CONTEXT
 
     @cached_property
     def format(self) -> FimFormat | None:
-        """How this model is asked to fill in, if its vocabulary says so."""
+        """How this model is asked to fill in, if its vocabulary says so. It begins with what the tokenizer puts before
+        any text, unless the family's own format begins otherwise: DeepSeek's examples leave that to the tokenizer."""
         known = self.tokenizer.get_vocab()
-        return recognise(known.__contains__)
+        found = recognise(known.__contains__)
+        if found is None or found.begin:
+            return found
+        return replace(found, begin=tuple(self.tokenizer.convert_ids_to_tokens(self.front)))
+
+    @cached_property
+    def front(self) -> list[int]:
+        """What the tokenizer puts before a text by default: <s> in Llama's family, nothing in most others. The harness
+        that published numbers come from, BigCode's, leaves that default on."""
+        bare, whole = self.encode(_LETTER), list(self.tokenizer(_LETTER)["input_ids"])
+        for place in range(len(whole) - len(bare) + 1):
+            if whole[place : place + len(bare)] == bare:
+                return whole[:place]
+        raise UserError("the tokenizer encodes a text otherwise where it adds special tokens", where="tokenizer")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text alone, however long: who asks cuts it to the context."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
 
     def prompt(self, text: str) -> list[int]:
-        """Ids of a text that stands at the beginning, with what the tokenizer puts in front by default."""
-        ids: list[int] = self.tokenizer(text)["input_ids"]
-        return ids or [self._begin]
+        """Ids of a text that stands at the beginning, with what the tokenizer puts in front by default. What some put
+        behind by default is left out: it would end the text."""
+        return [*self.front, *self.encode(text)] or [self._begin]
 
     @property
     def _begin(self) -> int:
@@ -87,14 +126,14 @@ class ForeignModel:
         """Ids that ask for the middle in this family's format."""
         if self.format is None:
             raise UserError("its vocabulary has no known fill-in-the-middle tokens", where="fill-in-the-middle")
-        before, after = (self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (prefix, suffix))
+        before, after = self.encode(prefix), self.encode(suffix)
         to_id = self.tokenizer.convert_tokens_to_ids
         return infilling_ids(self.format, to_id, before, after, mode=mode, room=self.context - new_tokens)
 
     @cached_property
     def ends(self) -> np.ndarray:
-        """Ids that end a text."""
-        wanted = {self.tokenizer.eos_token_id}
+        """Ids that end a text: nothing after a special token is text, as in our own models."""
+        wanted = {self.tokenizer.eos_token_id, *self.tokenizer.all_special_ids}
         configured = self.model.generation_config.eos_token_id
         wanted |= set(configured if isinstance(configured, list) else [configured])
         if self.format is not None:
@@ -175,11 +214,56 @@ class ForeignModel:
             cache.batch_select_indices(torch.from_numpy(rows))
         return cache
 
+    def bits(self, first: str, second: str) -> float | None:
+        """Bits of the second text where it follows the first at the beginning of a file: each token scored once, in
+        windows of the context, as ours are. None where the tokenizer does not give the second text back."""
+        parts = self.split(first, second)
+        if parts is None:
+            return None
+        head, tail = parts
+        start = self.front or [self._begin]  # something must predict the first token
+        ids = [*start, *head, *tail]
+        given = len(start) + len(head) - 1
+        nats = 0.0
+        for _, begin, scored, end in scoring_windows([len(ids)], self.positions or len(ids)):
+            scored = max(scored, given)
+            if scored >= end:
+                continue
+            tokens = torch.tensor([ids[begin : end + 1]], device=self.model.device)
+            with torch.inference_mode():
+                logits = self.model(input_ids=tokens[:, :-1]).logits[0, scored - begin :].float()
+            nats += float(F.cross_entropy(logits, tokens[0, scored - begin + 1 :], reduction="sum"))
+        return nats / math.log(2)
+
+    def split(self, first: str, second: str) -> tuple[list[int], list[int]] | None:
+        """Ids of both texts encoded together, cut at the token that begins the second or straddles its beginning: the
+        rule of `bits_per_byte.split_joint`, for tokenizers that do not tell the bytes of their tokens. None where no
+        cut has the second text behind it, since it was changed when it was encoded."""
+        ids = self.encode(first + second)
+        for cut in range(len(ids), -1, -1):
+            if self.text(ids[cut:]).endswith(second):
+                return ids[:cut], ids[cut:]
+        return None
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Text of tokens that follow others. Decoders of Llama's family take one space away from the beginning of what
+        they are given, which is no beginning here: a letter stands there while they decode."""
+        letter, length = self._letter
+        whole: str = self.tokenizer.decode([*letter, *tokens], clean_up_tokenization_spaces=False)
+        return whole[length:]
+
+    @cached_property
+    def _letter(self) -> tuple[list[int], int]:
+        """Ids of a letter, and the length of what they are decoded to."""
+        ids = self.encode(_LETTER)
+        return ids, len(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
     def _bytes(self, tokens: np.ndarray) -> bytes:
-        text: str = self.tokenizer.decode(
-            [t for t in tokens.tolist() if t not in self.ends], clean_up_tokenization_spaces=False
-        )
-        return text.encode()
+        return self.text([token for token in tokens.tolist() if token not in self._ends]).encode()
+
+    @cached_property
+    def _ends(self) -> frozenset[int]:
+        return frozenset(self.ends.tolist())
 
     def _completion(
         self,

@@ -21,7 +21,7 @@ import numpy as np
 
 from kringle.evaluation import infilling
 from kringle.evaluation.baselines import KneserNey, zstd_bits
-from kringle.evaluation.bits_per_byte import DocumentBits, score_documents
+from kringle.evaluation.bits_per_byte import DocumentBits, bits_after, score_documents
 from kringle.evaluation.kept import MEASURE_SEED, choose_documents
 from kringle.evaluation.suites import Suite
 from kringle.generation.engine import generate
@@ -104,24 +104,11 @@ def measure_solutions(model: Transformer, tokenizer: Tokenizer, suite: Suite, he
     measure of the same skill (DataDecide, arXiv 2504.11393, section 4).
     """
     problems = [problem for problem in suite.problems if problem.canonical_solution]
-    prompts = [header + problem.prompt for problem in problems]
-    # Encoded together, as a file would be, and cut at the token that begins the solution or straddles its beginning.
-    whole = tokenizer.encode_batch(
-        [prompt + problem.canonical_solution for prompt, problem in zip(prompts, problems, strict=True)]
-    )
-    before, after = [], []
-    for prompt, tokens in zip(prompts, whole, strict=True):
-        ends = np.cumsum([len(tokenizer.token_bytes[token]) for token in tokens.tolist()])
-        cut = int(np.searchsorted(ends, len(prompt.encode()), side="right"))
-        before.append(tokens[:cut])
-        after.append(tokens[cut:])
-    documents = [
-        (problem.task_id, suite.language, len(problem.canonical_solution.encode()), tokens)
-        for problem, tokens in zip(problems, after, strict=True)
+    bits = bits_after(model, tokenizer, [(header + one.prompt, one.canonical_solution) for one in problems])
+    return [
+        {"task_id": problem.task_id, "bytes": len(problem.canonical_solution.encode()), "model": found}
+        for problem, found in zip(problems, bits, strict=True)
     ]
-    end = tokenizer.specials.end_of_text
-    scored = score_documents(model, end, documents, taught_positions(model.config.context), before)
-    return [{"task_id": row.id, "bytes": row.bytes, "model": row.bits} for row in scored]
 
 
 def sample_suite(
@@ -138,16 +125,18 @@ def sample_suite(
 
     A prompt is the beginning of a file, so it follows an end-of-text token, as every file does in training. A quarter
     of the context is kept for the completion: a prompt that leaves less loses its beginning, which `truncated` says in
-    its rows. A completion that fills the positions that the model was taught ends there. `header` is the line that the
-    model was taught to expect before a file.
+    its rows. `spent` says that a prompt alone has all the tokens that the protocol allows prompt and completion
+    together, so that the completion gets a single one. A completion that fills the positions that the model was taught
+    ends there. `header` is the line that the model was taught to expect before a file.
     """
     context = taught_positions(model.config.context)
     protocol = suite.protocol
-    requests, truncated = [], []
+    requests, told = [], []
     for problem in suite.problems:
         text = header + (problem.prompt.strip() if protocol.strip_prompt else problem.prompt)
         length = len(tokenizer.encode(text))
-        budget = max(1, protocol.max_new_tokens - (length if protocol.count_prompt else 0))
+        left = protocol.max_new_tokens - (length if protocol.count_prompt else 0)
+        budget = max(1, left)
         prompt = left_to_right_prompt(tokenizer, text, context=context - 1, new_tokens=min(budget, context // 4))
         whole = len(prompt) == length
         requests.append(
@@ -162,7 +151,7 @@ def sample_suite(
                 stops=tuple(stop.encode() for stop in suite.stops_for(problem)),
             )
         )
-        truncated.append(not whole)
+        told.append({"truncated": not whole, "spent": left < 1})
     rows: dict[tuple[int, int], dict[str, Any]] = {}
     for completion in generate(model, tokenizer, requests):
         rows[completion.request, completion.sample] = {
@@ -170,7 +159,7 @@ def sample_suite(
             "sample": completion.sample,
             "completion": completion.text.decode("utf-8", "replace"),
             "finish": completion.finish,
-            "truncated": truncated[completion.request],
+            **told[completion.request],
         }
     return [rows[key] for key in sorted(rows)]
 

@@ -1,24 +1,26 @@
 """Models that complete the prompts of a suite: ours, or any causal language model that `transformers` loads.
 
-A `Sampler` is all that an evaluation needs of a model. Prompts longer than the context lose what lies furthest from the
-place where the model writes (`Protocol.truncate`), and say so.
+A `Sampler` is all that an evaluation needs of a model. Which of the two it is, and how it is loaded, is decided by
+`kringle.evaluation.sampling.open_model`, as for `kringle sample`. Prompts longer than the context lose what lies
+furthest from the place where the model writes, and say so.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from kringle.errors import UserError
 
+if TYPE_CHECKING:
+    from kringle.evaluation.foreign import ForeignModel
+    from kringle.evaluation.sampling import OwnModel
+    from kringle.generation.requests import Completion, Request
+
 Mode = Literal["left-to-right", "psm", "spm"]
-# The spellings of the three sentinels in models of this family: StarCoder's and ours, SantaCoder's.
-_SENTINELS = (("<fim_prefix>", "<fim_suffix>", "<fim_middle>"), ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"))
+PRECISION = "fp32"  # of every model here: published numbers are held beside each other, and speed is not the point
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,15 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Sample `number` of prompt `prompt` (its place in the list), cut at its stop; `truncated` tells of the prompt."""
+    """Sample `number` of prompt `prompt` (its place in the list), cut at its stop. The others tell of the prompt:
+    `truncated`, that it lost a part; `spent`, that it alone has as many tokens as the protocol allows prompt and
+    completion together, so that the completion got a single one."""
 
     prompt: int
     number: int
     text: str
     truncated: bool
+    spent: bool
 
 
 class Sampler(Protocol):
@@ -56,11 +61,19 @@ class Sampler(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def engine(self) -> str:
+        """What computes it."""
+
+    def begin(self, mode: Mode) -> str:
+        """The special tokens that stand before a prompt that is whole; of the sentinels, none."""
+
     def sample(self, prompts: Sequence[Prompt]) -> Iterator[Sampled]:
         """Every sample of every prompt, in any order."""
 
-    def bits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Bits of the second text of each pair where it follows the first."""
+    def bits(self, pairs: Sequence[tuple[str, str]]) -> Sequence[float | None]:
+        """Bits of the second text of each pair where it follows the first at the beginning of a file; None for a text
+        that the tokenizer does not keep as it is."""
 
     def fills_gaps(self) -> bool:
         """Whether it has the sentinels of fill-in-the-middle, and is not known to have been trained without them."""
@@ -71,205 +84,150 @@ def open_sampler(path: Path) -> Sampler:
 
     UserError where there is no model, or it needs `transformers` and that is not installed.
     """
-    from kringle.model.exchange import configuration
+    from kringle.evaluation.sampling import OtherModel, OwnModel, open_model
 
-    return KringleSampler(path) if _is_ours(configuration(path), path) else TransformersSampler(path)
+    model = open_model(path, PRECISION)
+    if isinstance(model, OwnModel):
+        return KringleSampler(path, model)
+    assert isinstance(model, OtherModel), "there are two kinds"
+    return ForeignSampler(path, model.foreign)
 
 
-def _is_ours(settings: dict[str, Any], path: Path) -> bool:
-    from kringle.model.exchange import read_config
+class _Encoded(NamedTuple):
+    """A prompt's ids, whether a part was left out, whether it spent the budget, and how many tokens may follow."""
 
-    try:
-        read_config(settings, str(path))
-    except UserError:
-        return False
-    return (path / "model.safetensors").is_file() and (path / "tokenizer.json").is_file()
+    ids: list[int]
+    truncated: bool
+    spent: bool
+    new_tokens: int
+
+
+def _sampled(
+    prompts: Sequence[Prompt],
+    encode: Callable[[Prompt], _Encoded],
+    complete: Callable[[Sequence[Request]], Iterator[Completion]],
+) -> Iterator[Sampled]:
+    from kringle.generation.requests import Request
+
+    encoded = [encode(prompt) for prompt in prompts]
+    requests = [
+        Request(
+            prompt=one.ids,
+            samples=prompt.samples,
+            max_new_tokens=one.new_tokens,
+            temperature=prompt.temperature,
+            top_p=prompt.top_p,
+            key=prompt.key,
+            stops=tuple(stop.encode() for stop in prompt.stops),
+        )
+        for prompt, one in zip(prompts, encoded, strict=True)
+    ]
+    for done in complete(requests):
+        one = encoded[done.request]
+        yield Sampled(done.request, done.sample, done.text.decode("utf-8", "replace"), one.truncated, one.spent)
+
+
+def _budget(prompt: Prompt, length: int) -> tuple[int, bool]:
+    """Tokens that may follow a prompt of this length, at least one, and whether the prompt left none."""
+    left = prompt.new_tokens - (length if prompt.count_prompt else 0)
+    return max(1, left), left < 1
 
 
 class KringleSampler:
-    """Our own models and engine."""
+    """A model that our engine computes: trained here, or imported."""
 
-    def __init__(self, path: Path) -> None:
-        from kringle.model.exchange import fim_training, load
+    engine = "kringle"
+
+    def __init__(self, path: Path, model: OwnModel) -> None:
+        from kringle.model.exchange import fim_training
         from kringle.model.shape import model_name
+        from kringle.training.batches import taught_positions
 
         self.name = model_name(path)
-        self._model, self._tokenizer = load(path)
+        self._own = model
         self._fim = fim_training(path)
+        self._context = taught_positions(model.context)
 
     def fills_gaps(self) -> bool:
         return self._fim is None or self._fim.rate > 0
 
+    def begin(self, mode: Mode) -> str:
+        """A whole prompt is the beginning of a file, and follows an end-of-text token as files do in our training. A
+        checkpoint that was imported (SantaCoder, StarCoder) says nothing of its training in `config.json`, where every
+        training here writes how it was done; its published numbers come from the harnesses of BigCode and MultiPL-E,
+        which put nothing before the prompt, and to be held beside them it is asked as there."""
+        ours = self._fim is not None and mode == "left-to-right"
+        return self._own.tokenizer.special_tokens[0] if ours else ""
+
     def sample(self, prompts: Sequence[Prompt]) -> Iterator[Sampled]:
-        from kringle.generation.engine import generate
-        from kringle.generation.requests import Request
-        from kringle.training.batches import taught_positions
+        return _sampled(prompts, self._encode, self._own.sample)
 
-        context = taught_positions(self._model.config.context)
-        requests, truncated = [], []
-        for prompt in prompts:
-            ids, cut, budget = self._encode(prompt, context)
-            truncated.append(cut)
-            requests.append(
-                Request(
-                    prompt=ids,
-                    samples=prompt.samples,
-                    max_new_tokens=budget,
-                    temperature=prompt.temperature,
-                    top_p=prompt.top_p,
-                    key=prompt.key,
-                    stops=tuple(stop.encode() for stop in prompt.stops),
-                )
-            )
-        for one in generate(self._model, self._tokenizer, requests):
-            yield Sampled(one.request, one.sample, one.text.decode("utf-8", "replace"), truncated[one.request])
-
-    def _encode(self, prompt: Prompt, context: int) -> tuple[list[int], bool, int]:
-        """Ids, whether something was left out, and the tokens that the completion may have."""
+    def _encode(self, prompt: Prompt) -> _Encoded:
         from kringle.generation.fim import infilling_prompt, left_to_right_prompt
 
-        tokenizer = self._tokenizer
+        tokenizer, context = self._own.tokenizer, self._context
         before, after = len(tokenizer.encode(prompt.prefix)), len(tokenizer.encode(prompt.suffix))
         if prompt.mode == "left-to-right":
-            budget = max(1, prompt.new_tokens - (before if prompt.count_prompt else 0))
+            budget, spent = _budget(prompt, before)
             room = min(budget, context // 4)  # a quarter of the context is kept for the completion
             ids = left_to_right_prompt(tokenizer, prompt.prefix, context=context - 1, new_tokens=room)
             whole = len(ids) == before
-            # A whole prompt is the beginning of a file, and follows an end-of-text token as files do in training.
-            return ([tokenizer.specials.end_of_text] if whole else []) + ids, not whole, budget
+            if whole and (self.begin(prompt.mode) or not ids):  # a model must be given something to go on from
+                ids = [tokenizer.specials.end_of_text, *ids]
+            return _Encoded(ids, not whole, spent, min(budget, context - len(ids)))
         room = min(prompt.new_tokens, context // 4)
         ids = infilling_prompt(
             tokenizer, prompt.prefix, prompt.suffix, mode=prompt.mode, context=context, new_tokens=room
         )
-        return ids, len(ids) < before + after + 3, prompt.new_tokens
+        return _Encoded(ids, len(ids) < before + after + 3, False, min(prompt.new_tokens, context - len(ids)))
 
     def bits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        from kringle.evaluation.bits_per_byte import token_bits
-        from kringle.training.batches import taught_positions
+        from kringle.evaluation.bits_per_byte import bits_after
 
-        end = self._tokenizer.specials.end_of_text
-        starts, sequences = [], []
-        for first, second in pairs:
-            head = self._tokenizer.encode(first)
-            starts.append(len(head))
-            sequences.append(np.array([end, *head, *self._tokenizer.encode(second)]))
-        found = token_bits(self._model, sequences, taught_positions(self._model.config.context))
-        return [float(bits[start:].sum()) for bits, start in zip(found, starts, strict=True)]
+        return bits_after(self._own.model, self._own.tokenizer, pairs)
 
 
-class TransformersSampler:
-    """Any causal language model in a folder, through `transformers`: one prompt at a time, its samples as one batch."""
+class ForeignSampler:
+    """Any other causal language model in a folder, through `transformers`, with its tokenizer's own defaults."""
 
-    def __init__(self, path: Path) -> None:
-        try:
-            import transformers
-        except ImportError:
-            raise UserError(
-                "this model is not one that Kringle computes itself",
-                where=str(path),
-                hint="install transformers to evaluate it all the same",
-            ) from None
+    engine = "transformers"
+
+    def __init__(self, path: Path, model: ForeignModel) -> None:
         from kringle.model.shape import model_name
 
         self.name = model_name(path)
-        try:
-            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-            self._model = cast("Any", transformers.AutoModelForCausalLM.from_pretrained(path, local_files_only=True))
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"transformers cannot load it: {error}", where=str(path)) from None
-        self._model.train(False)
-        settings = self._model.config
-        # 0 where the model does not say, as BLOOM does not: it has no embeddings of positions.
-        said = getattr(settings, "max_position_embeddings", None) or getattr(settings, "n_positions", None) or 0
-        self._positions = max(0, int(said))
-        self._context = self._positions or 2048
-        vocabulary = self._tokenizer.get_vocab()
-        self._sentinels = next((three for three in _SENTINELS if all(word in vocabulary for word in three)), None)
+        self._foreign = model
 
     def fills_gaps(self) -> bool:
-        return self._sentinels is not None
+        return self._foreign.format is not None
+
+    def begin(self, mode: Mode) -> str:
+        foreign = self._foreign
+        if mode == "left-to-right":
+            return "".join(foreign.tokenizer.convert_ids_to_tokens(foreign.front))
+        return "".join(foreign.format.begin) if foreign.format is not None else ""
 
     def sample(self, prompts: Sequence[Prompt]) -> Iterator[Sampled]:
-        import torch
+        return _sampled(prompts, self._encode, self._foreign.sample)
 
-        from kringle.randomness import torch_seed
-
-        for place, prompt in enumerate(prompts):
-            ids, truncated, budget = self._encode(prompt)
-            torch.manual_seed(torch_seed(0, "transformers-sample", prompt.key))
-            options: dict[str, Any] = {"do_sample": prompt.temperature > 0, "pad_token_id": self._pad()}
-            if prompt.temperature > 0:
-                options |= {"temperature": prompt.temperature, "top_p": prompt.top_p, "top_k": 0}
-            tokens = torch.tensor([ids])
-            with torch.inference_mode():
-                made = self._model.generate(
-                    tokens,
-                    attention_mask=torch.ones_like(tokens),
-                    max_new_tokens=budget,
-                    num_return_sequences=prompt.samples if prompt.temperature > 0 else 1,
-                    **options,
-                )
-            for number, row in enumerate(made.expand(prompt.samples, -1)):  # greedily, all samples are one
-                text = self._tokenizer.decode(self._until_special(row[len(ids) :].tolist()))
-                yield Sampled(place, number, _cut(text, prompt.stops), truncated)
-
-    def _encode(self, prompt: Prompt) -> tuple[list[int], bool, int]:
-        from kringle.generation.fim import share
-
-        before: list[int] = self._tokenizer(prompt.prefix, add_special_tokens=False)["input_ids"]
-        budget = max(1, prompt.new_tokens - (len(before) if prompt.count_prompt else 0))
-        kept = min(budget, self._context // 4)
+    def _encode(self, prompt: Prompt) -> _Encoded:
+        foreign = self._foreign
         if prompt.mode == "left-to-right":
-            room = self._context - kept
-            return before[-room:], len(before) > room, min(budget, self._context - min(len(before), room))
-        if self._sentinels is None:
+            ids = foreign.prompt(prompt.prefix)
+            budget, spent = _budget(prompt, len(ids))
+            room = foreign.context - min(budget, foreign.context // 4)
+            whole = len(ids) <= room
+            if not whole:  # its end, after what stands before every text
+                front = foreign.front
+                ids = [*front, *ids[len(ids) - room + len(front) :]]
+            return _Encoded(ids, not whole, spent, min(budget, foreign.context - len(ids)))
+        if foreign.format is None:
             raise UserError("the model has no tokens for filling in", where=self.name)
-        after: list[int] = self._tokenizer(prompt.suffix, add_special_tokens=False)["input_ids"]
-        first, last, middle = self._tokenizer.convert_tokens_to_ids(list(self._sentinels))
-        prefix_room, suffix_room = share(len(before), len(after), self._context - kept - 3)
-        whole = len(before) + len(after)
-        before, after = before[max(0, len(before) - prefix_room) :], after[:suffix_room]
-        ids = [first, *before, last, *after, middle] if prompt.mode == "psm" else [first, last, *after, middle, *before]
-        return ids, len(before) + len(after) < whole, kept
+        room = min(prompt.new_tokens, foreign.context // 4)
+        ids = foreign.infilling_prompt(prompt.prefix, prompt.suffix, room, prompt.mode)
+        texts = len(foreign.encode(prompt.prefix)) + len(foreign.encode(prompt.suffix))
+        special = len(foreign.format.begin) + len(foreign.format.psm) - 2  # all but PREFIX and SUFFIX
+        return _Encoded(ids, len(ids) < texts + special, False, min(prompt.new_tokens, foreign.context - len(ids)))
 
-    def _pad(self) -> int:
-        pad = self._tokenizer.pad_token_id
-        return int(pad if pad is not None else self._tokenizer.eos_token_id or 0)
-
-    def _until_special(self, ids: list[int]) -> list[int]:
-        special = set(self._tokenizer.all_special_ids)
-        if self._sentinels is not None:
-            special |= set(self._tokenizer.convert_tokens_to_ids(list(self._sentinels)))
-        end = next((place for place, one in enumerate(ids) if one in special), len(ids))
-        return ids[:end]
-
-    def bits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        found = []
-        for first, second in pairs:
-            head = self._tokenizer(first, add_special_tokens=False)["input_ids"]
-            tail = self._tokenizer(second, add_special_tokens=False)["input_ids"]
-            start = self._tokenizer.bos_token_id if self._tokenizer.bos_token_id is not None else self._pad()
-            found.append(self._bits_after([start, *head, *tail], len(head)))
-        return found
-
-    def _bits_after(self, ids: list[int], given: int) -> float:
-        """Bits of all tokens after the first `given` + 1, each scored once: in windows of the context, as ours are."""
-        import torch
-        import torch.nn.functional as F
-
-        from kringle.evaluation.bits_per_byte import scoring_windows
-
-        nats = 0.0
-        for _, start, first, end in scoring_windows([len(ids)], self._positions or len(ids)):
-            first = max(first, given)
-            if first >= end:
-                continue
-            with torch.inference_mode():
-                logits = self._model(torch.tensor([ids[start:end]])).logits[0, first - start :].float()
-            nats += float(F.cross_entropy(logits, torch.tensor(ids[first + 1 : end + 1]), reduction="sum"))
-        return nats / math.log(2)
-
-
-def _cut(text: str, stops: Sequence[str]) -> str:
-    ends = [place for stop in stops if (place := text.find(stop)) >= 0]
-    return text[: min(ends)] if ends else text
+    def bits(self, pairs: Sequence[tuple[str, str]]) -> list[float | None]:
+        return [self._foreign.bits(first, second) for first, second in pairs]

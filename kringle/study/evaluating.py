@@ -16,7 +16,7 @@ from typing import Any, cast
 from kringle.engine import default_workers
 from kringle.errors import UserError
 from kringle.evaluation.problems import Problem
-from kringle.evaluation.samplers import Mode, Prompt, Sampler, open_sampler
+from kringle.evaluation.samplers import PRECISION, Mode, Prompt, Sampler, open_sampler
 from kringle.evaluation.suites import Suite, load_suite
 from kringle.evaluation.verdict_file import score_file
 from kringle.generation.requests import check_temperature, check_top_p
@@ -25,6 +25,7 @@ from kringle.study.scores import Outcome, describe, pass_line
 from kringle.workspace import write_atomically
 
 _AT_ONCE = 64  # prompts that are handed to a model at a time: progress is told between them
+_TOLD = ("truncated_prompts", "spent_prompts")
 
 
 def evaluate_command(
@@ -71,25 +72,29 @@ def evaluate_command(
         if infills and not sampler.fills_gaps():
             lines.append(f"{suite.name}: left out, the model was not made to fill in")
             continue
+        order = cast(Mode, mode if infills else "left-to-right")
         settings = {
             "model": sampler.name,
             "fingerprint": fingerprint[:16],
+            "engine": sampler.engine,
+            "precision": PRECISION,
             "prompts": suite.prompt_hash[:16],
             "stop_strings": suite.stop_hash[:16],
             "protocol": asdict(suite.protocol),
             "samples": 1 if infills else samples,
             "temperature": temperature,
             "top_p": top_p,
-            "mode": mode if infills else "left-to-right",
+            "mode": order,
+            "prompts_begin_with": sampler.begin(order),
             "problems": len(problems),
         }
         file = out / f"samples-{suite.name}.jsonl"
         if suite.protocol.measure == "bleu":
             settings |= {"samples": 1, "temperature": 0.0}  # the paper's: greedy
-        truncated = _sample(sampler, suite, problems, settings, file, reporter)
+        told = _sample(sampler, suite, problems, settings, file, reporter)
         if suite.protocol.measure == "bleu":
             value = _docstring_bleu(suite, problems, file)
-            record["suites"][suite.name] = {"bleu": value, "sampler": settings, "truncated_prompts": truncated}
+            record["suites"][suite.name] = {"bleu": value, "sampler": settings, **told}
             lines.append(f"{suite.name}: smoothed BLEU-4 {value:.2f} over {len(problems)} docstrings")
             continue
         summary = score_file(
@@ -101,8 +106,8 @@ def evaluate_command(
             progress=reporter,
             say=reporter.say,
         )
-        found = describe(summary, suite) | {"sampler": settings, "truncated_prompts": truncated}
-        found["gold_bits_per_byte"] = _gold_bits(sampler, problems, reporter)
+        found = describe(summary, suite) | {"sampler": settings, **told}
+        found["gold_bits_per_byte"], found["gold_solutions_changed"] = _gold_bits(sampler, problems, reporter)
         faults += summary.verdicts["infrastructure"]
         record["suites"][suite.name] = found
         lines += _suite_lines(suite, found)
@@ -133,13 +138,14 @@ def _sample(
     settings: dict[str, Any],
     file: Path,
     reporter: Reporter,
-) -> int:
-    """Write the completions, unless they are there already; returns how many prompts lost a part."""
+) -> dict[str, int]:
+    """Write the completions, unless they are there already; returns how many prompts lost a part, and how many spent
+    the whole budget of a protocol that counts them."""
     note = file.with_suffix(".json")
     if file.is_file() and (before := _noted(note, settings)) is not None:
         return before
     rows: list[dict[str, Any]] = []
-    truncated = 0
+    told = dict.fromkeys(_TOLD, 0)
     with reporter.task(f"sample {suite.name}", len(problems) * settings["samples"], "samples") as task:
         for start in range(0, len(problems), _AT_ONCE):
             batch = problems[start : start + _AT_ONCE]
@@ -147,7 +153,8 @@ def _sample(
             for one in sampler.sample([_prompt(problem, suite, settings) for problem in batch]):
                 found[one.prompt, one.number] = one
                 task.advance(1)
-            truncated += sum(one.truncated for (_, number), one in found.items() if number == 0)
+            told["truncated_prompts"] += sum(one.truncated for (_, number), one in found.items() if number == 0)
+            told["spent_prompts"] += sum(one.spent for (_, number), one in found.items() if number == 0)
             rows += [
                 {
                     "task_id": batch[place].task_id,
@@ -157,16 +164,16 @@ def _sample(
             ]
     note.unlink(missing_ok=True)  # first: a kill between the two must not leave it beside other completions
     write_atomically(file, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
-    write_atomically(note, json.dumps({"settings": settings, "truncated": truncated}) + "\n")
-    return truncated
+    write_atomically(note, json.dumps({"settings": settings, **told}) + "\n")
+    return told
 
 
-def _noted(note: Path, settings: dict[str, Any]) -> int | None:
-    """How many prompts had lost a part when completions were drawn with these settings; None where the note says that
-    they were others, or cannot be read."""
+def _noted(note: Path, settings: dict[str, Any]) -> dict[str, int] | None:
+    """What was told of the prompts when completions were drawn with these settings; None where the note says that they
+    were others, or cannot be read."""
     try:
         before = json.loads(note.read_text("utf-8"))
-        return int(before["truncated"]) if before["settings"] == settings else None
+        return {key: int(before[key]) for key in _TOLD} if before["settings"] == settings else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
@@ -188,17 +195,21 @@ def _completion(suite: Suite, problem: Problem, text: str) -> str:
     return text
 
 
-def _gold_bits(sampler: Sampler, problems: Sequence[Problem], reporter: Reporter) -> float | None:
-    """Bits per byte of the suite's own solutions after their prompts; None where it has none."""
+def _gold_bits(sampler: Sampler, problems: Sequence[Problem], reporter: Reporter) -> tuple[float | None, int]:
+    """Bits per byte of the suite's own solutions after their prompts, and how many of them the tokenizer changes: None
+    where there is one of these, since the rest would be another measure than other models', or no solution at all."""
     pairs = [(problem.prompt, problem.canonical_solution) for problem in problems if problem.canonical_solution]
     if not pairs:
-        return None
-    bits = 0.0
+        return None, 0
+    bits: list[float | None] = []
     with reporter.task("bits of gold solutions", len(pairs), "solutions") as task:
         for start in range(0, len(pairs), _AT_ONCE):
-            bits += sum(sampler.bits(pairs[start : start + _AT_ONCE]))
+            bits += sampler.bits(pairs[start : start + _AT_ONCE])
             task.advance(len(pairs[start : start + _AT_ONCE]))
-    return bits / sum(len(solution.encode()) for _, solution in pairs)
+    known = [one for one in bits if one is not None]
+    if len(known) < len(bits):
+        return None, len(bits) - len(known)
+    return sum(known) / sum(len(solution.encode()) for _, solution in pairs), 0
 
 
 def _suite_lines(suite: Suite, found: dict[str, Any]) -> list[str]:
@@ -209,6 +220,12 @@ def _suite_lines(suite: Suite, found: dict[str, Any]) -> list[str]:
         lines.append(f"  exact match {found['exact_match']:.4f} ({found['sampler']['mode']})")
     if found["gold_bits_per_byte"] is not None:
         lines.append(f"  {found['gold_bits_per_byte']:.4f} bits per byte of the gold solutions")
+    if found["gold_solutions_changed"]:
+        changed = found["gold_solutions_changed"]
+        lines.append(f"  no bits of the gold solutions: the model's tokenizer does not give {changed} of them back")
     if found["truncated_prompts"]:
         lines.append(f"  {found['truncated_prompts']} prompts were longer than the context and lost a part")
+    if found["spent_prompts"]:
+        most = found["sampler"]["protocol"]["max_new_tokens"]
+        lines.append(f"  {found['spent_prompts']} prompts alone have the {most} tokens that they may have in all")
     return lines
