@@ -81,7 +81,7 @@ def test_everything_of_one_model(folder: Path, tmp_path: Path) -> None:
     assert sum(starter["verdicts"].values()) == 6
     assert starter["gold_bits_per_byte"] > 0
     assert lines["samples"] == 2
-    assert lines["exact_match"] in (0.0, 0.5, 1.0)
+    assert lines["exact"]["python"]["value"] in (0.0, 0.5, 1.0)
     assert json.loads((out / "evaluation.json").read_text()) == record
     made = (out / "samples-starter.jsonl").read_bytes()
     again = evaluate_command(folder, ["starter", str(tasks)], out, **run).record  # type: ignore[arg-type]

@@ -65,13 +65,15 @@ class Sampler(Protocol):
 
 
 class OwnModel:
-    """A model that our engine runs. A prompt follows an end-of-text token, as every file does in training."""
+    """A model that our engine runs. A prompt follows an end-of-text token where it was trained here, as every file does
+    in training; a checkpoint that was imported is asked as the harnesses ask that its published numbers come from."""
 
     def __init__(self, folder: Path, precision: str, rows: int, invariant: bool) -> None:
         import torch
 
-        from kringle.model.exchange import load
+        from kringle.model.exchange import fim_training, load
 
+        self.trained_here = fim_training(folder) is not None
         self.model, self.tokenizer = load(folder)
         if torch.cuda.is_available():
             self.model = self.model.cuda()
@@ -85,7 +87,7 @@ class OwnModel:
         whole = self.tokenizer.encode(text)
         ids = left_to_right_prompt(self.tokenizer, text, context=self.context - 1, new_tokens=new_tokens)
         cut = len(ids) < len(whole)
-        return (ids if cut else [self.tokenizer.specials.end_of_text, *ids]), cut
+        return (ids if cut or not self.trained_here else [self.tokenizer.specials.end_of_text, *ids]), cut
 
     def infilling_prompt(self, prefix: str, suffix: str, new_tokens: int) -> tuple[list[int], bool]:
         ids = infilling_prompt(self.tokenizer, prefix, suffix, mode="psm", context=self.context, new_tokens=new_tokens)
@@ -116,9 +118,11 @@ class OtherModel:
         self.context = self.foreign.context
 
     def prompt(self, text: str, new_tokens: int) -> tuple[list[int], bool]:
-        ids = self.foreign.prompt(text)
+        ids, front = self.foreign.prompt(text), self.foreign.front
         room = self.context - new_tokens
-        return ids[max(0, len(ids) - room) :], len(ids) > room
+        if len(ids) <= room:
+            return ids, False
+        return [*front, *ids[len(ids) - room + len(front) :]], True  # its end, after what stands before every text
 
     def infilling_prompt(self, prefix: str, suffix: str, new_tokens: int) -> tuple[list[int], bool]:
         ids = self.foreign.infilling_prompt(prefix, suffix, new_tokens)

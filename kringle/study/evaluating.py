@@ -21,7 +21,7 @@ from kringle.evaluation.suites import Suite, load_suite
 from kringle.evaluation.verdict_file import score_file
 from kringle.generation.requests import check_temperature, check_top_p
 from kringle.progress import Reporter
-from kringle.study.scores import Outcome, describe, pass_line
+from kringle.study.scores import Outcome, describe, exact_lines, pass_line
 from kringle.workspace import write_atomically
 
 _AT_ONCE = 64  # prompts that are handed to a model at a time: progress is told between them
@@ -68,11 +68,10 @@ def evaluate_command(
     faults = 0
     for suite in loaded:
         problems = suite.problems[:limit]
-        infills = any(problem.suffix for problem in problems)
-        if infills and not sampler.fills_gaps():
+        if suite.infills and not sampler.fills_gaps():
             lines.append(f"{suite.name}: left out, the model was not made to fill in")
             continue
-        order = cast(Mode, mode if infills else "left-to-right")
+        order = cast(Mode, mode if suite.infills else "left-to-right")
         settings = {
             "model": sampler.name,
             "fingerprint": fingerprint[:16],
@@ -81,7 +80,7 @@ def evaluate_command(
             "prompts": suite.prompt_hash[:16],
             "stop_strings": suite.stop_hash[:16],
             "protocol": asdict(suite.protocol),
-            "samples": 1 if infills else samples,
+            "samples": 1 if suite.infills else samples,
             "temperature": temperature,
             "top_p": top_p,
             "mode": order,
@@ -108,7 +107,7 @@ def evaluate_command(
         )
         found = describe(summary, suite) | {"sampler": settings, **told}
         found["gold_bits_per_byte"], found["gold_solutions_changed"] = _gold_bits(sampler, problems, reporter)
-        faults += summary.verdicts["infrastructure"]
+        faults += summary.faults
         record["suites"][suite.name] = found
         lines += _suite_lines(suite, found)
     write_atomically(out / "evaluation.json", json.dumps(record, indent=2, sort_keys=True) + "\n")
@@ -216,8 +215,7 @@ def _suite_lines(suite: Suite, found: dict[str, Any]) -> list[str]:
     lines = [f"{suite.name}: {found['samples']} samples of {found['problems']} problems"]
     lines.append("  " + ", ".join(f"{kind} {count}" for kind, count in found["verdicts"].items()))
     lines += [pass_line(name, value) for name, value in found["pass_at_k"].items()]
-    if "exact_match" in found:
-        lines.append(f"  exact match {found['exact_match']:.4f} ({found['sampler']['mode']})")
+    lines += exact_lines(found)
     if found["gold_bits_per_byte"] is not None:
         lines.append(f"  {found['gold_bits_per_byte']:.4f} bits per byte of the gold solutions")
     if found["gold_solutions_changed"]:

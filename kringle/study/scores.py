@@ -137,9 +137,6 @@ def describe(summary: Summary, suite: Suite) -> dict[str, Any]:
         record["exact"] = exact_by_language(exact, languages, summary.groups)
         record["exact_rule"] = EXACT_RULE
         record["not_run"] = summary.not_run or None
-        if len(record["exact"]) == 1:
-            (only,) = record["exact"].values()
-            record["exact_match"] = only["value"]
     if summary.harness:
         compat = {task_id: (tally.judged, tally.harness_passed) for task_id, tally in summary.by_problem.items()}
         record["harness"] = {
