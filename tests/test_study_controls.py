@@ -267,7 +267,7 @@ def test_runs_that_went_well_show_an_arm_worse_and_nothing_else() -> None:
 
     def verdicts(broken: dict[str, list[int]]) -> dict[str, str]:
         found = compare_arms(runs, asked, Margins(bits_per_byte=0.03), [], broken=broken)
-        assert all(("broke off with seed 7" in c.remark) == (c.arm in broken or c.base in broken) for c in found)
+        assert all(("broke off with seed 7" in c.reservation) == (c.arm in broken or c.base in broken) for c in found)
         return {c.arm: c.verdict for c in found if c.measure == "bits per byte"}
 
     assert verdicts({}) == {"up": "better", "down": "worse", "same": "no difference"}
@@ -286,7 +286,7 @@ def test_two_arms_that_never_succeed_are_not_called_equal() -> None:
     assert found.margin is not None
     assert -found.margin < found.low <= found.high < found.margin
     assert found.verdict == "undecided"
-    assert "neither succeeded once" in found.remark
+    assert "neither succeeded once" in found.reservation
 
 
 def test_large_families_get_resamples_enough_to_decide_anything() -> None:

@@ -118,4 +118,4 @@ def refuse(comparisons: Sequence[Comparison], checks: Sequence[ControlCheck]) ->
     """The comparisons as they may be told: without a verdict where a control failed."""
     if all(check.outcome != "failed" for check in checks):
         return tuple(comparisons)
-    return tuple(replace(c, verdict="undecided", remark=REFUSED) for c in comparisons)
+    return tuple(replace(c, verdict="undecided", remark=REFUSED, reservation="") for c in comparisons)

@@ -263,7 +263,7 @@ def forest(results: Results) -> Figure | None:
                     write_difference(c, c.difference),
                     VERDICT_SIGNS[c.verdict],
                     VERDICT_TONES[c.verdict],
-                    tip + (f" ({c.remark})" if c.remark else ""),
+                    tip + (f" ({c.words})" if c.words else ""),
                     beside,
                     c.detectable,
                 )

@@ -366,9 +366,10 @@ def _said(
     pair: tuple[str, str],
     broken: Mapping[str, Sequence[int]],
 ) -> dict[str, Any]:
-    """Verdict and remark. Two arms that never succeed are not shown to be equal; and the runs of an arm that went well
-    are its best ones, so it may be called worse, and nothing else."""
-    verdict, remarks = judgement.verdict, [difference.remark]
+    """Verdict, remark and reservation. Two arms that never succeed are not shown to be equal; and the runs of an arm
+    that went well are its best ones, so it may be called worse, and nothing else."""
+    verdict = judgement.verdict
+    remarks = []
     if not solved:
         verdict = "undecided"
         remarks.append("neither succeeded once")
@@ -382,7 +383,7 @@ def _said(
             for name, seeds in broken.items()
             if name in pair
         ]
-    return {"verdict": verdict, "remark": "; ".join(filter(None, remarks))}
+    return {"verdict": verdict, "remark": difference.remark, "reservation": "; ".join(remarks)}
 
 
 def seed_variances(

@@ -49,7 +49,7 @@ def answer(results: Results, claim: Claim) -> tuple[str, Comparison | None, str]
     if ours is None:
         return "not run", None, "not measured"
     if ours.verdict == "undecided":
-        return "undecided", ours, ours.remark
+        return "undecided", ours, ours.words
     if ours.verdict == "no difference" and "no difference" not in claim.agree:
         # Within our margin there is room for what the paper found, unless it measured the same and lies outside.
         same = published.beside(ours.arm, ours.measure)

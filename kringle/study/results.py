@@ -201,7 +201,8 @@ class Arm:
 @dataclass(frozen=True)
 class Comparison:
     """Arm minus base on one measure, with its interval. `margin` (same unit) is the difference too small to matter, as
-    fixed in the recipe before training; `remark` limits what the interval covers ("this pair of runs only").
+    fixed in the recipe before training; `remark` limits what the interval covers ("this pair of runs only"), and
+    `reservation` says what else stands against a verdict.
     `p_value` is corrected for the family; `detectable` is the smallest true difference that the study would find four
     times in five."""
 
@@ -221,6 +222,12 @@ class Comparison:
     p_value: float | None = None
     detectable: float | None = None
     this_pair_only: bool = False
+    reservation: str = ""
+
+    @property
+    def words(self) -> str:
+        """Remark and reservation as one."""
+        return "; ".join(filter(None, (self.remark, self.reservation)))
 
     def __post_init__(self) -> None:
         if not self.low <= self.high:

@@ -334,7 +334,7 @@ def _comparison_table(results: Results) -> Table:
                 tables.missing()
                 if c.detectable is None
                 else Cell(figures.write_difference(c, c.detectable).removeprefix("+"), (c.detectable,)),
-                tables.words(c.remark),
+                tables.words(c.words),
             )
         )
     columns = (
