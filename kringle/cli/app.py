@@ -35,6 +35,18 @@ Work = Annotated[
     Path,
     typer.Option("--work", help="The workspace: where everything is kept.", show_default=True, readable=False),
 ]
+Init = Annotated[
+    Path | None,
+    typer.Option(
+        help="The checkpoint to start from, for a recipe that continues one (adapt).", metavar="DIR", readable=False
+    ),
+]
+Controls = Annotated[
+    bool,
+    typer.Option(
+        "--controls", help="Add the controls: another seed, a planted harm, a control by size for each filter."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="End with one machine-readable line on standard output.")]
 DEFAULT_WORK = Path("kringle-work")
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it

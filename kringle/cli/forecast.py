@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kringle.cli.app import DEFAULT_WORK, Json, app, emit
+from kringle.cli.app import DEFAULT_WORK, Controls, Init, Json, app, emit
 
 
 @app.command()
@@ -23,18 +23,8 @@ def forecast(
     work: Annotated[
         Path, typer.Option(help="The workspace in which this machine's speed was measured.")
     ] = DEFAULT_WORK,
-    controls: Annotated[
-        bool,
-        typer.Option(
-            "--controls", help="With the controls: another seed, a planted harm, a control by size for each filter."
-        ),
-    ] = False,
-    init: Annotated[
-        Path | None,
-        typer.Option(
-            help="The checkpoint to start from, for a recipe that continues one (adapt).", metavar="DIR", readable=False
-        ),
-    ] = None,
+    controls: Controls = False,
+    init: Init = None,
     as_json: Json = False,
 ) -> None:
     """Tell what a study costs and the smallest difference that it could detect, without training anything.

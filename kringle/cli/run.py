@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kringle.cli.app import DEFAULT_WORK, Json, Work, app, emit
+from kringle.cli.app import DEFAULT_WORK, Controls, Init, Json, Work, app, emit
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -38,18 +38,8 @@ def run(
             help="Also train on files under this SPDX licence (stamps the model); repeatable.", metavar="SPDX"
         ),
     ] = None,
-    init: Annotated[
-        Path | None,
-        typer.Option(
-            help="The checkpoint to start from, for a recipe that continues one (adapt).", metavar="DIR", readable=False
-        ),
-    ] = None,
-    controls: Annotated[
-        bool,
-        typer.Option(
-            "--controls", help="Add the controls: another seed, a planted harm, a control by size for each filter."
-        ),
-    ] = False,
+    init: Init = None,
+    controls: Controls = False,
     stars: Annotated[
         Path | None,
         typer.Option(help="A table (CSV, JSONL, Parquet) of repositories and their stars.", readable=False),

@@ -113,6 +113,13 @@ class ForeignModel:
         behind by default is left out: it would end the text."""
         return [*self.front, *self.encode(text)] or [self._begin]
 
+    def prompt_within(self, text: str, room: int) -> tuple[list[int], bool]:
+        """As `prompt`, in `room` tokens at most, and whether the text lost its beginning for that."""
+        ids = self.prompt(text)
+        if len(ids) <= room:
+            return ids, False
+        return [*self.front, *ids[len(ids) - room + len(self.front) :]], True
+
     @property
     def _begin(self) -> int:
         for name in ("bos_token_id", "eos_token_id"):

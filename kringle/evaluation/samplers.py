@@ -156,7 +156,7 @@ class KringleSampler:
         checkpoint that was imported (SantaCoder, StarCoder) says nothing of its training in `config.json`, where every
         training here writes how it was done; its published numbers come from the harnesses of BigCode and MultiPL-E,
         which put nothing before the prompt, and to be held beside them it is asked as there."""
-        ours = self._fim is not None and mode == "left-to-right"
+        ours = self._own.trained_here and mode == "left-to-right"
         return self._own.tokenizer.special_tokens[0] if ours else ""
 
     def sample(self, prompts: Sequence[Prompt]) -> Iterator[Sampled]:
@@ -172,8 +172,8 @@ class KringleSampler:
             room = min(budget, context // 4)  # a quarter of the context is kept for the completion
             ids = left_to_right_prompt(tokenizer, prompt.prefix, context=context - 1, new_tokens=room)
             whole = len(ids) == before
-            if whole and (self.begin(prompt.mode) or not ids):  # a model must be given something to go on from
-                ids = [tokenizer.specials.end_of_text, *ids]
+            if whole:
+                ids = self._own.beginning(ids)
             return _Encoded(ids, not whole, spent, min(budget, context - len(ids)))
         room = min(prompt.new_tokens, context // 4)
         ids = infilling_prompt(
@@ -213,14 +213,9 @@ class ForeignSampler:
     def _encode(self, prompt: Prompt) -> _Encoded:
         foreign = self._foreign
         if prompt.mode == "left-to-right":
-            ids = foreign.prompt(prompt.prefix)
-            budget, spent = _budget(prompt, len(ids))
-            room = foreign.context - min(budget, foreign.context // 4)
-            whole = len(ids) <= room
-            if not whole:  # its end, after what stands before every text
-                front = foreign.front
-                ids = [*front, *ids[len(ids) - room + len(front) :]]
-            return _Encoded(ids, not whole, spent, min(budget, foreign.context - len(ids)))
+            budget, spent = _budget(prompt, len(foreign.prompt(prompt.prefix)))
+            ids, cut = foreign.prompt_within(prompt.prefix, foreign.context - min(budget, foreign.context // 4))
+            return _Encoded(ids, cut, spent, min(budget, foreign.context - len(ids)))
         if foreign.format is None:
             raise UserError("the model has no tokens for filling in", where=self.name)
         room = min(prompt.new_tokens, foreign.context // 4)

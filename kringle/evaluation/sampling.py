@@ -87,7 +87,11 @@ class OwnModel:
         whole = self.tokenizer.encode(text)
         ids = left_to_right_prompt(self.tokenizer, text, context=self.context - 1, new_tokens=new_tokens)
         cut = len(ids) < len(whole)
-        return (ids if cut or not self.trained_here else [self.tokenizer.specials.end_of_text, *ids]), cut
+        return (ids if cut else self.beginning(ids)), cut
+
+    def beginning(self, ids: list[int]) -> list[int]:
+        """The ids of a prompt that is the beginning of a file; of an empty one always a token to go on from."""
+        return [self.tokenizer.specials.end_of_text, *ids] if self.trained_here or not ids else ids
 
     def infilling_prompt(self, prefix: str, suffix: str, new_tokens: int) -> tuple[list[int], bool]:
         ids = infilling_prompt(self.tokenizer, prefix, suffix, mode="psm", context=self.context, new_tokens=new_tokens)
@@ -118,19 +122,13 @@ class OtherModel:
         self.context = self.foreign.context
 
     def prompt(self, text: str, new_tokens: int) -> tuple[list[int], bool]:
-        ids, front = self.foreign.prompt(text), self.foreign.front
-        room = self.context - new_tokens
-        if len(ids) <= room:
-            return ids, False
-        return [*front, *ids[len(ids) - room + len(front) :]], True  # its end, after what stands before every text
+        return self.foreign.prompt_within(text, self.context - new_tokens)
 
     def infilling_prompt(self, prefix: str, suffix: str, new_tokens: int) -> tuple[list[int], bool]:
         ids = self.foreign.infilling_prompt(prefix, suffix, new_tokens)
         family = self.foreign.format
         assert family is not None, "infilling_prompt refuses such a model"
-        text = sum(
-            len(self.foreign.tokenizer(part, add_special_tokens=False)["input_ids"]) for part in (prefix, suffix)
-        )
+        text = sum(len(self.foreign.encode(part)) for part in (prefix, suffix))
         return ids, len(ids) < len(family.begin) + len(family.psm) - 2 + text  # two places are prefix and suffix
 
     def count(self, text: str) -> int:

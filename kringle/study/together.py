@@ -38,6 +38,7 @@ def train_together(work: Path, name: str, seed: int | None, strategy: Strategy) 
         hint = "run kringle run --until encode first"
         raise UserError("the token store is not there yet", where=str(workspace.root), hint=hint)
     world = join(strategy)
+    finished = False
     try:
         world.first_only(workspace.lock)
         done = world.agree(run.train.manifest())
@@ -50,8 +51,7 @@ def train_together(work: Path, name: str, seed: int | None, strategy: Strategy) 
             done = world.agree(run.train.manifest() if world.first else None)
         if (reason := done["summary"].get("not_run")) is not None:
             raise UserError(f"was not trained: {reason}", where=run.name)
-    except BaseException:
-        leave()
-        raise
-    leave(finished=True)
+        finished = True
+    finally:
+        leave(finished=finished)
     return {"arm": run.name, "processes": world.size, "model": str(run.train.folder / "model"), **done["summary"]}
